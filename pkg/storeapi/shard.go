@@ -16,8 +16,8 @@ type Shard struct {
 	Labels       []string // any order
 }
 
-// Matches tells whether a series, with its external labels, belongs to the
-// shard: xxhash64 over "name 0xff value 0xff" of the chosen labels, modulo Total
+// Matches tells whether a series, with its external labels and without the
+// replica labels that the selection takes away, belongs to the shard: xxhash64 over "name 0xff value 0xff" of the chosen labels, modulo Total
 // (Thanos' StoreAPI, COMPAT A4.6). buf is scratch and may be nil; it is returned
 // for use in the next call.
 func (s *Shard) Matches(lset labels.Labels, buf []byte) (bool, []byte) {
