@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// maxCodeBytes bounds what stands outside of string literals in an expression.
+// Each such byte can nest the expression one deeper, and the parser and all
+// who walk its tree recurse: at about 1 KiB of stack a level this keeps them far
+// below the 1 GiB at which the runtime ends the process.
+const maxCodeBytes = 64 << 10
+
+// boundedParser refuses expressions too long or too deep to be parsed in
+// bounded time and memory.
+type boundedParser struct {
+	parser.Parser
+	maxBytes int
+}
+
+func newParser(cfg Config) parser.Parser {
+	return boundedParser{
+		Parser: parser.NewParser(parser.Options{
+			EnableExperimentalFunctions: slices.Contains(cfg.Features, featureExperimental),
+			EnableBinopFillModifiers:    slices.Contains(cfg.Features, featureFillModifiers),
+			EnableUnquotedUTF8Names:     slices.Contains(cfg.Features, featureUnquotedUTF8),
+		}),
+		maxBytes: cfg.MaxExpressionBytes,
+	}
+}
+
+// ParseExpr parses an expression.
+func (p boundedParser) ParseExpr(input string) (parser.Expr, error) {
+	if err := p.check(input); err != nil {
+		return nil, err
+	}
+	return p.Parser.ParseExpr(input)
+}
+
+// ParseMetricSelector parses a series selector.
+func (p boundedParser) ParseMetricSelector(input string) ([]*labels.Matcher, error) {
+	if err := p.check(input); err != nil {
+		return nil, err
+	}
+	return p.Parser.ParseMetricSelector(input)
+}
+
+// ParseMetricSelectors parses several series selectors.
+func (p boundedParser) ParseMetricSelectors(inputs []string) ([][]*labels.Matcher, error) {
+	for _, input := range inputs {
+		if err := p.check(input); err != nil {
+			return nil, err
+		}
+	}
+	return p.Parser.ParseMetricSelectors(inputs)
+}
+
+func (p boundedParser) check(input string) error {
+	if len(input) > p.maxBytes {
+		return fmt.Errorf("expression of %d bytes, limit %d (--query.max-expression-bytes)", len(input), p.maxBytes)
+	}
+	if len(input) > maxCodeBytes {
+		if n := codeBytes(input); n > maxCodeBytes {
+			return fmt.Errorf("expression of %d bytes outside of strings, limit %d; split it into several queries", n, maxCodeBytes)
+		}
+	}
+	return nil
+}
+
+// codeBytes counts the bytes outside of string literals. An unterminated
+// literal ends with the input, which the parser then refuses.
+func codeBytes(input string) int {
+	n, quote := 0, byte(0)
+	for i := 0; i < len(input); i++ {
+		c := input[i]
+		switch {
+		case quote == 0:
+			n++
+			if c == '"' || c == '\'' || c == '`' {
+				quote = c
+			}
+		case c == quote:
+			quote = 0
+		case c == '\\' && quote != '`':
+			i++
+		}
+	}
+	return n
+}
