@@ -1,0 +1,54 @@
+// Package dedup makes one series of the replicas of an HA pair: replicas in,
+// one series out, for reads and for compaction alike. It works on chunks and
+// sample iterators alone.
+//
+// Functions are safe for concurrent use; iterators are used by one goroutine.
+package dedup
+
+import (
+	"fmt"
+
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+// Kind names a way to merge replicas.
+type Kind string
+
+const (
+	// Firnline stays with one replica while it is dense and moves to another
+	// for the time of a gap; see firnline.go.
+	Firnline Kind = "firnline"
+	// Penalty is Thanos' algorithm: the replica not read is held back by twice
+	// the last interval.
+	Penalty Kind = "penalty"
+	// Chain takes every timestamp of every replica once.
+	Chain Kind = "chain"
+)
+
+// ParseKind reads a Kind from a flag.
+func ParseKind(s string) (Kind, error) {
+	switch k := Kind(s); k {
+	case Firnline, Penalty, Chain:
+		return k, nil
+	}
+	return "", fmt.Errorf("deduplication function %q is none of firnline, penalty, chain", s)
+}
+
+// New merges replicas of one series, each sorted by time, into one. counter
+// says that the values are those of a counter, so that moving between replicas
+// must not look like a reset. The order of replicas decides ties; Split gives
+// an order that depends on their content alone.
+func New(kind Kind, counter bool, replicas ...chunkenc.Iterator) chunkenc.Iterator {
+	if len(replicas) == 1 {
+		return replicas[0]
+	}
+	switch kind {
+	case Penalty:
+		return newPenalties(counter, replicas)
+	case Chain:
+		return storage.ChainSampleIteratorFromIterators(nil, replicas)
+	default:
+		return newFirnline(counter, replicas)
+	}
+}

@@ -1,0 +1,136 @@
+package dedup
+
+import (
+	"math"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+// initialPenaltyMillis holds back the replica that was not chosen first, while
+// no interval between samples is known (COMPAT A4.12).
+const initialPenaltyMillis = 5000
+
+// newPenalties folds replicas pairwise.
+func newPenalties(counter bool, replicas []chunkenc.Iterator) chunkenc.Iterator {
+	merged := replicas[0]
+	for _, r := range replicas[1:] {
+		p := &penalties{counter: counter, lastT: math.MinInt64}
+		p.side[0].Iterator, p.side[1].Iterator = merged, r
+		merged = p
+	}
+	return merged
+}
+
+// penalties merges two replicas as Thanos' querier does: the one with the earlier
+// sample is read, and the other one may speak again only after twice the
+// distance of the last two samples. A counter that is lower after a change of
+// replica is raised by the difference from there on.
+type penalties struct {
+	counter bool
+	side    [2]penalised
+	use     int // side of the current sample
+
+	started bool
+	typ     chunkenc.ValueType
+	lastT   int64
+}
+
+type penalised struct {
+	chunkenc.Iterator
+	typ     chunkenc.ValueType
+	penalty int64   // ms
+	raise   float64 // added to float values
+}
+
+func (p *penalties) Next() chunkenc.ValueType {
+	lastV, wasFloat := 0.0, p.started && p.typ == chunkenc.ValFloat
+	if wasFloat {
+		_, lastV = p.At()
+	}
+	before := p.use
+	p.choose()
+	if p.counter && wasFloat && p.use != before && p.typ == chunkenc.ValFloat {
+		if _, v := p.At(); lastV > v {
+			p.side[p.use].raise += lastV - v
+		}
+	}
+	return p.typ
+}
+
+func (p *penalties) choose() {
+	for i := range p.side {
+		s := &p.side[i]
+		switch {
+		case !p.started:
+			s.typ = s.Next()
+		case s.typ != chunkenc.ValNone:
+			s.typ = s.Seek(p.lastT + 1 + s.penalty)
+		}
+	}
+	p.started = true
+	a, b := &p.side[0], &p.side[1]
+	switch {
+	case a.typ == chunkenc.ValNone:
+		p.take(1)
+	case b.typ == chunkenc.ValNone:
+		p.take(0)
+	default:
+		i := 0
+		if b.AtT() < a.AtT() {
+			i = 1
+		}
+		other := &p.side[1-i]
+		if other.penalty = initialPenaltyMillis; p.lastT != math.MinInt64 {
+			other.penalty = 2 * (p.side[i].AtT() - p.lastT)
+		}
+		p.take(i)
+	}
+}
+
+func (p *penalties) take(i int) {
+	s := &p.side[i]
+	p.use, p.typ, s.penalty = i, s.typ, 0
+	if s.typ != chunkenc.ValNone {
+		p.lastT = s.AtT()
+	}
+}
+
+// Seek walks, so that penalties don't depend on where a reader begins.
+func (p *penalties) Seek(t int64) chunkenc.ValueType {
+	if p.started && p.typ != chunkenc.ValNone && p.lastT >= t {
+		return p.typ
+	}
+	for {
+		if typ := p.Next(); typ == chunkenc.ValNone || p.lastT >= t {
+			return typ
+		}
+	}
+}
+
+func (p *penalties) At() (int64, float64) {
+	s := &p.side[p.use]
+	t, v := s.At()
+	if s.raise == 0 { // Adding would not keep the bits of a stale marker.
+		return t, v
+	}
+	return t, v + s.raise
+}
+
+func (p *penalties) AtHistogram(h *histogram.Histogram) (int64, *histogram.Histogram) {
+	return p.side[p.use].AtHistogram(h)
+}
+
+func (p *penalties) AtFloatHistogram(fh *histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
+	return p.side[p.use].AtFloatHistogram(fh)
+}
+
+func (p *penalties) AtT() int64  { return p.lastT }
+func (p *penalties) AtST() int64 { return p.side[p.use].AtST() }
+
+func (p *penalties) Err() error {
+	if err := p.side[0].Err(); err != nil {
+		return err
+	}
+	return p.side[1].Err()
+}
