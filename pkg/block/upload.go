@@ -1,0 +1,305 @@
+package block
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
+)
+
+var (
+	// ErrNoExternalLabels refuses a block that nobody could tell from others in a bucket.
+	ErrNoExternalLabels = errors.New("external labels are empty: set global.external_labels in Prometheus' configuration, unique for each Prometheus")
+	// ErrNotVerified marks an upload that the bucket has confirmed and not kept.
+	// The block is not visible; uploading again sends what is missing.
+	ErrNotVerified = errors.New("the bucket holds something else than was sent")
+	// ErrRemoved refuses a block that has been in the bucket and is being removed from it.
+	ErrRemoved = errors.New("block is being removed from the bucket")
+)
+
+// HashSHA256 is the one value of --hash-func beside the empty one.
+const HashSHA256 = "SHA256"
+
+// Uploader sends local blocks into a bucket, so that a block is visible only
+// when complete and verified:
+//
+//	verify the local block ─► segments ─► index ─► list and compare sizes ─► meta.json ─► read it back
+//
+// What is in the bucket already with the right size is not sent again, so an
+// upload that was cut off goes on where it stopped. Nothing is ever removed: a
+// PUT that failed may have landed.
+type Uploader struct {
+	Bucket      Bucket
+	Concurrency int    // segments at once; 0: 1
+	HashFunc    string // "" or HashSHA256
+
+	Now   func() time.Time        // nil: time.Now; sets upload_time
+	Fault func(step string) error // called after each step where not nil; an error stops there
+	Sent  func(sizeBytes int64)   // told of each object sent, where not nil
+}
+
+// Steps that Uploader.Fault is called with, in order.
+const (
+	StepVerifiedLocal = "ship/after-local-verify"
+	StepSegments      = "ship/after-segments"
+	StepIndex         = "ship/after-index"
+	StepVerified      = "ship/after-verify"
+	StepMeta          = "ship/after-meta"
+)
+
+// Uploaded tells what an Upload came to.
+type Uploaded struct {
+	Meta      *Meta // as it stands in the bucket
+	SentBytes int64
+	Already   bool // the block was there before, complete
+}
+
+// Upload sends the block in dir, with the meta m, of which Thanos.Labels, Source
+// and Downsample are the caller's; files, segment_files, index_stats and
+// upload_time are filled in. m itself is not changed.
+//
+// The error wraps ErrNoExternalLabels, ErrCorrupt or ErrUnknownVersion where
+// the block can't be sent at all, and ErrNotVerified where trying again will do.
+func (u *Uploader) Upload(ctx context.Context, dir string, m *Meta) (*Uploaded, error) {
+	if len(m.Thanos.Labels) == 0 {
+		return nil, fmt.Errorf("block %s: upload: %w", m.ULID, ErrNoExternalLabels)
+	}
+	content, err := Verify(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.hash(dir, content.Files); err != nil {
+		return nil, fmt.Errorf("block %s: hash: %w", m.ULID, err)
+	}
+	if err := u.step(StepVerifiedLocal); err != nil {
+		return nil, err
+	}
+	up := upload{Uploader: u, dir: dir, meta: withContent(m, content), content: content}
+	if err := up.run(ctx); err != nil {
+		return nil, fmt.Errorf("block %s: upload: %w", m.ULID, err)
+	}
+	return &up.result, nil
+}
+
+// withContent returns a copy of m that lists what the block consists of.
+func withContent(m *Meta, c *Content) *Meta {
+	out := *m
+	out.Thanos.Version = thanosVersion
+	out.Thanos.SegmentFiles = slices.Clone(c.SegmentFiles)
+	out.Thanos.Files = append(slices.Clone(c.Files), File{RelPath: MetaFilename})
+	out.Thanos.IndexStats = c.IndexStats
+	return &out
+}
+
+func (u *Uploader) step(name string) error {
+	if u.Fault == nil {
+		return nil
+	}
+	return u.Fault(name)
+}
+
+func (u *Uploader) now() time.Time {
+	if u.Now == nil {
+		return time.Now().UTC()
+	}
+	return u.Now().UTC()
+}
+
+// hash adds the hashes that --hash-func asks for.
+func (u *Uploader) hash(dir string, files []File) error {
+	if u.HashFunc == "" {
+		return nil
+	}
+	for i := range files {
+		sum, err := hashFile(filepath.Join(dir, filepath.FromSlash(files[i].RelPath)))
+		if err != nil {
+			return err
+		}
+		files[i].Hash = &FileHash{Func: HashSHA256, Value: sum}
+	}
+	return nil
+}
+
+func hashFile(path string) (_ string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// upload is one block on its way.
+type upload struct {
+	*Uploader
+	dir     string
+	meta    *Meta
+	content *Content
+	result  Uploaded
+}
+
+func (up *upload) run(ctx context.Context) error {
+	have, err := listSizes(ctx, up.Bucket, up.meta.ULID)
+	if err != nil {
+		return err
+	}
+	_, visible := have[MetaFilename]
+	if _, marked := have[DeletionMarkFilename]; marked && !visible {
+		return ErrRemoved
+	}
+	if visible && up.differs(have) == nil {
+		landed, err := up.readBack(ctx)
+		if err == nil {
+			up.result = Uploaded{Meta: landed, Already: true}
+			return nil
+		}
+		if !errors.Is(err, ErrCorrupt) {
+			return err
+		}
+		// Cut short on its way: no reader takes it, and it is written anew below.
+	}
+	if err := up.sendFiles(ctx, have); err != nil {
+		return err
+	}
+	return up.commit(ctx)
+}
+
+// sendFiles sends what the bucket does not have: segments, then the index.
+func (up *upload) sendFiles(ctx context.Context, have map[string]int64) error {
+	var g errgroup.Group
+	g.SetLimit(max(up.Concurrency, 1))
+	sizes := make([]int64, len(up.content.Files))
+	for i, f := range up.content.Files {
+		if size, ok := have[f.RelPath]; f.RelPath == IndexFilename || ok && size == f.SizeBytes {
+			continue
+		}
+		g.Go(func() error {
+			sizes[i] = f.SizeBytes
+			return up.sendFile(ctx, f)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, size := range sizes {
+		up.result.SentBytes += size
+	}
+	if err := up.step(StepSegments); err != nil {
+		return err
+	}
+	for _, f := range up.content.Files {
+		if size, ok := have[f.RelPath]; f.RelPath != IndexFilename || ok && size == f.SizeBytes {
+			continue
+		}
+		if err := up.sendFile(ctx, f); err != nil {
+			return err
+		}
+		up.result.SentBytes += f.SizeBytes
+	}
+	return up.step(StepIndex)
+}
+
+func (up *upload) sendFile(ctx context.Context, file File) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	f, err := os.Open(filepath.Join(up.dir, filepath.FromSlash(file.RelPath)))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := up.Bucket.Upload(ctx, Name(up.meta.ULID, file.RelPath), f); err != nil {
+		return fmt.Errorf("send %s: %w", file.RelPath, err)
+	}
+	up.told(file.SizeBytes)
+	return nil
+}
+
+func (up *upload) told(sizeBytes int64) {
+	if up.Sent != nil {
+		up.Sent(sizeBytes)
+	}
+}
+
+// commit lists what the bucket has, and only where every size is right makes
+// the block visible by its meta.json.
+func (up *upload) commit(ctx context.Context) error {
+	have, err := listSizes(ctx, up.Bucket, up.meta.ULID)
+	if err != nil {
+		return err
+	}
+	if err := up.differs(have); err != nil {
+		return err
+	}
+	if err := up.step(StepVerified); err != nil {
+		return err
+	}
+	up.meta.Thanos.UploadTime = up.now()
+	data, err := up.meta.Encode()
+	if err != nil {
+		return err
+	}
+	if err := up.Bucket.Upload(ctx, Name(up.meta.ULID, MetaFilename), bytes.NewReader(data)); err != nil {
+		return fmt.Errorf("send %s (it may have landed, the next try will tell): %w", MetaFilename, err)
+	}
+	up.told(int64(len(data)))
+	up.result.SentBytes += int64(len(data))
+	if err := up.step(StepMeta); err != nil {
+		return err
+	}
+	if up.result.Meta, err = up.readBack(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotVerified, err)
+	}
+	return nil
+}
+
+// differs compares the sizes of a listing with those of the local files.
+func (up *upload) differs(have map[string]int64) error {
+	for _, f := range up.content.Files {
+		size, ok := have[f.RelPath]
+		if !ok {
+			return fmt.Errorf("%s: %w: it is not listed", f.RelPath, ErrNotVerified)
+		}
+		if size != f.SizeBytes {
+			return fmt.Errorf("%s: %w: %d bytes instead of %d", f.RelPath, ErrNotVerified, size, f.SizeBytes)
+		}
+	}
+	return nil
+}
+
+func (up *upload) readBack(ctx context.Context) (*Meta, error) {
+	data, err := getAll(ctx, up.Bucket, Name(up.meta.ULID, MetaFilename), maxMetaBytes)
+	if err != nil {
+		return nil, fmt.Errorf("read back %s: %w", MetaFilename, err)
+	}
+	return ParseMeta(up.meta.ULID, data)
+}
+
+// listSizes returns the sizes of a block's objects by their names relative to the block.
+func listSizes(ctx context.Context, bkt Bucket, id ulid.ULID) (map[string]int64, error) {
+	sizes := map[string]int64{}
+	err := bkt.ListSizes(ctx, Name(id, ""), func(o Object) error {
+		if got, rel, ok := SplitName(o.Name); ok && got == id {
+			sizes[rel] = o.SizeBytes
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	return sizes, nil
+}
