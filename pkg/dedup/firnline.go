@@ -76,7 +76,7 @@ func (f *firnline) start() {
 func (f *firnline) advance() {
 	c, last := f.cur, f.at.t
 	c.skip(last)
-	if d := c.interval(); d > 0 && c.head.ok() && !c.head.stale() && c.head.t-last <= d+d/2 {
+	if d := c.interval(); c.gaps[1] > 0 && c.head.ok() && !c.head.stale() && c.head.t-last <= d+d/2 {
 		f.settle(c, false)
 		return
 	}
@@ -126,16 +126,18 @@ func score(s *sample, interval int64) int64 {
 	return s.t
 }
 
-// intervalFor is the interval to judge the pair of cur and o by: that of cur or,
-// while it has none yet, that of o. 0: not known.
+// intervalFor is the interval to judge the pair of cur and o by: the smaller one
+// of those known, since a young replica may have seen nothing but a gap yet.
+// 0: neither is known.
 func (f *firnline) intervalFor(o *cursor) int64 {
-	if d := f.cur.interval(); d > 0 {
-		return d
+	a, b := f.cur.interval(), o.interval()
+	switch {
+	case a == 0 && b == 0:
+		return o.peekInterval()
+	case a == 0 || b == 0:
+		return max(a, b)
 	}
-	if d := o.interval(); d > 0 {
-		return d
-	}
-	return o.peekInterval()
+	return min(a, b)
 }
 
 // mayFill tells whether cur is silent for so long, seen from last, that another
