@@ -131,10 +131,10 @@ func score(s *sample, interval int64) int64 {
 // 0: neither is known.
 func (f *firnline) intervalFor(o *cursor) int64 {
 	a, b := f.cur.interval(), o.interval()
-	switch {
-	case a == 0 && b == 0:
-		return o.peekInterval()
-	case a == 0 || b == 0:
+	if b == 0 {
+		b = o.peekInterval()
+	}
+	if a == 0 || b == 0 {
 		return max(a, b)
 	}
 	return min(a, b)
