@@ -1,0 +1,348 @@
+package indexheader
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"strings"
+
+	"github.com/prometheus/prometheus/tsdb/index"
+	"github.com/thanos-io/objstore"
+
+	"github.com/firnline/firnline/pkg/store/internal/fetch"
+	"github.com/firnline/firnline/pkg/storeapi"
+)
+
+const (
+	tocLen       = 6*8 + 4
+	indexHeadLen = 5
+)
+
+// source is the index that a header is built from.
+type source struct {
+	bkt  objstore.BucketReader
+	name string // of the object
+	size int64
+}
+
+// build reads the table of contents, the symbols and the postings offset table
+// of an index, one ranged GET each, and writes the header to w as it goes. What
+// can't be right is storeapi.ErrCorrupt.
+func build(ctx context.Context, src source, w io.Writer) error {
+	toc, err := readTOC(ctx, src)
+	if err != nil {
+		return err
+	}
+	b := &builder{w: bufio.NewWriterSize(w, 64<<10)}
+	head := encodeHead(src.size)
+	b.write(head)
+	b.dir.series = fetch.Span{Start: int64(toc.Series), End: int64(seriesEnd(toc))}
+	if err := b.symbols(ctx, src, toc); err != nil {
+		return err
+	}
+	if err := b.postings(ctx, src, toc); err != nil {
+		return err
+	}
+	at, dir := b.at, b.dir.encode()
+	b.write(dir)
+	b.write(encodeTrailer(head, at, dir))
+	if b.err != nil {
+		return fmt.Errorf("write index header: %w", b.err)
+	}
+	if err := b.w.Flush(); err != nil {
+		return fmt.Errorf("write index header: %w", err)
+	}
+	return nil
+}
+
+func (s source) corrupt(at int64, format string, args ...any) error {
+	return fmt.Errorf("%w: object %s at offset %d: %s", storeapi.ErrCorrupt, s.name, at, fmt.Sprintf(format, args...))
+}
+
+// open starts a ranged GET.
+func (s source) open(ctx context.Context, at, n int64) (io.ReadCloser, error) {
+	r, err := s.bkt.GetRange(ctx, s.name, at, n)
+	if err != nil {
+		return nil, fmt.Errorf("read %s at offset %d: %w", s.name, at, err)
+	}
+	return r, nil
+}
+
+func readTOC(ctx context.Context, src source) (*index.TOC, error) {
+	if src.size < indexHeadLen+tocLen {
+		return nil, src.corrupt(src.size, "an index of %d bytes is too short", src.size)
+	}
+	at := src.size - tocLen
+	body, err := src.open(ctx, at, tocLen)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = body.Close() }() // read-only: nothing to lose
+	b := make([]byte, tocLen)
+	if _, err := io.ReadFull(body, b); err != nil {
+		return nil, src.cut(at, err)
+	}
+	if crcOf(b[:tocLen-4]) != binary.BigEndian.Uint32(b[tocLen-4:]) {
+		return nil, src.corrupt(at, "table of contents: checksum mismatch")
+	}
+	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
+	toc := &index.TOC{Symbols: u(0), Series: u(1), LabelIndices: u(2), LabelIndicesTable: u(3), Postings: u(4), PostingsTable: u(5)}
+	if toc.Symbols < indexHeadLen || toc.Series < toc.Symbols || toc.Postings < toc.Series ||
+		toc.PostingsTable < toc.Postings || toc.PostingsTable >= uint64(at) {
+		return nil, src.corrupt(at, "table of contents: sections out of order")
+	}
+	return toc, nil
+}
+
+// cut tells an answer that ended too early from one that broke.
+func (s source) cut(at int64, err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return s.corrupt(at, "cut short")
+	}
+	return fmt.Errorf("read %s at offset %d: %w", s.name, at, err)
+}
+
+func seriesEnd(toc *index.TOC) uint64 {
+	if toc.LabelIndices > toc.Series {
+		return min(toc.LabelIndices, toc.Postings)
+	}
+	return toc.Postings
+}
+
+// section reads one length-prefixed, checksummed section of an index as it streams in.
+type section struct {
+	src  source
+	r    *bufio.Reader
+	sum  hash.Hash32
+	left int64 // bytes of content not read yet
+	at   int64 // offset in the index
+	err  error
+}
+
+// openSection starts reading at a section's length. The section must end by limit.
+func openSection(src source, body io.Reader, at, limit int64) (*section, error) {
+	s := &section{src: src, r: bufio.NewReaderSize(body, 64<<10), at: at, left: 4}
+	b := s.take(4)
+	if s.err != nil {
+		return nil, s.err
+	}
+	s.left = int64(binary.BigEndian.Uint32(b))
+	if s.at+s.left+4 > limit {
+		return nil, src.corrupt(at, "section of %d bytes is longer than its place", s.left)
+	}
+	s.sum = crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	return s, nil
+}
+
+// take reads n bytes of content. After an error all reads return zeroes.
+func (s *section) take(n int64) []byte {
+	if s.err == nil && n > s.left {
+		s.err = s.src.corrupt(s.at, "entry longer than its section")
+	}
+	if s.err != nil {
+		return make([]byte, min(n, 8))
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(s.r, b); err != nil {
+		s.err = s.src.cut(s.at, err)
+	}
+	if s.sum != nil {
+		_, _ = s.sum.Write(b) // a hash never fails
+	}
+	s.left, s.at = s.left-n, s.at+n
+	return b
+}
+
+func (s *section) uvarint() uint64 {
+	if s.err != nil {
+		return 0
+	}
+	b, err := s.r.Peek(int(min(binary.MaxVarintLen64, s.left)))
+	v, n := binary.Uvarint(b)
+	switch {
+	case n > 0:
+		_, _ = s.sum.Write(b[:n]) // a hash never fails
+		_, _ = s.r.Discard(n)     // nor does this: the bytes are there
+		s.left, s.at = s.left-int64(n), s.at+int64(n)
+		return v
+	case err != nil:
+		s.err = s.src.cut(s.at, err)
+	default:
+		s.err = s.src.corrupt(s.at, "broken number")
+	}
+	return 0
+}
+
+func (s *section) string() string {
+	n := s.uvarint()
+	if s.err == nil && n > uint64(s.left) {
+		s.err = s.src.corrupt(s.at, "string longer than its section")
+	}
+	if s.err != nil {
+		return ""
+	}
+	return string(s.take(int64(n)))
+}
+
+// close reads the checksum behind the content and compares.
+func (s *section) close() error {
+	if s.err == nil && s.left != 0 {
+		s.err = s.src.corrupt(s.at, "%d bytes behind the last entry", s.left)
+	}
+	if s.err != nil {
+		return s.err
+	}
+	want := s.sum.Sum32()
+	s.left = 4
+	if got := binary.BigEndian.Uint32(s.take(4)); s.err == nil && got != want {
+		s.err = s.src.corrupt(s.at, "section checksum mismatch")
+	}
+	return s.err
+}
+
+// builder writes the header file and collects its directory.
+type builder struct {
+	w     *bufio.Writer
+	at    int64
+	err   error
+	dir   directory
+	group []byte
+}
+
+func (b *builder) write(p []byte) {
+	if b.err == nil {
+		_, b.err = b.w.Write(p)
+	}
+	b.at += int64(len(p))
+}
+
+// flush ends the group at hand; it returns the offset behind it.
+func (b *builder) flush() int64 {
+	b.write(binary.BigEndian.AppendUint32(b.group, crcOf(b.group)))
+	b.group = b.group[:0]
+	return b.at
+}
+
+func (b *builder) addString(s string) {
+	b.group = append(binary.AppendUvarint(b.group, uint64(len(s))), s...)
+}
+
+func (b *builder) symbols(ctx context.Context, src source, toc *index.TOC) error {
+	body, err := src.open(ctx, 0, int64(toc.Series))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }() // read-only: nothing to lose
+	head := make([]byte, toc.Symbols)
+	if toc.Symbols > 1<<10 {
+		return src.corrupt(0, "symbols start at offset %d", toc.Symbols)
+	}
+	if _, err := io.ReadFull(body, head); err != nil {
+		return src.cut(0, err)
+	}
+	if binary.BigEndian.Uint32(head) != index.MagicIndex {
+		return src.corrupt(0, "no magic number of an index")
+	}
+	if head[4] != indexVersion {
+		return fmt.Errorf("object %s: index version %d is not supported, only %d: rewrite the block with a Prometheus of version 2.1 or later", src.name, head[4], indexVersion)
+	}
+	s, err := openSection(src, body, int64(toc.Symbols), int64(toc.Series))
+	if err != nil {
+		return err
+	}
+	count := int(binary.BigEndian.Uint32(s.take(4)))
+	b.dir.groups = append(b.dir.groups, b.at)
+	for b.dir.symbols = 0; b.dir.symbols < count && s.err == nil; {
+		b.addString(s.string())
+		b.dir.symbols++
+		if b.dir.symbols%groupSize == 0 || b.dir.symbols == count {
+			b.dir.groups = append(b.dir.groups, b.flush())
+		}
+	}
+	return s.close()
+}
+
+// tableEntry is an entry of the postings offset table.
+type tableEntry struct {
+	name, value string
+	offset      uint64
+}
+
+func (b *builder) postings(ctx context.Context, src source, toc *index.TOC) error {
+	from, to := int64(toc.PostingsTable), src.size-tocLen
+	body, err := src.open(ctx, from, to-from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }() // read-only: nothing to lose
+	s, err := openSection(src, body, from, to)
+	if err != nil {
+		return err
+	}
+	end := toc.PostingsTable // of the last list
+	if t := toc.LabelIndicesTable; t > toc.Postings && t < end {
+		end = t
+	}
+	var last tableEntry
+	count := int(binary.BigEndian.Uint32(s.take(4)))
+	for i := 0; i < count && s.err == nil; i++ {
+		at := s.at
+		if keys := s.uvarint(); s.err == nil && keys != 2 {
+			return src.corrupt(at, "%d keys in an entry of the postings offset table", keys)
+		}
+		e := tableEntry{name: s.string(), value: s.string(), offset: s.uvarint()}
+		if s.err != nil {
+			break
+		}
+		if e.offset < toc.Postings || e.offset >= end {
+			return src.corrupt(at, "postings list outside its section")
+		}
+		if i > 0 {
+			if e.offset <= last.offset || e.name < last.name || e.name == last.name && e.value <= last.value {
+				return src.corrupt(at, "postings offset table out of order")
+			}
+			b.addPosting(last, e.offset)
+		}
+		last = e
+	}
+	if err := s.close(); err != nil {
+		return err
+	}
+	if count > 0 {
+		b.addPosting(last, end)
+		b.endGroup()
+	}
+	return nil
+}
+
+// addPosting writes an entry whose list ends at end.
+func (b *builder) addPosting(e tableEntry, end uint64) {
+	n := len(b.dir.names)
+	if n == 0 || b.dir.names[n-1].name != e.name {
+		b.endGroup()
+		b.dir.names = append(b.dir.names, nameEntry{name: strings.Clone(e.name), groups: []int64{b.at}})
+		n++
+	}
+	name := &b.dir.names[n-1]
+	if name.values%groupSize == 0 {
+		b.endGroup()
+		name.first = append(name.first, strings.Clone(e.value))
+	}
+	name.values++
+	b.addString(e.value)
+	b.group = binary.AppendUvarint(b.group, e.offset)
+	b.group = binary.AppendUvarint(b.group, end-e.offset)
+}
+
+// endGroup ends the posting group at hand, if there is one.
+func (b *builder) endGroup() {
+	if len(b.group) > 0 {
+		name := &b.dir.names[len(b.dir.names)-1]
+		name.groups = append(name.groups, b.flush())
+	}
+}
