@@ -1,0 +1,151 @@
+package block
+
+import (
+	"slices"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/relabel"
+)
+
+// BlockIDLabel is the label by which a selector sees a block's ULID.
+const BlockIDLabel = "__block_id"
+
+// Selection tells Select which blocks to leave out. Its zero value leaves out none.
+type Selection struct {
+	MinTime, MaxTime         int64             // ms; both zero: all times
+	Selector                 []*relabel.Config // over external labels and BlockIDLabel
+	ConsistencyDelay         time.Duration     // blocks visible for less are left out
+	IgnoreDeletionMarksDelay time.Duration     // blocks marked for longer are left out
+	IgnoreMarked             bool              // apply IgnoreDeletionMarksDelay, even if 0
+	Deduplicate              bool              // leave out blocks whose sources another block has too
+}
+
+// Select returns v without the blocks that sel leaves out at the moment now. It
+// asks in a fixed order, since each step sees only what the one before has left:
+// time, selector, consistency delay, deletion marks, duplicates. It reads
+// nothing and can't fail.
+func Select(v View, sel Selection, now time.Time) View {
+	out := v.clone()
+	out.Dropped = map[Reason]int{}
+	for id, m := range v.Metas {
+		if reason := sel.refuses(m, v.Marks[id], now); reason != "" {
+			delete(out.Metas, id)
+			out.Dropped[reason]++
+		}
+	}
+	if sel.Deduplicate {
+		for _, id := range Duplicates(out.Metas) {
+			delete(out.Metas, id)
+			out.Dropped[DroppedDuplicate]++
+		}
+	}
+	return out
+}
+
+// refuses looks at one block by itself; "" keeps it.
+func (sel *Selection) refuses(m *Meta, marks Marks, now time.Time) Reason {
+	switch {
+	case !sel.inTime(m):
+		return DroppedTime
+	case !selected(m, sel.Selector):
+		return DroppedSelector
+	case fresh(m, sel.ConsistencyDelay, now):
+		return DroppedFresh
+	case sel.IgnoreMarked && marks.Deletion != nil && marks.Deletion.age(now) >= sel.IgnoreDeletionMarksDelay:
+		return DroppedMarked
+	}
+	return ""
+}
+
+func (sel *Selection) inTime(m *Meta) bool {
+	if sel.MinTime == 0 && sel.MaxTime == 0 {
+		return true
+	}
+	return m.Overlaps(sel.MinTime, sel.MaxTime)
+}
+
+// selected applies relabel rules to a block's labels.
+func selected(m *Meta, rules []*relabel.Config) bool {
+	if len(rules) == 0 {
+		return true
+	}
+	b := labels.NewBuilder(m.Labels())
+	b.Set(BlockIDLabel, m.ULID.String())
+	return relabel.ProcessBuilder(b, rules...)
+}
+
+// fresh tells whether a block became visible less than delay ago. Blocks that
+// replace others are exempt: they hold nothing new, and their sources may go.
+func fresh(m *Meta, delay time.Duration, now time.Time) bool {
+	switch m.Thanos.Source {
+	case SourceCompactor, SourceCompactorRepair, SourceBucketRepair:
+		return false
+	}
+	return now.Sub(m.Uploaded()) < delay
+}
+
+// age is how long ago a block was marked.
+func (m *DeletionMark) age(now time.Time) time.Duration { return now.Sub(time.Unix(m.DeletionTime, 0)) }
+
+// Duplicates returns the blocks whose sources all lie in one other block of the
+// same group, so that they hold nothing that it does not. Of blocks with the
+// same sources the one with the lowest ULID stays. The result is sorted.
+func Duplicates(metas map[ulid.ULID]*Meta) []ulid.ULID {
+	groups := map[string][]*Meta{}
+	for _, m := range metas {
+		key := m.GroupKey()
+		groups[key] = append(groups[key], m)
+	}
+	var out []ulid.ULID
+	for _, group := range groups {
+		out = append(out, duplicates(group)...)
+	}
+	slices.SortFunc(out, ulid.ULID.Compare)
+	return out
+}
+
+func duplicates(group []*Meta) []ulid.ULID {
+	// The most sources first, so that whoever may cover a block is seen before it.
+	slices.SortFunc(group, func(a, b *Meta) int {
+		if d := len(b.sources()) - len(a.sources()); d != 0 {
+			return d
+		}
+		return a.ULID.Compare(b.ULID)
+	})
+	var out []ulid.ULID
+	kept := map[ulid.ULID][]map[ulid.ULID]struct{}{} // by source: the source sets of blocks that stay
+	for _, m := range group {
+		sources := m.sources()
+		if slices.ContainsFunc(kept[sources[0]], func(set map[ulid.ULID]struct{}) bool { return containsAll(set, sources) }) {
+			out = append(out, m.ULID)
+			continue
+		}
+		set := make(map[ulid.ULID]struct{}, len(sources))
+		for _, s := range sources {
+			set[s] = struct{}{}
+		}
+		for _, s := range sources {
+			kept[s] = append(kept[s], set)
+		}
+	}
+	return out
+}
+
+// sources are the blocks of level 1 in m. One that names none is its own.
+func (m *Meta) sources() []ulid.ULID {
+	if len(m.Compaction.Sources) == 0 {
+		return []ulid.ULID{m.ULID}
+	}
+	return m.Compaction.Sources
+}
+
+func containsAll(set map[ulid.ULID]struct{}, ids []ulid.ULID) bool {
+	for _, id := range ids {
+		if _, ok := set[id]; !ok {
+			return false
+		}
+	}
+	return true
+}
