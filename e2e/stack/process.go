@@ -1,0 +1,173 @@
+// Package stack starts the real programs that tests and the demo run against,
+// on loopback: Prometheus, MinIO, and Firnline's own binary.
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Process is a running program. Stop it.
+type Process struct {
+	Name    string
+	LogPath string
+
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+
+	mu  sync.Mutex
+	err error // how it ended
+}
+
+// Spec says what to run.
+type Spec struct {
+	Name    string // also of its log file
+	Dir     string // where the log goes
+	Path    string // the program
+	Args    []string
+	Env     []string      // added to ours
+	Ready   string        // a URL that answers 2xx when it is ready; empty: at once
+	Timeout time.Duration // to become ready; 0: a minute
+}
+
+// Start runs a program and waits until it is ready.
+func Start(ctx context.Context, s Spec) (*Process, error) {
+	p, err := Launch(s)
+	if err != nil {
+		return nil, err
+	}
+	if s.Timeout == 0 {
+		s.Timeout = time.Minute
+	}
+	if err := p.waitReady(ctx, s.Ready, s.Timeout); err != nil {
+		p.Kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Launch runs a program and does not wait.
+func Launch(s Spec) (*Process, error) {
+	if err := os.MkdirAll(s.Dir, 0o750); err != nil {
+		return nil, err
+	}
+	p := &Process{Name: s.Name, LogPath: filepath.Join(s.Dir, s.Name+".log"), done: make(chan struct{})}
+	log, err := os.OpenFile(p.LogPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	p.cmd = exec.Command(s.Path, s.Args...)
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.Env = append(os.Environ(), s.Env...)
+	// A group of its own: Ctrl-C in the terminal is for whoever started us.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", s.Name, err)
+	}
+	go func() {
+		defer close(p.done)
+		err := p.cmd.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.err = err
+	}()
+	return p, nil
+}
+
+func (p *Process) waitReady(ctx context.Context, url string, timeout time.Duration) error {
+	if url == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	last := errors.New("no answer yet")
+	for {
+		select {
+		case <-p.done:
+			return fmt.Errorf("%s ended while starting: %w\n%s", p.Name, p.Err(), p.Tail(20))
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready after %s: %w\n%s", p.Name, timeout, last, p.Tail(20))
+		case <-time.After(50 * time.Millisecond):
+		}
+		if last = OK(ctx, url); last == nil {
+			return nil
+		}
+	}
+}
+
+// OK returns nil when url answers 2xx.
+func OK(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return nil
+}
+
+// Err is how the program ended; nil while it runs and after a clean end.
+func (p *Process) Err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// Done is closed when the program has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Signal sends a signal, for example SIGSTOP.
+func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
+
+// Stop asks the program to end and, after twenty seconds, makes it.
+func (p *Process) Stop() {
+	_ = p.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(20 * time.Second):
+		p.Kill()
+	}
+}
+
+// Kill ends the program at once.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// Tail returns the last lines of the log.
+func (p *Process) Tail(lines int) string {
+	b, err := os.ReadFile(p.LogPath)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// FreeAddr returns a loopback host:port that nobody listens on right now.
+func FreeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
