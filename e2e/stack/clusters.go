@@ -1,0 +1,180 @@
+package stack
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Bucket is the name of the bucket that Clusters uses.
+const Bucket = "firnline"
+
+// Replica is one Prometheus of an HA pair with its sidecar.
+type Replica struct {
+	Cluster, Name string // "eu1", "a"
+	Prometheus    *Prometheus
+	Sidecar       *Firnline
+}
+
+// Clusters is the whole main job: HA pairs of Prometheus in clusters, a sidecar
+// beside each, an object store, a store gateway and a querier.
+type Clusters struct {
+	Dir      string
+	MinIO    *MinIO
+	Apps     []*App
+	Replicas []*Replica
+	Store    *Firnline
+	Query    *Firnline
+
+	cfg  ClustersConfig
+	stop []func()
+}
+
+// ClustersConfig shapes Clusters.
+type ClustersConfig struct {
+	Dir          string
+	Names        []string // of the clusters; nil: eu1 and us1
+	QueryHTTP    string   // host:port of the querier; empty: free ones
+	QueryGRPC    string
+	S3Endpoint   string                           // what components use in place of MinIO itself, for a fault proxy
+	BlockSeconds int                              // length of a block; 0: 30
+	Rules        string                           // a rule file for every Prometheus
+	QueryArgs    []string                         // more flags of the querier
+	Progress     func(format string, args ...any) // told what has started; nil: nobody
+}
+
+// StartClusters starts everything and waits until all of it is ready. On an
+// error what was started is stopped.
+func StartClusters(ctx context.Context, cfg ClustersConfig) (*Clusters, error) {
+	if cfg.Names == nil {
+		cfg.Names = []string{"eu1", "us1"}
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(string, ...any) {}
+	}
+	c := &Clusters{Dir: cfg.Dir, cfg: cfg}
+	for _, step := range []func(context.Context) error{c.startMinIO, c.startReplicas, c.startStore, c.startQuery} {
+		if err := step(ctx); err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Close stops everything, last started first.
+func (c *Clusters) Close() {
+	for i := len(c.stop) - 1; i >= 0; i-- {
+		c.stop[i]()
+	}
+	c.stop = nil
+}
+
+func (c *Clusters) objstoreFile() string { return filepath.Join(c.Dir, "objstore.yml") }
+
+func (c *Clusters) startMinIO(ctx context.Context) error {
+	addr, err := FreeAddr()
+	if err != nil {
+		return err
+	}
+	if c.MinIO, err = StartMinIO(ctx, c.Dir, addr, Bucket); err != nil {
+		return err
+	}
+	c.stop = append(c.stop, c.MinIO.Stop)
+	c.cfg.Progress("object store  http://%s  bucket %s", addr, Bucket)
+	endpoint := c.cfg.S3Endpoint
+	if endpoint == "" {
+		endpoint = addr
+	}
+	return os.WriteFile(c.objstoreFile(), []byte(ObjstoreYAML(endpoint, Bucket)), 0o600)
+}
+
+func (c *Clusters) startReplicas(ctx context.Context) error {
+	for i, cluster := range c.cfg.Names {
+		app, err := StartApp("127.0.0.1:0", cluster, uint64(i))
+		if err != nil {
+			return err
+		}
+		c.stop = append(c.stop, app.Close)
+		c.Apps = append(c.Apps, app)
+		for _, name := range []string{"a", "b"} {
+			r, err := c.startReplica(ctx, app, cluster, name)
+			if err != nil {
+				return err
+			}
+			c.Replicas = append(c.Replicas, r)
+			c.cfg.Progress("cluster %s  Prometheus %s  %s  sidecar http://%s", cluster, name, r.Prometheus.URL, r.Sidecar.HTTP)
+		}
+	}
+	return nil
+}
+
+func (c *Clusters) startReplica(ctx context.Context, app *App, cluster, name string) (*Replica, error) {
+	addr, err := FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	block := time.Duration(c.cfg.BlockSeconds) * time.Second
+	prom, err := StartPrometheus(ctx, c.Dir, PrometheusConfig{
+		Name: fmt.Sprintf("prometheus-%s-%s", cluster, name), Addr: addr, BlockDuration: block,
+		ExternalLabels: map[string]string{"cluster": cluster, "replica": name},
+		Targets:        []string{app.Addr}, Rules: c.cfg.Rules,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.stop = append(c.stop, func() { prom.Stop() })
+	r := &Replica{Cluster: cluster, Name: name, Prometheus: prom}
+	r.Sidecar, err = c.firnline(ctx, fmt.Sprintf("sidecar-%s-%s", cluster, name), "sidecar",
+		"--prometheus.url="+prom.URL, "--tsdb.path="+prom.DataDir, "--objstore.config-file="+c.objstoreFile())
+	return r, err
+}
+
+func (c *Clusters) startStore(ctx context.Context) (err error) {
+	c.Store, err = c.firnline(ctx, "store", "store",
+		"--data-dir="+filepath.Join(c.Dir, "store"), "--objstore.config-file="+c.objstoreFile(), "--sync-block-duration=5s")
+	if err == nil {
+		c.cfg.Progress("store gateway  http://%s", c.Store.HTTP)
+	}
+	return err
+}
+
+func (c *Clusters) startQuery(ctx context.Context) (err error) {
+	args := []string{"query", "--query.replica-label=replica", "--endpoint=" + c.Store.GRPC}
+	for _, r := range c.Replicas {
+		args = append(args, "--endpoint="+r.Sidecar.GRPC)
+	}
+	args = append(args, c.cfg.QueryArgs...)
+	if c.cfg.QueryHTTP == "" {
+		c.Query, err = c.firnline(ctx, "query", args...)
+	} else {
+		c.Query, err = StartFirnline(ctx, c.Dir, "query", c.cfg.QueryHTTP, c.cfg.QueryGRPC, args...)
+		if err == nil {
+			c.stop = append(c.stop, func() { c.Query.Stop() })
+		}
+	}
+	if err == nil {
+		c.cfg.Progress("querier  http://%s", c.Query.HTTP)
+	}
+	return err
+}
+
+// firnline runs a component on free ports.
+func (c *Clusters) firnline(ctx context.Context, name string, args ...string) (*Firnline, error) {
+	httpAddr, err := FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	grpcAddr, err := FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	f, err := StartFirnline(ctx, c.Dir, name, httpAddr, grpcAddr, args...)
+	if err != nil {
+		return nil, err
+	}
+	c.stop = append(c.stop, func() { f.Stop() })
+	return f, nil
+}
