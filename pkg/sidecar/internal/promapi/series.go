@@ -135,13 +135,6 @@ func (c *Client) LabelValues(ctx context.Context, name string, r Range) (values,
 	return values, warnings, err
 }
 
-// HasLabel tells whether any series that Prometheus stores has a label of its
-// own of that name. For a label that doesn't occur it costs next to nothing.
-func (c *Client) HasLabel(ctx context.Context, name string) (bool, error) {
-	values, _, err := c.LabelValues(ctx, name, Range{Mint: math.MinInt64, Maxt: math.MaxInt64, Limit: 1})
-	return len(values) > 0, err
-}
-
 // escapeName writes a label name that is not of the classic form as the path of
 // the API expects it.
 func escapeName(name string) string {
@@ -150,3 +143,6 @@ func escapeName(name string) string {
 	}
 	return model.EscapeName(name, model.ValueEncodingEscaping)
 }
+
+// AllTime is the range of all series that Prometheus has.
+func AllTime() Range { return Range{Mint: math.MinInt64, Maxt: math.MaxInt64} }
