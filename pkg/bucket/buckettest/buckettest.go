@@ -58,6 +58,7 @@ func read(t *testing.T, rc io.ReadCloser, err error) string {
 func readAndWrite(t *testing.T, b bucket.Bucket) {
 	put(t, b, "a/b/c", "first")
 	rc, err := b.Get(t.Context(), "a/b/c")
+	require.NoError(t, err)
 	size, sizeErr := objstore.TryToGetSize(rc)
 	require.NoError(t, sizeErr)
 	require.Equal(t, int64(5), size, "a body tells its size")
