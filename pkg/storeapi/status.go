@@ -1,0 +1,111 @@
+package storeapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// kinds pairs what an error is with the code it has on the wire. Sending takes
+// the first that fits, so that what a request can't be right for goes before
+// what waiting may cure.
+func kinds() []kind {
+	return []kind{
+		{ErrBadRequest, codes.InvalidArgument},
+		{ErrLimit, codes.ResourceExhausted},
+		{ErrPartial, codes.Aborted},
+		{ErrUnimplemented, codes.Unimplemented},
+		{ErrCorrupt, codes.DataLoss},
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+		{context.Canceled, codes.Canceled},
+		{ErrUnavailable, codes.Unavailable},
+	}
+}
+
+type kind struct {
+	err  error
+	code codes.Code
+}
+
+// toStatus makes a gRPC status of an error, for the wire.
+func toStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, k := range kinds() {
+		if errors.Is(err, k.err) {
+			return status.Error(k.code, err.Error())
+		}
+	}
+	return status.Error(codes.Internal, err.Error())
+}
+
+// fromStatus makes an error that names the endpoint once and wraps the sentinel
+// of what gRPC returned. io.EOF, a stream's regular end, becomes nil.
+func fromStatus(endpoint string, err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return nil
+	}
+	if errors.Is(err, ErrCorrupt) { // found by our own codec
+		return fmt.Errorf("%s: %w", endpoint, err)
+	}
+	st, ok := status.FromError(err)
+	if !ok {
+		return fmt.Errorf("%s: %w", endpoint, err)
+	}
+	return &remoteError{endpoint: endpoint, text: plainText(st.Message()), kinds: kindsOf(st)}
+}
+
+// kindsOf returns the sentinels of a status; none: an internal error.
+func kindsOf(st *status.Status) []error {
+	code := st.Code()
+	switch {
+	case code == codes.DeadlineExceeded:
+		return []error{context.DeadlineExceeded, ErrUnavailable}
+	case code == 422: // Thanos' limiters, as HTTP says it
+		return []error{ErrLimit}
+	case code == codes.Internal && strings.Contains(st.Message(), ErrCorrupt.Error()):
+		return []error{ErrCorrupt} // gRPC hides what our codec found wrong behind its own code
+	}
+	for _, k := range kinds() {
+		if k.code == code {
+			return []error{k.err}
+		}
+	}
+	return nil
+}
+
+// remoteError is an error that came over the wire.
+type remoteError struct {
+	endpoint, text string
+	kinds          []error
+}
+
+// Error says the endpoint, what kind of error it is where the text doesn't, and the text.
+func (e *remoteError) Error() string {
+	for _, k := range e.kinds {
+		if !strings.Contains(e.text, k.Error()) {
+			return e.endpoint + ": " + k.Error() + ": " + e.text
+		}
+		break
+	}
+	return e.endpoint + ": " + e.text
+}
+
+// Unwrap returns the sentinels.
+func (e *remoteError) Unwrap() []error { return e.kinds }
+
+// plainText removes what gRPC puts before messages, at each level it passed.
+func plainText(msg string) string {
+	const pattern = `rpc error: code = [A-Za-z]+(\(\d+\))? desc = `
+	if !strings.Contains(msg, "rpc error: ") {
+		return msg
+	}
+	return regexp.MustCompile(pattern).ReplaceAllString(msg, "")
+}
