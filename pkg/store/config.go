@@ -1,0 +1,141 @@
+package store
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/store/internal/fetch"
+)
+
+// Values of Config.HeaderDownload.
+const (
+	HeaderEager = "eager"
+	HeaderLazy  = "lazy"
+)
+
+// Config is what an operator may set; RegisterFlags fills in the defaults.
+type Config struct {
+	Blocks block.FetcherConfig // which blocks are ours
+
+	DataDir         string         // local folder: metas and index headers; all of it can be made again
+	SyncInterval    model.Duration // between looks for new and removed blocks
+	SyncConcurrency int            // blocks loaded at once
+
+	HeaderDownload    string         // HeaderEager or HeaderLazy
+	HeaderIdleTimeout model.Duration // a loaded header nobody uses is unloaded; 0: never
+
+	IndexCacheSize   ByteSize
+	ChunkPoolSize    ByteSize // chunk bytes held by all requests; 0: no limit
+	ChunkWindowSize  ByteSize // chunk bytes held by one request
+	ReadGap          ByteSize // ranges nearer than this are read together
+	ReadSize         ByteSize // ranges longer than this are read in parts
+	ReadConcurrency  int      // ranged reads at once
+	ReadsPerRequest  int      // of them for one batch of one block
+	SeriesBatch      int      // series entries read at once
+	MaxSeriesGuess   ByteSize // of a block that doesn't say
+	MaxChunkGuess    ByteSize // of a block that doesn't say
+	MaxConcurrency   int      // Series requests at once
+	TouchedLimit     int64    // series, 0: no limit; so below
+	FetchedSamples   int64
+	DownloadedLimit  ByteSize
+	RequestSeries    int64
+	RequestSamples   int64
+	enableLazyReader bool // accepted, always true
+}
+
+// Names of the flags that errors about limits mention.
+const (
+	flagTouched        = "store.grpc.touched-series-limit"
+	flagFetchedSamples = "store.grpc.series-sample-limit"
+	flagDownloaded     = "store.grpc.downloaded-bytes-limit"
+	flagRequestSeries  = "store.limits.request-series"
+	flagRequestSamples = "store.limits.request-samples"
+	flagChunkPool      = "chunk-pool-size"
+	flagConcurrency    = "store.grpc.series-max-concurrency"
+)
+
+// RegisterFlags sets the defaults and registers the flags, with Thanos' names
+// where Thanos has them.
+func (c *Config) RegisterFlags(fs *flag.FlagSet) {
+	c.Blocks.RegisterFlags(fs)
+	c.SyncInterval = model.Duration(3 * time.Minute)
+	c.HeaderIdleTimeout = model.Duration(5 * time.Minute)
+	c.IndexCacheSize, c.ChunkPoolSize, c.ChunkWindowSize = 250<<20, 2<<30, 64<<20
+	c.ReadGap, c.ReadSize, c.MaxSeriesGuess, c.MaxChunkGuess = 512<<10, 8<<20, 64<<10, 16000
+
+	fs.StringVar(&c.DataDir, "data-dir", "./data", "Local folder for copies of meta.json and index headers. Nothing in it is needed: what is missing is fetched again.")
+	fs.Var(&c.SyncInterval, "sync-block-duration", "Time between two looks into the bucket for new and removed blocks.")
+	fs.IntVar(&c.SyncConcurrency, "block-sync-concurrency", 20, "How many new blocks are prepared at once.")
+	fs.StringVar(&c.HeaderDownload, "store.index-header-lazy-download-strategy", HeaderEager, "When index headers are built: eager, as soon as a block is found, or lazy, with the first query of the block.")
+	fs.Var(&c.HeaderIdleTimeout, "store.index-header-lazy-reader-idle-timeout", "An index header that no query has used for this long is unloaded from memory; it stays on disk. 0 never unloads.")
+	fs.BoolVar(&c.enableLazyReader, "store.enable-index-header-lazy-reader", true, "Accepted for compatibility: index headers are always loaded when a query first needs them.")
+	c.registerMemory(fs)
+	c.registerLimits(fs)
+}
+
+func (c *Config) registerMemory(fs *flag.FlagSet) {
+	fs.Var(&c.IndexCacheSize, "index-cache-size", "Memory for postings and series entries that queries have read. 0 turns the cache off.")
+	fs.Var(&c.ChunkPoolSize, flagChunkPool, "Chunk bytes that all requests together may hold; a request that would exceed it fails. 0 is no limit.")
+	fs.Var(&c.ChunkWindowSize, "store.chunk-window-size", "Chunk bytes that one request reads ahead of what it has sent.")
+	fs.Var(&c.ReadGap, "store.read-gap", "Ranges of an object less than this apart are read by one request to the bucket.")
+	fs.Var(&c.ReadSize, "store.read-size", "A range longer than this is read by several requests to the bucket at the same time.")
+	fs.IntVar(&c.ReadConcurrency, "store.read-concurrency", 128, "Ranged reads sent to the bucket at once.")
+	fs.IntVar(&c.ReadsPerRequest, "store.read-concurrency-per-block", 16, "Ranged reads sent to the bucket at once for one block of one request.")
+	fs.IntVar(&c.SeriesBatch, "debug.series-batch-size", 10000, "Series whose entries are read from an index at once.")
+	fs.Var(&c.MaxSeriesGuess, "debug.estimated-max-series-size", "Length of a series entry, for blocks whose meta.json doesn't tell the longest.")
+	fs.Var(&c.MaxChunkGuess, "debug.estimated-max-chunk-size", "Length of a chunk, for blocks whose meta.json doesn't tell the longest.")
+}
+
+func (c *Config) registerLimits(fs *flag.FlagSet) {
+	fs.IntVar(&c.MaxConcurrency, flagConcurrency, 20, "Series requests served at once; more wait.")
+	fs.Int64Var(&c.TouchedLimit, flagTouched, 0, "Series that one request may touch, counted per block; a request that needs more fails. 0 is no limit.")
+	fs.Int64Var(&c.FetchedSamples, flagFetchedSamples, 0, "Samples that one request may fetch, each chunk counted as 120; a request that needs more fails. 0 is no limit.")
+	fs.Var(&c.DownloadedLimit, flagDownloaded, "Bytes of index and chunks that one request may fetch from the bucket, counted beforehand; a request that needs more fails. 0 is no limit.")
+	fs.Int64Var(&c.RequestSeries, flagRequestSeries, 0, "Series that one request may return; a request that needs more fails. 0 is no limit.")
+	fs.Int64Var(&c.RequestSamples, flagRequestSamples, 0, "Samples that one request may return, each chunk counted as 120; a request that needs more fails. 0 is no limit.")
+}
+
+// Validate names each flag that can't be right.
+func (c *Config) Validate() error {
+	errs := []error{c.Blocks.Validate()}
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(c.DataDir != "", "--data-dir is empty: name a folder that can be written to")
+	check(c.SyncInterval > 0, "--sync-block-duration=%s: give more than 0", c.SyncInterval)
+	check(c.HeaderDownload == HeaderEager || c.HeaderDownload == HeaderLazy,
+		"--store.index-header-lazy-download-strategy=%q: give %s or %s", c.HeaderDownload, HeaderEager, HeaderLazy)
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{
+		{"block-sync-concurrency", int64(c.SyncConcurrency)}, {"store.chunk-window-size", int64(c.ChunkWindowSize)},
+		{"store.read-size", int64(c.ReadSize)}, {"store.read-concurrency", int64(c.ReadConcurrency)},
+		{"store.read-concurrency-per-block", int64(c.ReadsPerRequest)}, {"debug.series-batch-size", int64(c.SeriesBatch)},
+		{"debug.estimated-max-series-size", int64(c.MaxSeriesGuess)}, {"debug.estimated-max-chunk-size", int64(c.MaxChunkGuess)},
+		{flagConcurrency, int64(c.MaxConcurrency)},
+	} {
+		check(f.value >= 1, "--%s=%d: give 1 or more", f.name, f.value)
+	}
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{
+		{flagTouched, c.TouchedLimit}, {flagFetchedSamples, c.FetchedSamples},
+		{flagRequestSeries, c.RequestSeries}, {flagRequestSamples, c.RequestSamples},
+	} {
+		check(f.value >= 0, "--%s=%d: give 0 for no limit, or more", f.name, f.value)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) fetcher() fetch.Config {
+	return fetch.Config{Gap: int64(c.ReadGap), MaxRead: int64(c.ReadSize), PerRequest: c.ReadsPerRequest, Concurrency: c.ReadConcurrency}
+}

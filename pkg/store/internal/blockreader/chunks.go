@@ -1,0 +1,179 @@
+package blockreader
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/firnline/firnline/pkg/downsample"
+	"github.com/firnline/firnline/pkg/store/internal/fetch"
+	"github.com/firnline/firnline/pkg/storeapi"
+)
+
+// wanted is a chunk to be read and where it goes.
+type wanted struct {
+	segment int
+	span    fetch.Span // End is a guess
+	into    *storeapi.Chunk
+}
+
+// nearChunk is how far the next chunk of a series may be for its place to be
+// believed as the end of the one before: writers of the TSDB put the chunks of
+// a series one behind the other, but nothing obliges them.
+const nearChunk = 64 << 10
+
+// planChunks lists the chunks of a series that overlap [mint, maxt]. into has a place for each.
+func (b *Block) planChunks(metas []chunks.Meta, mint, maxt int64, into []storeapi.Chunk) ([]wanted, error) {
+	var out []wanted
+	for i, m := range metas {
+		if !overlaps(m, mint, maxt) {
+			continue
+		}
+		segment, at := int(uint64(m.Ref)>>32), int64(uint32(m.Ref))
+		if segment >= len(b.files.Segments) {
+			return nil, corrupt(b.files.Index.Name, 0, "a chunk is in segment %d, the block has %d", segment+1, len(b.files.Segments))
+		}
+		obj := b.files.Segments[segment]
+		if at >= obj.SizeBytes {
+			return nil, corrupt(obj.Name, at, "a chunk begins beyond the end")
+		}
+		length := b.files.MaxChunkLen
+		if i+1 < len(metas) && uint64(metas[i+1].Ref)>>32 == uint64(segment) {
+			if next := int64(uint32(metas[i+1].Ref)) - at; next > 0 && next <= max(length, nearChunk) {
+				length = next
+			}
+		}
+		c := &into[len(out)]
+		c.MinTime, c.MaxTime = m.MinTime, m.MaxTime
+		out = append(out, wanted{segment, fetch.Span{Start: at, End: min(at+length, obj.SizeBytes)}, c})
+	}
+	return out, nil
+}
+
+// guessed sums the guessed lengths in bytes.
+func guessed(want []wanted) (n int64) {
+	for _, w := range want {
+		n += w.span.Len()
+	}
+	return n
+}
+
+// loadChunks reads chunks, in any order, segment files at the same time, and
+// puts their data where they belong. The data share one buffer of exactly their
+// length, so what was read around them is free again.
+func (b *Block) loadChunks(ctx context.Context, want []wanted, aggrs aggregates, w *Work) error {
+	slices.SortFunc(want, func(x, y wanted) int {
+		return cmp.Or(cmp.Compare(x.segment, y.segment), cmp.Compare(x.span.Start, y.span.Start))
+	})
+	records := make([][]byte, 0, len(want))
+	groups := slices.Collect(bySegment(want))
+	costs := make([]fetch.Cost, len(groups))
+	parts := make([][][]byte, len(groups))
+	g, gctx := errgroup.WithContext(ctx)
+	for i, group := range groups {
+		g.Go(func() (err error) {
+			spans := make([]fetch.Span, len(group))
+			for j, c := range group {
+				spans[j] = c.span
+			}
+			parts[i], costs[i], err = b.parts.Fetcher.Records(gctx, w.Limits.Bytes, fetch.Chunk, b.files.Segments[group[0].segment], spans)
+			return err
+		})
+	}
+	err := g.Wait()
+	for _, c := range costs {
+		w.Stats.ChunksFetches += c.Reads
+		w.Stats.ChunksFetchedBytes += c.Bytes
+		w.spent(c)
+	}
+	w.Stats.ChunksFetched += int64(len(want))
+	w.Stats.ChunksTouched += int64(len(want))
+	if err != nil {
+		return fmt.Errorf("chunks: %w", err)
+	}
+	for _, p := range parts {
+		records = append(records, p...)
+	}
+	return b.fill(want, records, aggrs, w)
+}
+
+// bySegment cuts sorted chunks into those of one segment file each.
+func bySegment(want []wanted) iter.Seq[[]wanted] {
+	return func(yield func([]wanted) bool) {
+		for from := 0; from < len(want); {
+			to := from + 1
+			for to < len(want) && want[to].segment == want[from].segment {
+				to++
+			}
+			if !yield(want[from:to]) {
+				return
+			}
+			from = to
+		}
+	}
+}
+
+// fill decodes records into the chunks they are wanted for.
+func (b *Block) fill(want []wanted, records [][]byte, aggrs aggregates, w *Work) error {
+	total := 0
+	for _, r := range records {
+		total += len(r)
+	}
+	buf := make([]byte, 0, total)
+	for i, wt := range want {
+		_, n := binary.Uvarint(records[i])
+		content := records[i][n : len(records[i])-4] // encoding and data; Records has checked
+		w.Stats.ChunksTouchedBytes += int64(len(content))
+		at := len(buf)
+		buf = append(buf, content[1:]...)
+		data := storeapi.Data{Encoding: chunkenc.Encoding(content[0]), Bytes: buf[at:len(buf):len(buf)]}
+		if err := aggrs.set(wt.into, data); err != nil {
+			return corrupt(b.files.Segments[wt.segment].Name, wt.span.Start, "%v", err)
+		}
+	}
+	return nil
+}
+
+// aggregates are those wanted of downsampled chunks.
+type aggregates []storeapi.Aggregate
+
+// set gives c its data: raw chunks as they are, of aggregate chunks what is wanted.
+func (a aggregates) set(c *storeapi.Chunk, data storeapi.Data) error {
+	if data.Encoding != downsample.Encoding {
+		c.Raw = data
+		_, err := data.Chunk() // knows the encodings and their least lengths
+		return err
+	}
+	sub, err := downsample.Decode(data.Bytes)
+	if err != nil {
+		return err
+	}
+	c.Aggr = &storeapi.Aggregates{}
+	for _, aggr := range a {
+		var to *storeapi.Data
+		var from downsample.Type
+		switch aggr {
+		case storeapi.AggregateCount:
+			to, from = &c.Aggr.Count, downsample.Count
+		case storeapi.AggregateSum:
+			to, from = &c.Aggr.Sum, downsample.Sum
+		case storeapi.AggregateMin:
+			to, from = &c.Aggr.Min, downsample.Min
+		case storeapi.AggregateMax:
+			to, from = &c.Aggr.Max, downsample.Max
+		case storeapi.AggregateCounter:
+			to, from = &c.Aggr.Counter, downsample.Counter
+		default: // AggregateRaw: a downsampled chunk has none
+			continue
+		}
+		*to = storeapi.Data{Encoding: sub[from].Encoding, Bytes: sub[from].Bytes}
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package blockreader
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/encoding"
+
+	"github.com/firnline/firnline/pkg/store/internal/fetch"
+	"github.com/firnline/firnline/pkg/store/internal/indexcache"
+)
+
+// refUnit is what a series reference counts in an index of version 2.
+const refUnit = 16
+
+// entry is a series as the index has it. Its labels are numbers of symbols,
+// names and values in turn; strings are looked up only for series that are wanted.
+type entry struct {
+	symbols []uint32
+	chunks  []chunks.Meta
+}
+
+// overlaps tells whether a chunk has samples in [mint, maxt].
+func overlaps(c chunks.Meta, mint, maxt int64) bool { return c.MinTime <= maxt && mint <= c.MaxTime }
+
+// within tells whether any chunk of the series overlaps [mint, maxt].
+func (e *entry) within(mint, maxt int64) bool {
+	return slices.ContainsFunc(e.chunks, func(c chunks.Meta) bool { return overlaps(c, mint, maxt) })
+}
+
+// loadEntries reads the series of refs, which are sorted, by one batch of reads.
+func (b *Block) loadEntries(ctx context.Context, refs []storage.SeriesRef, w *Work) ([]entry, error) {
+	section, err := b.header.SeriesSection(ctx)
+	if err != nil {
+		return nil, err
+	}
+	contents := make([][]byte, len(refs))
+	var miss missing
+	for i, ref := range refs {
+		w.Stats.SeriesTouched++
+		if v, ok := b.parts.Cache.Get(b.seriesKey(ref)); ok {
+			if content, _, err := fetch.Series.Content(v); err == nil && content != nil {
+				contents[i] = content
+				w.Stats.SeriesTouchedBytes += int64(len(content))
+				continue
+			}
+			b.parts.Cache.Drop(b.seriesKey(ref))
+		}
+		at := int64(ref) * refUnit
+		if at < section.Start || at >= section.End {
+			return nil, corrupt(b.files.Index.Name, at, "series outside its section")
+		}
+		miss.at = append(miss.at, i)
+		miss.refs = append(miss.refs, ref)
+		miss.spans = append(miss.spans, fetch.Span{Start: at, End: min(at+b.files.MaxSeriesLen, section.End)})
+	}
+	if len(miss.at) > 0 {
+		if err := b.fetchEntries(ctx, miss, contents, w); err != nil {
+			return nil, fmt.Errorf("series: %w", err)
+		}
+	}
+	entries := make([]entry, len(refs))
+	for i, c := range contents {
+		if entries[i], err = decodeEntry(c); err != nil {
+			return nil, corrupt(b.files.Index.Name, int64(refs[i])*refUnit, "series entry: %v", err)
+		}
+	}
+	return entries, nil
+}
+
+func (b *Block) seriesKey(ref storage.SeriesRef) indexcache.Key {
+	return indexcache.Key{Kind: indexcache.Series, Block: b.id, Ref: uint64(ref)}
+}
+
+// missing are series that the cache doesn't have.
+type missing struct {
+	at    []int // places in the batch
+	refs  []storage.SeriesRef
+	spans []fetch.Span // guesses
+}
+
+// fetchEntries fills in the contents of the missing series.
+func (b *Block) fetchEntries(ctx context.Context, miss missing, contents [][]byte, w *Work) error {
+	records, cost, err := b.parts.Fetcher.Records(ctx, w.Limits.Bytes, fetch.Series, b.files.Index, miss.spans)
+	w.Stats.SeriesFetched += int64(len(miss.at))
+	w.Stats.SeriesFetches += cost.Reads
+	w.Stats.SeriesFetchedBytes += cost.Bytes
+	w.spent(cost)
+	if err != nil {
+		return err
+	}
+	for i, at := range miss.at {
+		content, _, err := fetch.Series.Content(records[i])
+		if err != nil || content == nil {
+			return corrupt(b.files.Index.Name, miss.spans[i].Start, "series entry")
+		}
+		contents[at] = content
+		w.Stats.SeriesTouchedBytes += int64(len(content))
+		b.parts.Cache.Put(b.seriesKey(miss.refs[i]), records[i])
+	}
+	return nil
+}
+
+// decodeEntry reads a series entry without its length and checksum. Invariant of
+// the result: label names ascend, chunks have minimum ≤ maximum and ascend.
+func decodeEntry(content []byte) (entry, error) {
+	d := encoding.Decbuf{B: content}
+	n := d.Uvarint()
+	if d.Err() != nil || n < 0 || 2*n > d.Len() {
+		return entry{}, fmt.Errorf("%d labels in %d bytes", n, d.Len())
+	}
+	e := entry{symbols: make([]uint32, 0, 2*n)}
+	for i := range n {
+		name, value := d.Uvarint64(), d.Uvarint64()
+		if name > 1<<32-1 || value > 1<<32-1 || i > 0 && uint32(name) <= e.symbols[2*i-2] {
+			return entry{}, fmt.Errorf("label %d out of order", i)
+		}
+		e.symbols = append(e.symbols, uint32(name), uint32(value))
+	}
+	n = d.Uvarint()
+	if d.Err() != nil || n < 0 || 3*n > d.Len() {
+		return entry{}, fmt.Errorf("%d chunks in %d bytes", n, d.Len())
+	}
+	e.chunks = make([]chunks.Meta, n)
+	var last chunks.Meta
+	for i := range e.chunks {
+		c := &e.chunks[i]
+		if i == 0 {
+			c.MinTime = d.Varint64()
+			c.MaxTime = c.MinTime + int64(d.Uvarint64())
+			c.Ref = chunks.ChunkRef(d.Uvarint64())
+		} else {
+			c.MinTime = last.MaxTime + int64(d.Uvarint64())
+			c.MaxTime = c.MinTime + int64(d.Uvarint64())
+			c.Ref = chunks.ChunkRef(int64(last.Ref) + d.Varint64())
+		}
+		if d.Err() != nil || c.MinTime > c.MaxTime || i > 0 && c.MinTime < last.MinTime {
+			return entry{}, fmt.Errorf("chunk %d broken or out of order", i)
+		}
+		last = *c
+	}
+	return e, d.Err()
+}
+
+// symbolTable looks symbols up for one stream and remembers them, up to a bound.
+type symbolTable struct {
+	block   *Block
+	strings map[uint32]string
+	builder labels.ScratchBuilder
+}
+
+// mostSymbols bounds what a symbolTable remembers between batches.
+const mostSymbols = 1 << 17
+
+func newSymbolTable(b *Block) *symbolTable {
+	return &symbolTable{block: b, strings: map[uint32]string{}, builder: labels.NewScratchBuilder(16)}
+}
+
+// load makes sure that the symbols in ids, in any order, are known.
+func (s *symbolTable) load(ctx context.Context, ids []uint32) error {
+	if len(s.strings) > mostSymbols {
+		clear(s.strings)
+	}
+	slices.Sort(ids)
+	unknown := slices.DeleteFunc(slices.Compact(ids), func(id uint32) bool {
+		_, ok := s.strings[id]
+		return ok
+	})
+	return s.block.header.Symbols(ctx, unknown, func(id uint32, symbol string) { s.strings[id] = symbol })
+}
+
+// labels are those of an entry whose symbols are loaded.
+func (s *symbolTable) labels(e *entry) labels.Labels {
+	s.builder.Reset()
+	for i := 0; i < len(e.symbols); i += 2 {
+		s.builder.Add(s.strings[e.symbols[i]], s.strings[e.symbols[i+1]])
+	}
+	return s.builder.Labels()
+}

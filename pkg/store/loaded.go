@@ -1,0 +1,212 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/store/internal/blockreader"
+	"github.com/firnline/firnline/pkg/store/internal/fetch"
+	"github.com/firnline/firnline/pkg/store/internal/indexheader"
+	"github.com/firnline/firnline/pkg/storeapi"
+)
+
+// brokenRest is how long a block that could not be prepared is left alone
+// before a query tries again; each sync does so too.
+const brokenRest = time.Minute
+
+// loaded is a block that queries are answered from.
+type loaded struct {
+	meta   *block.Meta
+	labels labels.Labels       // external
+	folder string              // local
+	header *indexheader.Header // nil when not even the block's files could be found out, as
+	reader *blockreader.Block  // is this
+
+	mu struct {
+		sync.Mutex
+		users   int
+		dropped bool
+		broken  error // why the index could not be prepared, nil when it could
+		since   time.Time
+	}
+}
+
+// newLoaded makes a block known. It reads the bucket only where meta.json
+// doesn't tell the sizes of its files.
+func (s *Store) newLoaded(ctx context.Context, m *block.Meta) (*loaded, error) {
+	files, err := filesOf(ctx, s.bkt, m)
+	if err != nil {
+		return nil, fmt.Errorf("block %s: %w", m.ULID, err)
+	}
+	l := &loaded{meta: m, labels: m.Labels(), folder: filepath.Join(s.cfg.DataDir, m.ULID.String())}
+	l.header = indexheader.New(indexheader.Source{
+		Bucket: s.bkt, Object: files.Index.Name, IndexBytes: files.Index.SizeBytes, Folder: l.folder,
+	}, s.log.With("block", m.ULID), s.headerMetrics, s.now)
+	l.reader = blockreader.New(m.ULID, files, l.header, s.parts)
+	return l, nil
+}
+
+// newBroken makes a block known that can't be read, so that queries don't miss
+// it silently.
+func (s *Store) newBroken(m *block.Meta, err error) *loaded {
+	l := &loaded{meta: m, labels: m.Labels(), folder: filepath.Join(s.cfg.DataDir, m.ULID.String())}
+	l.mu.broken, l.mu.since = err, s.now()
+	return l
+}
+
+// filesOf says which objects a block has and how long they are.
+func filesOf(ctx context.Context, bkt block.Bucket, m *block.Meta) (blockreader.Files, error) {
+	sizes := map[string]int64{}
+	for _, f := range m.Thanos.Files {
+		sizes[f.RelPath] = f.SizeBytes
+	}
+	if !complete(sizes, m.Thanos.SegmentFiles) {
+		clear(sizes)
+		prefix := block.Name(m.ULID, "")
+		err := bkt.ListSizes(ctx, prefix, func(o block.Object) error {
+			sizes[strings.TrimPrefix(o.Name, prefix)] = o.SizeBytes
+			return nil
+		})
+		if err != nil {
+			return blockreader.Files{}, fmt.Errorf("list: %w", err)
+		}
+	}
+	files := blockreader.Files{MaxSeriesLen: m.Thanos.IndexStats.SeriesMaxSize, MaxChunkLen: m.Thanos.IndexStats.ChunkMaxSize}
+	if files.MaxChunkLen > 0 {
+		files.MaxChunkLen += chunkOverhead
+	}
+	if files.MaxSeriesLen > 0 {
+		files.MaxSeriesLen += seriesOverhead
+	}
+	size, ok := sizes[block.IndexFilename]
+	if !ok {
+		return files, fmt.Errorf("%w: it has no index; mark it for deletion or upload it again", storeapi.ErrCorrupt)
+	}
+	files.Index = fetch.Object{Name: block.Name(m.ULID, block.IndexFilename), SizeBytes: size}
+	for rel, size := range sizes {
+		if path.Dir(rel) == block.ChunksDirname {
+			files.Segments = append(files.Segments, fetch.Object{Name: block.Name(m.ULID, rel), SizeBytes: size})
+		}
+	}
+	slices.SortFunc(files.Segments, func(a, b fetch.Object) int { return strings.Compare(a.Name, b.Name) })
+	return files, nil
+}
+
+// Writers differ in whether the longest entry in index_stats includes its
+// length and checksum; these are enough for either.
+const (
+	chunkOverhead  = 5 + 1 + 4
+	seriesOverhead = 5 + 4
+)
+
+// complete tells whether sizes has the index and all segment files.
+func complete(sizes map[string]int64, segments []string) bool {
+	if sizes[block.IndexFilename] <= 0 {
+		return false
+	}
+	for _, s := range segments {
+		if sizes[path.Join(block.ChunksDirname, s)] <= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// prepare makes sure that the block's index header is on disk, and takes note
+// of whether that went well.
+func (l *loaded) prepare(ctx context.Context, now time.Time) error {
+	err := l.header.Ensure(ctx)
+	if ctx.Err() != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.broken, l.mu.since = err, now
+	return err
+}
+
+// broken returns why the block can't be read, or nil.
+func (l *loaded) broken() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.broken
+}
+
+// usable returns nil when a query may read the block. One that was found broken
+// some time ago is tried again.
+func (l *loaded) usable(ctx context.Context, now time.Time) error {
+	l.mu.Lock()
+	err, since := l.mu.broken, l.mu.since
+	l.mu.Unlock()
+	if err == nil || l.header == nil || now.Sub(since) < brokenRest {
+		return err
+	}
+	return l.prepare(ctx, now)
+}
+
+// acquire keeps the block from being closed until release. It is false once the
+// block has been dropped.
+func (l *loaded) acquire() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.mu.dropped {
+		l.mu.users++
+	}
+	return !l.mu.dropped
+}
+
+// release ends the use of a block; the last user of a dropped one closes it.
+func (l *loaded) release(log *slog.Logger) {
+	l.mu.Lock()
+	l.mu.users--
+	last := l.mu.dropped && l.mu.users == 0
+	l.mu.Unlock()
+	if last {
+		l.close(log)
+	}
+}
+
+// drop takes the block out of use; it is closed now or by its last user.
+func (l *loaded) drop(log *slog.Logger) {
+	l.mu.Lock()
+	idle := !l.mu.dropped && l.mu.users == 0
+	l.mu.dropped = true
+	l.mu.Unlock()
+	if idle {
+		l.close(log)
+	}
+}
+
+// unloadIdle unloads the index header when no query has used it since before.
+func (l *loaded) unloadIdle(before time.Time) {
+	if l.header != nil {
+		l.header.UnloadIdle(before)
+	}
+}
+
+// close lets go of everything and removes the local folder.
+func (l *loaded) close(log *slog.Logger) {
+	if l.header != nil {
+		l.header.Close()
+	}
+	if err := os.RemoveAll(l.folder); err != nil && !errors.Is(err, os.ErrNotExist) {
+		log.Warn("local folder of a dropped block stays", "block", l.meta.ULID, "err", err)
+	}
+}
+
+// candidate is what the choice of blocks looks at.
+func (l *loaded) candidate() candidate {
+	return candidate{id: l.meta.ULID, mint: l.meta.MinTime, maxt: l.meta.MaxTime, resolution: l.meta.Resolution()}
+}

@@ -1,0 +1,154 @@
+// Package store makes the blocks in a bucket readable: it finds them, keeps a
+// small header of each index on local disk, and answers storeapi.Store from
+// ranged reads. It writes nothing to the bucket and keeps nothing that it could
+// not fetch again.
+//
+// A Store is safe for concurrent use. Run keeps it up to date; queries are
+// refused until Run has seen the bucket once.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/store/internal/blockreader"
+	"github.com/firnline/firnline/pkg/store/internal/fetch"
+	"github.com/firnline/firnline/pkg/store/internal/indexcache"
+	"github.com/firnline/firnline/pkg/store/internal/indexheader"
+	"github.com/firnline/firnline/pkg/storeapi"
+)
+
+// Store answers queries from the blocks in a bucket.
+type Store struct {
+	cfg           Config
+	bkt           block.Bucket
+	fetcher       *block.Fetcher
+	parts         blockreader.Parts
+	headerMetrics *indexheader.Metrics
+	chunkPool     *fetch.Budget // of all requests
+	gate          *gate
+	log           *slog.Logger
+	metrics       *metrics
+	now           func() time.Time
+
+	view     atomic.Pointer[view] // nil until the first look into the bucket
+	progress progress
+
+	// Of sync, which one goroutine runs.
+	blocks map[ulid.ULID]*loaded
+	known  map[ulid.ULID]string // problems that were logged
+}
+
+// progress is how far the first look into the bucket has come.
+type progress struct {
+	mu struct {
+		sync.Mutex
+		done, total int
+		err         error // of the last try
+	}
+}
+
+// New wires a Store and starts nothing; call Run.
+func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Registerer) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	fetcher, err := block.NewFetcher(cfg.Blocks, bkt, filepath.Join(cfg.DataDir, "meta-syncer"), log, reg)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := indexcache.New(int64(cfg.IndexCacheSize), reg)
+	if err != nil {
+		return nil, err
+	}
+	m := newMetrics(reg)
+	return &Store{
+		cfg: cfg, bkt: bkt, fetcher: fetcher, log: log, metrics: m, now: time.Now,
+		parts: blockreader.Parts{
+			Fetcher: fetch.New(cfg.fetcher(), bkt, reg), Cache: cache,
+			Guesses: blockreader.Guesses{Series: int64(cfg.MaxSeriesGuess), Chunk: int64(cfg.MaxChunkGuess)},
+		},
+		headerMetrics: indexheader.NewMetrics(reg),
+		chunkPool:     fetch.NewBudget(int64(cfg.ChunkPoolSize), "chunk bytes for all requests together", flagChunkPool),
+		gate:          newGate(cfg.MaxConcurrency, m),
+		blocks:        map[ulid.ULID]*loaded{}, known: map[ulid.ULID]string{},
+	}, nil
+}
+
+// firstRetry is how soon a first look that failed is tried again.
+const firstRetry = 5 * time.Second
+
+// Run keeps up with the bucket until ctx is done and then returns nil, after
+// closing all blocks as their queries end. A look that fails is logged and
+// tried again.
+func (s *Store) Run(ctx context.Context) error {
+	idle := time.Duration(s.cfg.HeaderIdleTimeout)
+	defer s.dropAll()
+	var g sync.WaitGroup
+	defer g.Wait()
+	if idle > 0 {
+		g.Go(func() { s.unloadIdle(ctx, idle) })
+	}
+	for {
+		wait := time.Duration(s.cfg.SyncInterval)
+		if err := s.sync(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("look for blocks failed", "err", err)
+			if s.view.Load() == nil {
+				wait = min(wait, firstRetry)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// unloadIdle unloads headers that nobody has used for idle, until ctx is done.
+func (s *Store) unloadIdle(ctx context.Context, idle time.Duration) {
+	tick := time.NewTicker(max(idle/4, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if v := s.view.Load(); v != nil {
+			for _, l := range v.blocks {
+				l.unloadIdle(s.now().Add(-idle))
+			}
+		}
+	}
+}
+
+// Ready returns nil once queries can be answered, and else what is waited for.
+func (s *Store) Ready() error {
+	if s.view.Load() != nil {
+		return nil
+	}
+	p := &s.progress.mu
+	p.Lock()
+	defer p.Unlock()
+	switch {
+	case p.err != nil:
+		return fmt.Errorf("looking for blocks: %w", p.err)
+	case p.total > 0:
+		return fmt.Errorf("loading blocks %d/%d", p.done, p.total)
+	}
+	return errors.New("looking for blocks in the bucket")
+}
+
+// Services are what a store gateway serves.
+func (s *Store) Services() storeapi.Services { return storeapi.Services{Store: s} }
