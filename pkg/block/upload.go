@@ -74,18 +74,11 @@ func (u *Uploader) Upload(ctx context.Context, dir string, m *Meta) (*Uploaded, 
 	if len(m.Thanos.Labels) == 0 {
 		return nil, fmt.Errorf("block %s: upload: %w", m.ULID, ErrNoExternalLabels)
 	}
-	content, err := Verify(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := u.hash(dir, content.Files); err != nil {
-		return nil, fmt.Errorf("block %s: hash: %w", m.ULID, err)
-	}
-	if err := u.step(StepVerifiedLocal); err != nil {
-		return nil, err
-	}
-	up := upload{Uploader: u, dir: dir, meta: withContent(m, content), content: content}
+	up := upload{Uploader: u, dir: dir, meta: m}
 	if err := up.run(ctx); err != nil {
+		if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnknownVersion) {
+			return nil, err // names the block already
+		}
 		return nil, fmt.Errorf("block %s: upload: %w", m.ULID, err)
 	}
 	return &up.result, nil
@@ -152,30 +145,56 @@ type upload struct {
 	result  Uploaded
 }
 
-func (up *upload) run(ctx context.Context) error {
+func (up *upload) run(ctx context.Context) (err error) {
+	if up.content, err = listContent(up.dir); err != nil {
+		return err
+	}
 	have, err := listSizes(ctx, up.Bucket, up.meta.ULID)
 	if err != nil {
 		return err
 	}
-	_, visible := have[MetaFilename]
-	if _, marked := have[DeletionMarkFilename]; marked && !visible {
-		return ErrRemoved
+	if done, err := up.landed(ctx, have); err != nil || done {
+		return err
 	}
-	if visible && up.differs(have) == nil {
-		landed, err := up.readBack(ctx)
-		if err == nil {
-			up.result = Uploaded{Meta: landed, Already: true}
-			return nil
-		}
-		if !errors.Is(err, ErrCorrupt) {
-			return err
-		}
-		// Cut short on its way: no reader takes it, and it is written anew below.
+	if err := up.prepare(ctx); err != nil {
+		return err
 	}
 	if err := up.sendFiles(ctx, have); err != nil {
 		return err
 	}
 	return up.commit(ctx)
+}
+
+// landed tells whether the block is in the bucket, complete.
+func (up *upload) landed(ctx context.Context, have map[string]int64) (bool, error) {
+	_, visible := have[MetaFilename]
+	if _, marked := have[DeletionMarkFilename]; marked && !visible {
+		return false, ErrRemoved
+	}
+	if !visible || up.differs(have) != nil {
+		return false, nil
+	}
+	m, err := up.readBack(ctx)
+	if errors.Is(err, ErrCorrupt) {
+		return false, nil // cut short on its way: no reader takes it, and it is written anew
+	}
+	if err != nil {
+		return false, err
+	}
+	up.result = Uploaded{Meta: m, Already: true}
+	return true, nil
+}
+
+// prepare verifies the local block and completes its meta.
+func (up *upload) prepare(ctx context.Context) (err error) {
+	if up.content, err = Verify(ctx, up.dir); err != nil {
+		return err
+	}
+	if err := up.hash(up.dir, up.content.Files); err != nil {
+		return fmt.Errorf("hash: %w", err)
+	}
+	up.meta = withContent(up.meta, up.content)
+	return up.step(StepVerifiedLocal)
 }
 
 // sendFiles sends what the bucket does not have: segments, then the index.

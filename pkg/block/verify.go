@@ -47,20 +47,24 @@ func (c *Content) SizeBytes() int64 {
 // compactor can mend them. The error wraps ErrCorrupt, names block, file and
 // offset, or comes from the disk.
 func Verify(ctx context.Context, dir string) (*Content, error) {
-	name := filepath.Base(dir)
 	c, err := listContent(dir)
 	if err != nil {
-		return nil, fmt.Errorf("block %s: %w", name, err)
+		return nil, err
 	}
 	if err := verifyIndex(ctx, dir, c); err != nil {
-		return nil, fmt.Errorf("block %s: %w", name, err)
+		return nil, fmt.Errorf("block %s: %w", filepath.Base(dir), err)
 	}
 	return c, nil
 }
 
 // listContent finds segments and index. Everything else in the folder, such as
 // tombstones, stays local.
-func listContent(dir string) (*Content, error) {
+func listContent(dir string) (_ *Content, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("block %s: %w", filepath.Base(dir), err)
+		}
+	}()
 	entries, err := os.ReadDir(filepath.Join(dir, ChunksDirname))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err

@@ -1,0 +1,253 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// pass is one look for blocks and the uploads that follow from it.
+type pass struct {
+	*Shipper
+	uploaded int
+	pending  int
+}
+
+// consecutiveFailures is after how many failed blocks in a row a pass takes it
+// that the bucket is at fault and stops asking more of it.
+const consecutiveFailures = 3
+
+func (p *pass) run(ctx context.Context) error {
+	if err := p.Prepare(); err != nil {
+		return err
+	}
+	metas, bad, err := scanLocal(p.dir)
+	if err != nil {
+		return err
+	}
+	p.setAsideAll(metas, bad)
+	lset := p.labels()
+	if lset.IsEmpty() {
+		p.pending = p.count(metas)
+		return fmt.Errorf("ship blocks: %w", ErrNoExternalLabels)
+	}
+	if err := p.state.observe(lset, p.now(), oldestCut(metas, p.now())); err != nil {
+		return err
+	}
+	plan, err := p.plan(ctx, metas)
+	if err != nil {
+		p.pending = p.count(metas)
+		return err
+	}
+	p.pending = len(plan.ship)
+	if err := p.lease(ctx, lset); err != nil {
+		return fmt.Errorf("ship blocks: %w", err)
+	}
+	if len(plan.covered) > 0 {
+		if err := p.state.add(plan.covered...); err != nil {
+			return err
+		}
+	}
+	if err := p.ship(ctx, plan.ship); err != nil {
+		return err
+	}
+	if err := p.state.rebuilt(); err != nil {
+		return err
+	}
+	return p.state.prune(metas)
+}
+
+// count is how many blocks would be pending if none were covered.
+func (p *pass) count(metas []*Meta) int {
+	n := 0
+	for _, m := range metas {
+		if !p.state.has(m.ULID) {
+			n++
+		}
+	}
+	return n
+}
+
+// oldestCut returns when the oldest source of any local block was cut.
+func oldestCut(metas []*Meta, now time.Time) time.Time {
+	local := make([]localBlock, len(metas))
+	for i, m := range metas {
+		local[i].meta = m
+	}
+	if oldest := oldestSource(local); oldest < uint64(now.UnixMilli()) {
+		return time.UnixMilli(int64(oldest))
+	}
+	return now
+}
+
+// plan decides what to ship, reading the bucket's metas only where that matters.
+func (p *pass) plan(ctx context.Context, metas []*Meta) (shipPlan, error) {
+	in := shipInput{shipped: p.state.shipped, rebuild: p.state.own.Rebuild, uploadCompacted: p.cfg.UploadCompacted}
+	for _, m := range metas {
+		if _, aside := p.quarantine[m.ULID]; !aside {
+			in.local = append(in.local, localBlock{meta: m, labels: p.state.labelsOf(newestSource(m))})
+		}
+	}
+	plan := planShip(in)
+	if !plan.needRemote {
+		return plan, nil
+	}
+	remote, err := readRemote(ctx, p.bkt, in.local)
+	if err != nil {
+		return shipPlan{}, fmt.Errorf("compare with the bucket: %w", err)
+	}
+	in.remote, in.remoteKnown = remote, true
+	return planShip(in), nil
+}
+
+// newestSource tells when the samples of a block were last cut: a block that was
+// compacted after the labels changed still has samples from before.
+func newestSource(m *Meta) ulid.ULID {
+	newest := m.sources()[0]
+	for _, s := range m.sources() {
+		if s.Compare(newest) > 0 {
+			newest = s
+		}
+	}
+	return newest
+}
+
+// lease makes sure that nobody else ships under the labels.
+func (p *pass) lease(ctx context.Context, lset labels.Labels) error {
+	if p.cfg.IgnoreOtherOwner {
+		return nil
+	}
+	err := p.leases.acquire(ctx, lset)
+	if !errors.Is(err, errNoConditions) && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	if !p.warned {
+		p.warned = true
+		p.log.Warn("the bucket has no conditional writes: nothing keeps a second shipper with the same external labels from mixing its blocks with ours; make sure that there is none", "labels", lset.String())
+	}
+	return nil
+}
+
+// ship sends blocks one after the other. One that fails does not stop the rest,
+// unless so many fail in a row that it must be the bucket.
+func (p *pass) ship(ctx context.Context, blocks []localBlock) error {
+	var errs []error
+	inARow := 0
+	for _, b := range blocks {
+		if ctx.Err() != nil {
+			errs = append(errs, ctx.Err())
+			break
+		}
+		err := p.shipOne(ctx, b)
+		if err == nil {
+			inARow = 0
+			continue
+		}
+		p.metrics.failures.Inc()
+		errs = append(errs, err)
+		var held *HeldError
+		if inARow++; inARow == consecutiveFailures || errors.As(err, &held) {
+			break
+		}
+	}
+	return summary(errs)
+}
+
+// shipOne sends one block and lists it as shipped. A block that is corrupt, or
+// gone meanwhile, is no error here.
+func (p *pass) shipOne(ctx context.Context, b localBlock) error {
+	id := b.meta.ULID
+	if err := p.lease(ctx, b.labels); err != nil {
+		return fmt.Errorf("block %s: %w", id, err)
+	}
+	start := p.now()
+	var sent *Uploaded
+	err := p.leases.during(ctx, b.labels, func(ctx context.Context) (err error) {
+		sent, err = p.upload(ctx, b)
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrRemoved):
+		p.log.Info("block has been shipped before and is being removed from the bucket", "block", id)
+		sent = &Uploaded{Already: true}
+	case err != nil && !exists(filepath.Join(p.dir, id.String())):
+		p.log.Warn("block was removed before it could be shipped", "block", id, "err", err)
+		p.pending--
+		return nil
+	case isBad(err):
+		p.setAside(id, err)
+		p.pending--
+		return nil
+	case err != nil:
+		return err
+	}
+	// A compacted block brings its sources along.
+	if err := p.state.add(append([]ulid.ULID{id}, b.meta.sources()...)...); err != nil {
+		return fmt.Errorf("block %s is in the bucket and can't be listed as shipped: %w", id, err)
+	}
+	p.pending--
+	if !sent.Already {
+		p.uploaded++
+		p.metrics.uploads.Inc()
+		p.log.Info("block shipped", "block", id, "size_bytes", sent.SentBytes, "duration", p.now().Sub(start))
+	}
+	return nil
+}
+
+// isBad tells a block that can't be sent from a bucket that did not take it.
+func isBad(err error) bool {
+	return !errors.Is(err, ErrNotVerified) && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnknownVersion))
+}
+
+func (p *pass) upload(ctx context.Context, b localBlock) (*Uploaded, error) {
+	dir, err := linkBlock(p.dir, b.meta.ULID)
+	if err != nil {
+		return nil, err
+	}
+	m := *b.meta
+	m.Thanos.Labels = b.labels.Map()
+	m.Thanos.Source = p.source
+	up := Uploader{
+		Bucket: p.bkt, Concurrency: p.cfg.UploadConcurrency, HashFunc: p.cfg.HashFunc,
+		Now: p.now, Fault: p.fault,
+		Sent: func(n int64) { p.metrics.bytes.Add(float64(n)) },
+	}
+	sent, err := up.Upload(ctx, dir, &m)
+	if dir != filepath.Join(p.dir, b.meta.ULID.String()) {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return sent, err
+}
+
+// setAsideAll brings the quarantine up to date with what is on disk: bad metas
+// go in, vanished blocks come out, and so does what is due to be looked at again.
+func (p *pass) setAsideAll(metas []*Meta, bad map[ulid.ULID]error) {
+	local := make(map[ulid.ULID]struct{}, len(metas))
+	for _, m := range metas {
+		local[m.ULID] = struct{}{}
+	}
+	for id, q := range p.quarantine {
+		_, readable := local[id]
+		if due := p.now().Sub(q.since) >= time.Duration(p.cfg.QuarantineRecheck); bad[id] == nil && (due || !readable) {
+			delete(p.quarantine, id)
+		}
+	}
+	for id, err := range bad {
+		p.setAside(id, err)
+	}
+}
+
+func (p *pass) setAside(id ulid.ULID, err error) {
+	old, known := p.quarantine[id]
+	if known && old.err.Error() == err.Error() {
+		return
+	}
+	p.quarantine[id] = setAside{err: err, since: p.now()}
+	p.log.Error("block can't be shipped and is set aside; the others are shipped", "block", id, "err", err)
+}
