@@ -164,7 +164,7 @@ func TestHugeExpressions(t *testing.T) {
 	for i := range alternatives {
 		alternatives[i] = fmt.Sprintf("pod-%06d", i)
 	}
-	const deep = maxCodeBytes/2 - 8
+	const deep = maxDepth - 1
 	for name, tc := range map[string]struct {
 		expr string
 		ok   bool
@@ -175,8 +175,10 @@ func TestHugeExpressions(t *testing.T) {
 		"nested repeats":            {`m{a=~"((((a{100}){100}){100}){100})"}`, false},
 		"4 MiB":                     {`m{a=~"` + strings.Repeat("a", 4<<20) + `"}`, false},
 		"parentheses, deepest":      {strings.Repeat("(", deep) + "1" + strings.Repeat(")", deep), true},
-		"parentheses, too deep":     {strings.Repeat("(", 1<<20) + "1", false},
-		"signs, deepest":            {strings.Repeat("-", 2*deep) + "m", true},
+		"parentheses, too deep":     {strings.Repeat("(", maxDepth) + "1" + strings.Repeat(")", maxDepth), false},
+		"parentheses, too many":     {strings.Repeat("(", 1<<20) + "1", false},
+		"signs, deepest":            {strings.Repeat("-", deep) + "m", true},
+		"signs, too many":           {strings.Repeat("-", maxCodeBytes-1) + "m", false},
 		"sums, deepest":             {"1" + strings.Repeat("+1", deep), true},
 		"sums, too deep":            {"1" + strings.Repeat("+1", 1<<19), false},
 		"functions, too deep":       {strings.Repeat("abs(", 1<<18) + "m", false},
