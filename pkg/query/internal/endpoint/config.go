@@ -1,0 +1,188 @@
+package endpoint
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/grafana/dskit/flagext"
+	"github.com/prometheus/common/model"
+)
+
+// Config says where endpoints are found and how they are spoken to.
+type Config struct {
+	Addresses    flagext.StringSlice
+	Groups       flagext.StringSlice
+	Strict       flagext.StringSlice
+	StrictGroups flagext.StringSlice
+
+	Files         flagext.StringSlice // glob patterns of Prometheus file-SD files
+	FilesInterval model.Duration      // between unconditional readings of Files
+	DNSInterval   model.Duration
+	DNSResolver   string
+
+	SDConfig         string // YAML, or
+	SDConfigFile     string // the file that has it
+	SDReloadInterval model.Duration
+
+	InfoTimeout      model.Duration // of a health check, and the time between two
+	UnhealthyTimeout model.Duration
+
+	Client        ClientConfig // of endpoints that say nothing else
+	ConnMetricKey flagext.StringSlice
+}
+
+// ClientConfig is how an endpoint is spoken to.
+type ClientConfig struct {
+	Secure      bool
+	SkipVerify  bool
+	CertFile    string
+	KeyFile     string
+	CAFile      string
+	MinVersion  string // of TLS: 1.0 to 1.3
+	ServerName  string
+	Compression string // none or snappy
+}
+
+// What may stand in the enumerations of Config.
+var (
+	resolvers     = []string{"golang", "miekgdns"}
+	tlsVersions   = []string{"1.0", "1.1", "1.2", "1.3"}
+	compressions  = []string{"none", "snappy"}
+	connectionsBy = []string{"external_labels", "store_type", "ip_port"}
+)
+
+// RegisterFlags registers the flags and fills in their defaults.
+func (c *Config) RegisterFlags(fs *flag.FlagSet) {
+	c.FilesInterval = model.Duration(5 * time.Minute)
+	c.DNSInterval = model.Duration(30 * time.Second)
+	c.SDReloadInterval = model.Duration(5 * time.Minute)
+	c.InfoTimeout = model.Duration(5 * time.Second)
+	c.UnhealthyTimeout = model.Duration(5 * time.Minute)
+
+	fs.Var(&c.Addresses, "endpoint", "Address (host:port) of a gRPC endpoint to query: sidecar, store, ingest, rule or another querier, Firnline's or Thanos'. Repeatable. With the prefix dns+ the A/AAAA records of the name are endpoints, with dnssrv+ or dnssrvnoa+ those of its SRV records.")
+	fs.Var(&c.Groups, "endpoint-group", "Address of a group of equal endpoints, prefixed like --endpoint. Each request goes to one of the group, in turn. Repeatable.")
+	fs.Var(&c.Strict, "endpoint-strict", "Address of an endpoint that is asked even while its health check fails, with the labels and times it last told. No DNS prefix. Repeatable.")
+	fs.Var(&c.StrictGroups, "endpoint-group-strict", "Like --endpoint-group, asked even while the health check fails. No DNS prefix. Repeatable.")
+	fs.Var(&c.Files, "store.sd-files", "Glob pattern of files with endpoints, in the format of Prometheus' file service discovery. Repeatable. A changed file is read within seconds.")
+	fs.Var(&c.FilesInterval, "store.sd-interval", "Time between readings of --store.sd-files whatever their modification time says.")
+	fs.Var(&c.DNSInterval, "store.sd-dns-interval", "Time between DNS lookups of endpoints.")
+	fs.StringVar(&c.DNSResolver, "store.sd-dns-resolver", "golang", "DNS client: golang (follows the system's settings, /etc/hosts included) or miekgdns (asks the servers in /etc/resolv.conf).")
+	fs.StringVar(&c.SDConfig, "endpoint.sd-config", "", "YAML that lists endpoints, each with its own TLS settings; see the documentation of endpoint.sd-config-file.")
+	fs.StringVar(&c.SDConfigFile, "endpoint.sd-config-file", "", "File with the YAML of --endpoint.sd-config. It is read again when it changes and on reload; a bad one leaves the endpoints as they were.")
+	fs.Var(&c.SDReloadInterval, "endpoint.sd-config-reload-interval", "Time between readings of --endpoint.sd-config-file.")
+	fs.Var(&c.InfoTimeout, "endpoint.info-timeout", "Time an endpoint has to answer a health check, and time between two checks.")
+	fs.Var(&c.UnhealthyTimeout, "store.unhealthy-timeout", "Time after which an endpoint that DNS or a file still lists, but that does not answer, is taken for a stale entry: it leaves the list of stores and queries no longer warn about it. Endpoints given by address never leave.")
+	fs.Var(&c.ConnMetricKey, "query.conn-metric.label", "Label of the metric that counts connected endpoints: external_labels, store_type or ip_port. Repeatable. Default: external_labels and store_type.")
+	c.Client.registerFlags(fs)
+	registerRemoved(fs)
+}
+
+func (c *ClientConfig) registerFlags(fs *flag.FlagSet) {
+	fs.BoolVar(&c.Secure, "grpc-client-tls-secure", false, "Speak TLS to endpoints.")
+	fs.BoolVar(&c.SkipVerify, "grpc-client-tls-skip-verify", false, "Accept any certificate of an endpoint. Insecure.")
+	fs.StringVar(&c.CertFile, "grpc-client-tls-cert", "", "File with the certificate shown to endpoints (mTLS). A rotated one is used from the next connection on.")
+	fs.StringVar(&c.KeyFile, "grpc-client-tls-key", "", "File with the key of --grpc-client-tls-cert.")
+	fs.StringVar(&c.CAFile, "grpc-client-tls-ca", "", "File with the certificates that endpoints are verified by. Default: the system's.")
+	fs.StringVar(&c.MinVersion, "grpc-client-tls-min-version", "1.3", "Lowest TLS version spoken to endpoints: 1.0, 1.1, 1.2 or 1.3.")
+	fs.StringVar(&c.ServerName, "grpc-client-server-name", "", "Name that the certificates of endpoints must have. Default: the host of the address.")
+	fs.StringVar(&c.Compression, "grpc-compression", "none", "Compression asked of endpoints: snappy or none.")
+}
+
+// Validate returns every mistake at once.
+func (c *Config) Validate() error {
+	var errs []error
+	oneOf := func(flagName, got string, allowed []string) {
+		if !slices.Contains(allowed, got) {
+			errs = append(errs, fmt.Errorf("--%s=%q: must be one of %s", flagName, got, strings.Join(allowed, ", ")))
+		}
+	}
+	positive := func(flagName string, d model.Duration) {
+		if d <= 0 {
+			errs = append(errs, fmt.Errorf("--%s=%s: must be above 0", flagName, d))
+		}
+	}
+	oneOf("store.sd-dns-resolver", c.DNSResolver, resolvers)
+	for _, key := range c.ConnMetricKey {
+		oneOf("query.conn-metric.label", key, connectionsBy)
+	}
+	positive("store.sd-interval", c.FilesInterval)
+	positive("store.sd-dns-interval", c.DNSInterval)
+	positive("endpoint.sd-config-reload-interval", c.SDReloadInterval)
+	positive("endpoint.info-timeout", c.InfoTimeout)
+	positive("store.unhealthy-timeout", c.UnhealthyTimeout)
+	if c.SDConfig != "" && c.SDConfigFile != "" {
+		errs = append(errs, errors.New("--endpoint.sd-config and --endpoint.sd-config-file are both set: give one"))
+	}
+	if err := c.Client.validate(); err != nil {
+		errs = append(errs, fmt.Errorf("--grpc-client-*: %w", err))
+	}
+	for _, s := range c.flagSpecs() {
+		if err := s.validate(); err != nil {
+			errs = append(errs, fmt.Errorf("--%s: %w", s.flagName(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *ClientConfig) validate() error {
+	if !slices.Contains(tlsVersions, c.MinVersion) {
+		return fmt.Errorf("TLS min version %q: must be one of %s", c.MinVersion, strings.Join(tlsVersions, ", "))
+	}
+	if !slices.Contains(compressions, c.Compression) {
+		return fmt.Errorf("compression %q: must be one of %s", c.Compression, strings.Join(compressions, ", "))
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return errors.New("certificate and key must be given together")
+	}
+	return nil
+}
+
+// flagSpecs returns the endpoints given by flags.
+func (c *Config) flagSpecs() []spec {
+	var specs []spec
+	add := func(addresses []string, strict, group bool) {
+		for _, a := range addresses {
+			specs = append(specs, spec{address: a, strict: strict, group: group, client: c.Client})
+		}
+	}
+	add(c.Addresses, false, false)
+	add(c.Groups, false, true)
+	add(c.Strict, true, false)
+	add(c.StrictGroups, true, true)
+	return specs
+}
+
+// validateAddress finds what can't be an address of a gRPC endpoint.
+func validateAddress(address string) error {
+	_, host := splitPrefix(address)
+	if host == "" {
+		return fmt.Errorf("address %q is empty: give host:port", address)
+	}
+	if strings.Contains(host, "://") {
+		return fmt.Errorf("address %q is a URL: give host:port of the gRPC listener, such as store:10901", address)
+	}
+	if prefix, _ := splitPrefix(address); strings.HasPrefix(prefix, "dnssrv") {
+		return nil // the port may come from the record
+	}
+	if _, port, err := net.SplitHostPort(host); err != nil || port == "" {
+		return fmt.Errorf("address %q has no port: give host:port, such as store:10901", address)
+	}
+	return nil
+}
+
+// registerRemoved answers flags that Thanos had before 0.38 with the way on.
+func registerRemoved(fs *flag.FlagSet) {
+	for name, instead := range map[string]string{
+		"store": "endpoint", "store-strict": "endpoint-strict", "rule": "endpoint",
+		"target": "endpoint", "metadata": "endpoint", "exemplar": "endpoint",
+	} {
+		fs.Func(name, "Removed: use --"+instead+".", func(address string) error {
+			return fmt.Errorf("--%s no longer exists: use --%s=%s (one flag serves all APIs of an endpoint)", name, instead, address)
+		})
+	}
+}
