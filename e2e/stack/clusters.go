@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/firnline/firnline/e2e/s3proxy"
 )
 
 // Bucket is the name of the bucket that Clusters uses.
@@ -23,6 +25,7 @@ type Replica struct {
 type Clusters struct {
 	Dir      string
 	MinIO    *MinIO
+	Proxy    *s3proxy.Proxy // nil unless asked for
 	Apps     []*App
 	Replicas []*Replica
 	Store    *Firnline
@@ -38,10 +41,12 @@ type ClustersConfig struct {
 	Names        []string // of the clusters; nil: eu1 and us1
 	QueryHTTP    string   // host:port of the querier; empty: free ones
 	QueryGRPC    string
-	S3Endpoint   string                           // what components use in place of MinIO itself, for a fault proxy
+	Faults       bool                             // put an s3proxy between components and MinIO
 	BlockSeconds int                              // length of a block; 0: 30
 	Rules        string                           // a rule file for every Prometheus
 	QueryArgs    []string                         // more flags of the querier
+	SidecarArgs  []string                         // more flags of every sidecar
+	StoreArgs    []string                         // more flags of the store gateway
 	Progress     func(format string, args ...any) // told what has started; nil: nobody
 }
 
@@ -84,9 +89,13 @@ func (c *Clusters) startMinIO(ctx context.Context) error {
 	}
 	c.stop = append(c.stop, c.MinIO.Stop)
 	c.cfg.Progress("object store  http://%s  bucket %s", addr, Bucket)
-	endpoint := c.cfg.S3Endpoint
-	if endpoint == "" {
-		endpoint = addr
+	endpoint := addr
+	if c.cfg.Faults {
+		if c.Proxy, err = s3proxy.Start(s3proxy.Target{Addr: addr, AccessKey: AccessKey, SecretKey: SecretKey}); err != nil {
+			return err
+		}
+		c.stop = append(c.stop, c.Proxy.Close)
+		endpoint = c.Proxy.Addr()
 	}
 	return os.WriteFile(c.objstoreFile(), []byte(ObjstoreYAML(endpoint, Bucket)), 0o600)
 }
@@ -127,14 +136,16 @@ func (c *Clusters) startReplica(ctx context.Context, app *App, cluster, name str
 	}
 	c.stop = append(c.stop, func() { prom.Stop() })
 	r := &Replica{Cluster: cluster, Name: name, Prometheus: prom}
-	r.Sidecar, err = c.firnline(ctx, fmt.Sprintf("sidecar-%s-%s", cluster, name), "sidecar",
-		"--prometheus.url="+prom.URL, "--tsdb.path="+prom.DataDir, "--objstore.config-file="+c.objstoreFile())
+	args := append([]string{"sidecar", "--prometheus.url=" + prom.URL, "--tsdb.path=" + prom.DataDir,
+		"--objstore.config-file=" + c.objstoreFile(), "--shipper.interval=5s"}, c.cfg.SidecarArgs...)
+	r.Sidecar, err = c.firnline(ctx, fmt.Sprintf("sidecar-%s-%s", cluster, name), args...)
 	return r, err
 }
 
 func (c *Clusters) startStore(ctx context.Context) (err error) {
-	c.Store, err = c.firnline(ctx, "store", "store",
-		"--data-dir="+filepath.Join(c.Dir, "store"), "--objstore.config-file="+c.objstoreFile(), "--sync-block-duration=5s")
+	args := append([]string{"store", "--data-dir=" + filepath.Join(c.Dir, "store"),
+		"--objstore.config-file=" + c.objstoreFile(), "--sync-block-duration=5s"}, c.cfg.StoreArgs...)
+	c.Store, err = c.firnline(ctx, "store", args...)
 	if err == nil {
 		c.cfg.Progress("store gateway  http://%s", c.Store.HTTP)
 	}
