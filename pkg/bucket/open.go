@@ -21,7 +21,7 @@ type Parts struct {
 
 // Handle is an opened bucket with all its layers:
 //
-//	caller ─► faults ─► trace ─► metrics ─► retry ─► limit ─► timeout ─► length ─► prefix ─► reload ─► provider
+//	caller ─► faults ─► trace ─► metrics ─► retry ─► limit ─► timeout ─► length ─► prefix ─► reload ─► redaction ─► provider
 //
 // Retry stands above limit, so that a request waiting for its next try holds no
 // place; and above length, so that a body that was cut short is read on.
@@ -92,9 +92,9 @@ func openTarget(ctx context.Context, t *Target, log *slog.Logger) (b Bucket, err
 		b, err = NewFolder(t.folder.Directory)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %v: %w", t, &redacted{err, t})
+		return nil, fmt.Errorf("open %v: %w", t, &redacted{err: err, target: t})
 	}
-	return b, nil
+	return withRedaction(b, t), nil
 }
 
 // Run keeps the credentials fresh until ctx is done, and then returns nil.
@@ -115,12 +115,3 @@ func (h *Handle) FaultPoint(ctx context.Context, point, object string) error {
 	}
 	return h.fault(ctx, point, object)
 }
-
-// redacted is an error whose text shows no secrets of its target.
-type redacted struct {
-	error
-	target *Target
-}
-
-func (r *redacted) Error() string { return r.target.redact(r.error.Error()) }
-func (r *redacted) Unwrap() error { return r.error }

@@ -98,30 +98,6 @@ func (t *Target) same(other *Target) bool {
 	return t.Type == other.Type && t.Bucket() == other.Bucket() && t.Prefix == other.Prefix
 }
 
-// secrets are the values that must never be shown.
-func (t *Target) secrets() []string {
-	var out []string
-	switch t.Type {
-	case objstore.S3:
-		out = []string{t.s3.SecretKey, t.s3.SessionToken, t.s3.AccessKey}
-	case objstore.GCS:
-		out = []string{t.gcs.ServiceAccount}
-	case objstore.AZURE:
-		out = []string{t.azure.StorageAccountKey, t.azure.StorageConnectionString, t.azure.ClientSecret}
-	}
-	return out
-}
-
-// redact takes the target's secrets out of a text that a provider made.
-func (t *Target) redact(text string) string {
-	for _, s := range t.secrets() {
-		if s != "" {
-			text = strings.ReplaceAll(text, s, "<secret>")
-		}
-	}
-	return text
-}
-
 // validate lists all that is wrong with values that parsed.
 func (t *Target) validate() []error {
 	switch t.Type {

@@ -1,0 +1,64 @@
+package bucket
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/thanos-io/objstore"
+)
+
+// signedParts are the parameters of an address that let their bearer in.
+var signedParts = regexp.MustCompile(`(?i)((?:sig|signature|token|credential|x-amz-[a-z-]+|x-goog-[a-z-]+|accountkey|sharedaccesssignature)=)[^&;\s"']+`)
+
+// secrets are the values of the configuration that must never be shown.
+func (t *Target) secrets() []string {
+	switch t.Type {
+	case objstore.S3:
+		return []string{t.s3.SecretKey, t.s3.SessionToken, t.s3.AccessKey}
+	case objstore.GCS:
+		return []string{t.gcs.ServiceAccount}
+	case objstore.AZURE:
+		return []string{t.azure.StorageConnectionString, t.azure.StorageAccountKey, t.azure.ClientSecret}
+	}
+	return nil
+}
+
+// redact takes secrets out of a text that a provider made.
+func (t *Target) redact(text string) string {
+	for _, s := range t.secrets() {
+		if s != "" {
+			text = strings.ReplaceAll(text, s, "<secret>")
+		}
+	}
+	return signedParts.ReplaceAllString(text, "$1<secret>")
+}
+
+// withRedaction takes secrets, and the stack traces that objstore's errors have
+// for %+v, out of the errors of b, and puts in what was asked for where they don't say.
+func withRedaction(b Bucket, t *Target) Bucket {
+	return &layer{Bucket: b, around: func(ctx context.Context, c Call, do func(context.Context) error) error {
+		if err := do(ctx); err != nil {
+			return &redacted{err, t, c}
+		}
+		return nil
+	}}
+}
+
+// redacted is an error whose text shows no secrets of its target.
+type redacted struct {
+	err    error
+	target *Target
+	call   Call // zero if it was none
+}
+
+func (r *redacted) Error() string {
+	text := r.target.redact(r.err.Error())
+	if r.call.Op == "" || strings.Contains(text, r.call.Name) && r.call.Name != "" {
+		return text
+	}
+	return fmt.Sprintf("%s %s: %s", strings.ReplaceAll(string(r.call.Op), "_", " "), r.call.Name, text)
+}
+
+func (r *redacted) Unwrap() error { return r.err }
