@@ -354,8 +354,16 @@ func TestCancelReachesTheServer(t *testing.T) {
 	fake := storetest.NewFake([]storeapi.Series{{Labels: labels.FromStrings("a", "1")}, {Labels: labels.FromStrings("a", "2")}}, storeapi.Info{})
 	c := remote(t, storeapi.Services{Store: fake})
 	for name, end := range map[string]func(cancel func(), set storeapi.SeriesSet){
-		"cancel": func(cancel func(), set storeapi.SeriesSet) { cancel(); require.False(t, set.Next()); require.Error(t, set.Err()) },
-		"close":  func(_ func(), set storeapi.SeriesSet) { set.Close(); require.False(t, set.Next()); require.NoError(t, set.Err()) },
+		"cancel": func(cancel func(), set storeapi.SeriesSet) {
+			cancel()
+			require.False(t, set.Next())
+			require.Error(t, set.Err())
+		},
+		"close": func(_ func(), set storeapi.SeriesSet) {
+			set.Close()
+			require.False(t, set.Next())
+			require.NoError(t, set.Err())
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
