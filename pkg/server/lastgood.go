@@ -74,7 +74,7 @@ func (g *lastGood[T]) tryLocked(print string) error {
 		g.mu.seen = "" // look at the new ones once more, at the next get
 	}
 	g.mu.value, g.mu.files = value, files
-	g.log.Info("loaded changed file", "config", g.name)
+	g.log.Debug("loaded", "config", g.name, "files", files)
 	return nil
 }
 

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// component is a command that runs until it is told to stop.
+type component struct {
+	name, short, long, example string
+
+	base  base         // what every component has
+	parts []configurer // what this one has beside
+	// build makes the component's parts on a process and returns what to run.
+	build func(ctx context.Context, p *process) ([]runner, error)
+}
+
+// runner is a part that works until its context ends.
+type runner interface {
+	Run(ctx context.Context) error
+}
+
+// all lists the component's whole configuration.
+func (c *component) all() []configurer { return append(c.base.parts(), c.parts...) }
+
+// command makes the command line of a component.
+func (c *component) command() *cobra.Command {
+	f := newFlags(c.all())
+	cmd := &cobra.Command{Use: c.name, Short: c.short, Long: c.long, Example: c.example, Args: noArgs}
+	f.attach(cmd.Flags())
+	helpAll := cmd.Flags().Bool("help-all", false, "Help with all flags, those rarely needed too")
+	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { writeHelp(cmd.OutOrStdout(), cmd, f, *helpAll) })
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *helpAll {
+			return cmd.Help()
+		}
+		if err := f.resolve(os.LookupEnv); err != nil {
+			return usageError{errors.Join(err, validate(c.all()))}
+		}
+		if err := validate(c.all()); err != nil {
+			return usageError{err}
+		}
+		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		context.AfterFunc(ctx, stop) // the next signal ends the process at once
+		return c.run(ctx, f, cmd.ErrOrStderr())
+	}
+	return cmd
+}
+
+// validate lists everything that is wrong in any part of the configuration.
+func validate(parts []configurer) error {
+	var errs []error
+	for _, p := range parts {
+		errs = append(errs, p.Validate())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+const (
+	envPrefix  = "FIRNLINE_"
+	configFlag = "config.file"
+)
+
+// configurer is a part of a command's configuration.
+type configurer interface {
+	RegisterFlags(fs *flag.FlagSet)
+	Validate() error
+}
+
+// flags are all flags of a command. A value comes from the command line, else
+// from the environment, else from the configuration file, else it is the default.
+type flags struct {
+	set        *flag.FlagSet
+	configFile string
+
+	origin map[flag.Value]string // where a value came from: "flag", "env", "file"; none: the default
+	notes  []string              // what to warn of once there is a logger
+}
+
+func newFlags(parts []configurer) *flags {
+	f := &flags{set: flag.NewFlagSet("", flag.ContinueOnError), origin: map[flag.Value]string{}}
+	f.set.StringVar(&f.configFile, configFlag, "", "YAML file with values of flags: a mapping of their names, without dashes. The command line and the environment take precedence.")
+	for _, p := range parts {
+		p.RegisterFlags(f.set)
+	}
+	return f
+}
+
+// attach makes the flags known to the command line: each under its name,
+// booleans as --no-X too, and those of Thanos that have another name, or no
+// effect, here.
+func (f *flags) attach(fs *pflag.FlagSet) {
+	f.set.VisitAll(func(fl *flag.Flag) {
+		p := &pflag.Flag{Name: fl.Name, Usage: fl.Usage, DefValue: fl.DefValue, Value: fromLine{f, fl, false}}
+		if isBool(fl.Value) {
+			p.NoOptDefVal = "true"
+			if f.set.Lookup("no-"+fl.Name) == nil {
+				fs.AddFlag(&pflag.Flag{Name: "no-" + fl.Name, Hidden: true, NoOptDefVal: "true", Value: fromLine{f, fl, true}})
+			}
+		}
+		fs.AddFlag(p)
+	})
+	for _, r := range renamed() {
+		if to := f.set.Lookup(r.to); to != nil && fs.Lookup(r.from) == nil {
+			fs.AddFlag(&pflag.Flag{Name: r.from, Hidden: true, Value: renamedValue{fromLine{f, to, false}, r}})
+		}
+	}
+	for _, i := range ignored() {
+		if fs.Lookup(i.name) != nil {
+			continue
+		}
+		p := &pflag.Flag{Name: i.name, Hidden: true, Value: ignoredValue{f, i}}
+		if i.isBool {
+			p.NoOptDefVal = "true"
+			fs.AddFlag(&pflag.Flag{Name: "no-" + i.name, Hidden: true, NoOptDefVal: "true", Value: ignoredValue{f, i}})
+		}
+		fs.AddFlag(p)
+	}
+}
+
+// resolve fills in what the command line has left to the environment and to the
+// configuration file. The error lists everything that is wrong with either.
+func (f *flags) resolve(lookup func(string) (string, bool)) error {
+	var errs []error
+	fromEnv := map[flag.Value]bool{} // an alias may be set in either of its names, in order of the names
+	f.set.VisitAll(func(fl *flag.Flag) {
+		value, ok := lookup(envName(fl.Name))
+		if !ok || value == "" || f.origin[fl.Value] != "" && !fromEnv[fl.Value] {
+			return
+		}
+		fromEnv[fl.Value] = true
+		values := []string{value}
+		if repeatable(fl.Value) {
+			values = strings.FieldsFunc(value, func(r rune) bool { return r == '\n' })
+		}
+		if err := f.assign(fl, "env", values); err != nil {
+			errs = append(errs, fmt.Errorf("environment variable %s: %w", envName(fl.Name), err))
+		}
+	})
+	if f.configFile != "" {
+		errs = append(errs, f.readFile(f.configFile))
+	}
+	return errors.Join(errs...)
+}
+
+// assign sets a flag to values from one origin.
+func (f *flags) assign(fl *flag.Flag, origin string, values []string) error {
+	for _, v := range values {
+		if err := fl.Value.Set(v); err != nil {
+			return fmt.Errorf("invalid value for --%s: %w", fl.Name, err)
+		}
+	}
+	f.origin[fl.Value] = origin
+	return nil
+}
+
+// names lists the flags.
+func (f *flags) names() []string {
+	var out []string
+	f.set.VisitAll(func(fl *flag.Flag) { out = append(out, fl.Name) })
+	return out
+}
+
+// effective returns all values, for the status page. What may hold a secret is hidden.
+func (f *flags) effective() map[string]string {
+	out := map[string]string{}
+	f.set.VisitAll(func(fl *flag.Flag) {
+		out[fl.Name] = fl.Value.String()
+		if f.set.Lookup(fl.Name+"-file") != nil && out[fl.Name] != "" {
+			out[fl.Name] = "<hidden>"
+		}
+	})
+	return out
+}
+
+// warn logs what was to be warned of.
+func (f *flags) warn(log *slog.Logger) {
+	for _, n := range slices.Compact(f.notes) {
+		log.Warn(n)
+	}
+}
+
+// envName is the environment variable that sets a flag.
+func envName(name string) string {
+	return envPrefix + strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace(name))
+}
+
+func isBool(v flag.Value) bool {
+	b, ok := v.(interface{ IsBoolFlag() bool })
+	return ok && b.IsBoolFlag()
+}
+
+// repeatable tells a flag that appends from one that replaces, by whether it holds a slice.
+func repeatable(v flag.Value) bool {
+	if c, ok := v.(interface{ IsCumulative() bool }); ok {
+		return c.IsCumulative()
+	}
+	t := reflect.TypeOf(v)
+	return t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Slice
+}
+
+// fromLine sets a flag from the command line, to the opposite for --no-X.
+type fromLine struct {
+	flags  *flags
+	flag   *flag.Flag
+	negate bool
+}
+
+func (v fromLine) String() string {
+	if v.flag == nil { // the zero value, which pflag asks for
+		return ""
+	}
+	return v.flag.Value.String()
+}
+
+func (v fromLine) Set(s string) error {
+	if v.negate {
+		b, err := strconv.ParseBool(s)
+		if err != nil {
+			return err
+		}
+		s = strconv.FormatBool(!b)
+	}
+	v.flags.origin[v.flag.Value] = "flag"
+	return v.flag.Value.Set(s)
+}
+
+// Type implements pflag.Value.
+func (v fromLine) Type() string { return placeholder(v.flag) }

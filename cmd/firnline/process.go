@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"syscall"
+
+	"github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+	"github.com/prometheus/common/version"
+
+	"github.com/firnline/firnline/pkg/server"
+	"github.com/firnline/firnline/pkg/storeapi"
+)
+
+// base is the configuration that every component has.
+type base struct {
+	log     logConfig
+	memory  memoryConfig
+	server  server.Config
+	tracing server.TracingConfig
+}
+
+func (b *base) parts() []configurer {
+	return []configurer{&b.log, &b.memory, &b.server, &b.tracing}
+}
+
+// process is what a component's parts stand on.
+type process struct {
+	name    string
+	log     *slog.Logger
+	reg     *prometheus.Registry
+	tracing *server.Tracing
+	srv     *server.Server
+	flags   map[string]string // in effect, secrets hidden
+}
+
+// run builds the component and runs it until ctx ends.
+func (c *component) run(ctx context.Context, f *flags, logTo io.Writer) (err error) {
+	p := &process{name: c.name, log: newLogger(c.base.log, logTo).With("component", c.name), reg: newRegistry(), flags: f.effective()}
+	p.log.Info("starting", "version", version.Version, "revision", version.GetRevision(), "go", version.GoVersion,
+		"cpus", runtime.GOMAXPROCS(0))
+	f.warn(p.log)
+	c.base.memory.apply(p.log)
+
+	if p.tracing, err = server.NewTracing(ctx, c.base.tracing, "firnline-"+c.name, version.Version); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.tracing.Shutdown(context.WithoutCancel(ctx))) }()
+	p.tracing.SetGlobal()
+	if p.srv, err = server.New(c.base.server, p.log, p.reg, p.tracing, storeapi.ServerOptions()...); err != nil {
+		return err
+	}
+	if err := p.srv.Listen(ctx); err != nil { // before other work: a port in use is the commonest mistake
+		return err
+	}
+	parts, err := c.build(ctx, p)
+	if err != nil {
+		p.srv.Close()
+		return err
+	}
+	if err := p.runAll(ctx, parts); err != nil {
+		return fmt.Errorf("%s: %w", c.name, err)
+	}
+	p.log.Info("stopped")
+	return nil
+}
+
+// addChecks makes readiness depend on checks, in the order of their names.
+func (p *process) addChecks(checks map[string]func() error) {
+	for _, name := range slices.Sorted(maps.Keys(checks)) {
+		p.srv.AddCheck(name, checks[name])
+	}
+}
+
+// runAll runs the server and the parts until ctx ends or one of them fails.
+// run.Group interrupts in the order of Add: the server drains first, on parts that still work.
+func (p *process) runAll(ctx context.Context, parts []runner) error {
+	var g run.Group
+	detached := context.WithoutCancel(ctx)
+	srvCtx, stopServer := context.WithCancel(detached)
+	drained := make(chan struct{})
+	g.Add(func() error { defer close(drained); return p.srv.Run(srvCtx) }, func(error) { stopServer(); <-drained })
+	for _, part := range parts {
+		partCtx, stop := context.WithCancel(detached)
+		g.Add(func() error { return untilDone(partCtx, part) }, func(error) { stop() })
+	}
+	hangup, stopHangup := context.WithCancel(detached)
+	g.Add(func() error { return p.reloadOnHangup(hangup) }, func(error) { stopHangup() })
+	sigCtx, stopWaiting := context.WithCancel(ctx)
+	g.Add(func() error { <-sigCtx.Done(); return nil }, func(error) { stopWaiting() })
+	return g.Run()
+}
+
+// untilDone runs a part; one that returns nil early has had nothing to do, which must not end the others.
+func untilDone(ctx context.Context, part runner) error {
+	if err := part.Run(ctx); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// reloadOnHangup reloads the configuration at each SIGHUP.
+func (p *process) reloadOnHangup(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+		}
+		if err := p.srv.Reload(ctx); err != nil {
+			p.log.Error("reload: the configuration before stays in force", "err", err)
+			continue
+		}
+		p.log.Info("reloaded")
+	}
+}
+
+// newRegistry makes the registry with what is known of every process.
+func newRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsGC, collectors.MetricsScheduler)),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		versioncollector.NewCollector("firnline"),
+	)
+	return reg
+}

@@ -1,0 +1,61 @@
+package main
+
+import "strings"
+
+// Topics under which --help groups flags, in the order it prints them.
+const (
+	topicGeneral    = "General"
+	topicListeners  = "Listeners"
+	topicPrometheus = "Prometheus"
+	topicBucket     = "Object storage"
+	topicShipping   = "Shipping blocks"
+	topicBlocks     = "Blocks and cache"
+	topicEndpoints  = "Endpoints"
+	topicQueries    = "Queries"
+	topicTenants    = "Tenants"
+	topicLimits     = "Limits"
+	topicLogs       = "Logging and tracing"
+)
+
+func topics() []string {
+	return []string{topicGeneral, topicPrometheus, topicEndpoints, topicBucket, topicShipping, topicBlocks,
+		topicQueries, topicTenants, topicLimits, topicListeners, topicLogs}
+}
+
+// topicOf says where --help shows a flag. The longest beginning that fits decides.
+func topicOf(name string) string {
+	best, topic := "", topicGeneral
+	for _, t := range []struct{ topic, beginnings string }{
+		{topicListeners, "http grpc-server grpc-address grpc-grace web. shutdown-delay"},
+		{topicPrometheus, "prometheus. reloader. tsdb.path"},
+		{topicBucket, "objstore"},
+		{topicShipping, "shipper. hash-func"},
+		{topicBlocks, "data-dir block- sync- consistency-delay ignore-deletion selector.relabel index-cache chunk-pool store.index-header store.read store.chunk debug. min-time max-time"},
+		{topicEndpoints, "endpoint store.sd store.response-timeout store.unhealthy store.select grpc-client grpc-compression selector-label"},
+		{topicQueries, "query. deduplication. enable-feature alert. store. rule. target. metric-metadata. exemplar. status."},
+		{topicTenants, "query.tenant query.enforce-tenancy query.default-tenant"},
+		{topicLimits, "store.limits store.grpc query.max query.timeout query.limits prometheus.max http-max http-read http-write http-idle grpc-server-max"},
+		{topicLogs, "log. tracing. request.logging query.log"},
+	} {
+		for _, b := range strings.Fields(t.beginnings) {
+			if strings.HasPrefix(name, b) && len(b) > len(best) {
+				best, topic = b, t.topic
+			}
+		}
+	}
+	return topic
+}
+
+// rare tells flags that only --help-all shows.
+func rare(name string) bool {
+	for _, b := range strings.Fields(`
+		http-max http-read http-write http-idle grpc-server-max grpc-server-tls-ciphers grpc-server-tls-curves web.config.file
+		debug. prometheus.read-idle prometheus.max prometheus.label-names store.limits.sort
+		store.read store.chunk-window store.index-header-lazy-reader store.enable-index-header
+		objstore.retry objstore.max objstore.timeout`) {
+		if strings.HasPrefix(name, b) {
+			return true
+		}
+	}
+	return false
+}
