@@ -20,8 +20,9 @@ const (
 
 	// The budget: retries beyond a fifth of the requests that succeed are not
 	// made, so that a store in trouble is not asked more than a healthy one.
-	budgetMost = 20.0
-	budgetGain = 0.2
+	budgetMost = 100
+	budgetGain = 1 // by a success
+	budgetCost = 5 // of a retry
 )
 
 // retrying tries again what may work another time, and does so without harm:
@@ -100,7 +101,7 @@ func backoff(ctx context.Context, try int) error {
 type budget struct {
 	mu struct {
 		sync.Mutex
-		left float64
+		left int
 	}
 }
 
@@ -113,10 +114,10 @@ func (b *budget) gain() {
 func (b *budget) spend() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.mu.left < 1 {
+	if b.mu.left < budgetCost {
 		return false
 	}
-	b.mu.left--
+	b.mu.left -= budgetCost
 	return true
 }
 
