@@ -1,0 +1,259 @@
+package block
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+)
+
+// In golden files a block is a line "<n> key=value…": n is the second in which it
+// was cut, and stands for its ULID. Keys: t=<hours from>-<hours to>, level, src
+// (list of n), labels (a=b,c=d), res (ms), from (source), up (minutes before now),
+// marked (minutes before now), samples.
+
+var goldenEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// goldenNow is late enough for a block of any number to have been cut before.
+var goldenNow = goldenEpoch.Add(24 * time.Hour)
+
+func goldenID(t *testing.T, n string) ulid.ULID {
+	t.Helper()
+	i, err := strconv.Atoi(n)
+	require.NoError(t, err)
+	return ulid.MustNew(ulid.Timestamp(goldenEpoch.Add(time.Duration(i)*time.Second)), bytes.NewReader(make([]byte, 10)))
+}
+
+func goldenNumber(id ulid.ULID) int {
+	return int(time.UnixMilli(int64(id.Time())).Sub(goldenEpoch).Seconds())
+}
+
+func goldenNumbers(ids []ulid.ULID) string {
+	var out []string
+	for _, id := range ids {
+		out = append(out, strconv.Itoa(goldenNumber(id)))
+	}
+	if len(out) == 0 {
+		return "none"
+	}
+	return strings.Join(out, " ")
+}
+
+// parseBlocks reads a view from a golden file.
+func parseBlocks(t *testing.T, input string) View {
+	t.Helper()
+	v := View{Metas: map[ulid.ULID]*Meta{}, Marks: map[ulid.ULID]Marks{}}
+	for line := range strings.Lines(input) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		m := &Meta{ULID: goldenID(t, fields[0]), Version: 1}
+		m.Compaction.Level = 1
+		m.Stats.NumSamples = 1
+		m.Thanos.Labels = map[string]string{}
+		for _, f := range fields[1:] {
+			key, value, _ := strings.Cut(f, "=")
+			parseField(t, &v, m, key, value)
+		}
+		v.Metas[m.ULID] = m
+	}
+	return v
+}
+
+func parseField(t *testing.T, v *View, m *Meta, key, value string) {
+	t.Helper()
+	number := func(s string) int64 {
+		n, err := strconv.ParseInt(s, 10, 64)
+		require.NoError(t, err)
+		return n
+	}
+	switch key {
+	case "t":
+		from, to, _ := strings.Cut(value, "-")
+		m.MinTime, m.MaxTime = number(from)*3_600_000, number(to)*3_600_000
+	case "level":
+		m.Compaction.Level = int(number(value))
+	case "src":
+		for s := range strings.SplitSeq(value, ",") {
+			m.Compaction.Sources = append(m.Compaction.Sources, goldenID(t, s))
+		}
+	case "labels":
+		for l := range strings.SplitSeq(value, ",") {
+			name, val, _ := strings.Cut(l, "=")
+			m.Thanos.Labels[name] = val
+		}
+	case "res":
+		m.Thanos.Downsample.Resolution = number(value)
+	case "from":
+		m.Thanos.Source = value
+	case "up":
+		m.Thanos.UploadTime = goldenNow.Add(-time.Duration(number(value)) * time.Minute)
+	case "marked":
+		at := goldenNow.Add(-time.Duration(number(value)) * time.Minute).Unix()
+		v.Marks[m.ULID] = Marks{Deletion: &DeletionMark{ID: m.ULID, Version: 1, DeletionTime: at}}
+	case "samples":
+		m.Stats.NumSamples = uint64(number(value))
+	default:
+		t.Fatalf("unknown key %q", key)
+	}
+}
+
+func TestSelect(t *testing.T) {
+	datadriven.RunTest(t, "testdata/select", func(t *testing.T, d *datadriven.TestData) string {
+		body, blocks, _ := strings.Cut(d.Input, "---\n")
+		if blocks == "" {
+			body, blocks = "", d.Input
+		}
+		var sel Selection
+		rules, err := ParseSelector(body)
+		if err != nil {
+			return "error: " + err.Error()
+		}
+		sel.Selector = rules
+		sel.Deduplicate = d.HasArg("dedup")
+		var hours, minutes int
+		if d.MaybeScanArgs(t, "min", &hours) {
+			sel.MinTime, sel.MaxTime = int64(hours)*3_600_000, maxTime
+		}
+		if d.MaybeScanArgs(t, "max", &hours) {
+			sel.MaxTime = int64(hours) * 3_600_000
+		}
+		if d.MaybeScanArgs(t, "consistency", &minutes) {
+			sel.ConsistencyDelay = time.Duration(minutes) * time.Minute
+		}
+		if d.MaybeScanArgs(t, "marks", &minutes) {
+			sel.IgnoreMarked, sel.IgnoreDeletionMarksDelay = true, time.Duration(minutes)*time.Minute
+		}
+		before := parseBlocks(t, blocks)
+		n := len(before.Metas)
+		after := Select(before, sel, goldenNow)
+		require.Len(t, before.Metas, n, "the input is left alone")
+		var kept []ulid.ULID
+		for _, m := range after.Sorted() {
+			kept = append(kept, m.ULID)
+		}
+		var out strings.Builder
+		fmt.Fprintf(&out, "kept: %s\n", goldenNumbers(kept))
+		for _, r := range slices.Sorted(maps.Keys(after.Dropped)) {
+			fmt.Fprintf(&out, "%s: %d\n", r, after.Dropped[r])
+		}
+		return out.String()
+	})
+}
+
+func TestPlanShip(t *testing.T) {
+	datadriven.RunTest(t, "testdata/plan_ship", func(t *testing.T, d *datadriven.TestData) string {
+		localLines, remoteLines, remote := strings.Cut(d.Input, "bucket\n")
+		in := shipInput{rebuild: d.HasArg("rebuild"), uploadCompacted: d.HasArg("compacted"), shipped: map[ulid.ULID]struct{}{}, remoteKnown: remote}
+		for _, m := range parseBlocks(t, localLines).Sorted() {
+			in.local = append(in.local, localBlock{meta: m, labels: labels.FromStrings("c", "a")})
+		}
+		in.remote = parseBlocks(t, remoteLines).Sorted()
+		for _, arg := range d.CmdArgs {
+			if arg.Key == "shipped" {
+				for _, n := range arg.Vals {
+					in.shipped[goldenID(t, n)] = struct{}{}
+				}
+			}
+		}
+		p := planShip(in)
+		if p.needRemote {
+			return "needs the bucket\n"
+		}
+		var ship []ulid.ULID
+		for _, b := range p.ship {
+			ship = append(ship, b.meta.ULID)
+		}
+		return fmt.Sprintf("ship: %s\ncovered: %s\n", goldenNumbers(ship), goldenNumbers(p.covered))
+	})
+}
+
+// TestJudge: a scenario of listings, one after the other.
+//
+// RELIABILITY B3
+func TestJudge(t *testing.T) {
+	var (
+		known map[ulid.ULID]*Meta
+		marks map[ulid.ULID]Marks
+		seen  sightings
+	)
+	datadriven.RunTest(t, "testdata/judge", func(t *testing.T, d *datadriven.TestData) string {
+		switch d.Cmd {
+		case "known":
+			v := parseBlocks(t, d.Input)
+			known, marks, seen = v.Metas, v.Marks, sightings{}
+			return ""
+		case "listed":
+			var minutes int
+			d.ScanArgs(t, "at", &minutes)
+			l := listing{}
+			for line := range strings.Lines(d.Input) {
+				fields := strings.Fields(line)
+				b := &listed{small: map[string]version{}}
+				for _, name := range fields[1:] {
+					b.small[name] = version{}
+				}
+				l[goldenID(t, fields[0])] = b
+			}
+			j := judge(known, marks, l, seen, goldenNow.Add(time.Duration(minutes)*time.Minute), 5*time.Minute)
+			slices.SortFunc(j.drop, ulid.ULID.Compare)
+			slices.SortFunc(j.probe, ulid.ULID.Compare)
+			return fmt.Sprintf("drop: %s\nprobe: %s\nkept missing: %d\nfault: %t\n", goldenNumbers(j.drop), goldenNumbers(j.probe), j.keep, j.fault)
+		}
+		t.Fatalf("unknown command %s", d.Cmd)
+		return ""
+	})
+}
+
+// TestDuplicatesTwin compares Duplicates with its definition on random blocks.
+func TestDuplicatesTwin(t *testing.T) {
+	for seed := range int64(200) {
+		metas := randomMetas(seed)
+		want := map[ulid.ULID]bool{}
+		for _, a := range metas {
+			for _, b := range metas {
+				if a.ULID == b.ULID || a.GroupKey() != b.GroupKey() || !subset(a.sources(), b.sources()) {
+					continue
+				}
+				if len(a.sources()) < len(b.sources()) || a.ULID.Compare(b.ULID) > 0 {
+					want[a.ULID] = true
+				}
+			}
+		}
+		got := map[ulid.ULID]bool{}
+		for _, id := range Duplicates(metas) {
+			got[id] = true
+		}
+		require.Equal(t, want, got, "seed %d", seed)
+	}
+}
+
+func subset(a, b []ulid.ULID) bool {
+	for _, id := range a {
+		if !slices.Contains(b, id) {
+			return false
+		}
+	}
+	return true
+}
+
+func TestBackoff(t *testing.T) {
+	const interval, most = 30 * time.Second, 2 * time.Minute
+	for failures, want := range []time.Duration{interval, interval, 2 * interval, 4 * interval, most, most} {
+		require.Equal(t, want*3/4, backoff(failures, interval, most, 0))
+		require.Less(t, backoff(failures, interval, most, 0.999), want)
+		require.Greater(t, backoff(failures, interval, most, 0.999), want*99/100)
+	}
+	require.Equal(t, time.Minute*3/4, backoff(9, time.Minute, time.Second, 0), "never sooner than the interval")
+	require.Equal(t, most*3/4, backoff(1_000_000, interval, most, 0))
+}
