@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/e2e/stack"
+)
+
+// TestMainJob is the main job on real input: live and historical data of two HA
+// pairs, asked for at one querier.
+func TestMainJob(t *testing.T) {
+	c := pairs(t, stack.ClustersConfig{Rules: rules})
+	begin := time.Now()
+	waitForHistory(t, c)
+	// Long enough for a window that no sidecar serves as a whole.
+	time.Sleep(time.Until(begin.Add(shipSpan + 45*time.Second)))
+
+	t.Run("live and historical answers equal Prometheus", func(t *testing.T) { answersEqual(t, c, begin) })
+	t.Run("history comes from the bucket", func(t *testing.T) { historyFromBucket(t, c, begin) })
+	t.Run("rules, targets, metadata, exemplars, status", func(t *testing.T) { otherAPIs(t, c) })
+	t.Run("an HA gap is filled", func(t *testing.T) { gapIsFilled(t, c) })
+	t.Run("a stopped sidecar is named", func(t *testing.T) { stoppedSidecarIsNamed(t, c) })
+}
+
+const rules = `groups:
+- name: app
+  interval: 5s
+  rules:
+  - record: app:requests:rate30s
+    expr: sum by (method) (rate(app_requests_total[30s]))
+  - alert: AlwaysFiring
+    expr: vector(1)
+    labels: {severity: none}
+`
+
+// compared are floats, classic and native histograms, raw and through functions.
+var compared = []string{
+	`app_queue_length{%s}`,
+	`app_requests_total{%s}`,
+	`rate(app_requests_total{%s}[30s])`,
+	`increase(app_requests_total{%s}[1m])`,
+	`app_request_duration_seconds_bucket{%s}`,
+	`histogram_quantile(0.9, sum by (le) (rate(app_request_duration_seconds_bucket{%s}[30s])))`,
+	`app_response_size_bytes{%s}`,
+	`histogram_quantile(0.9, rate(app_response_size_bytes{%s}[30s]))`,
+	`histogram_count(app_response_size_bytes{%s})`,
+	`sum(rate(app_response_size_bytes{%s}[30s]))`,
+	`changes(app_queue_length{%s}[1m])`,
+	`quantile_over_time(0.5, app_queue_length{%s}[1m])`,
+	`app:requests:rate30s{%s}`,
+	`up{%s}`,
+}
+
+func answersEqual(t *testing.T, c *stack.Clusters, begin time.Time) {
+	start, end := begin, time.Now().Add(-3*time.Second)
+	require.Greater(t, end.Sub(start), shipSpan+30*time.Second, "the window must reach behind what sidecars serve")
+	for _, r := range c.Replicas {
+		ext := fmt.Sprintf("cluster=%q, replica=%q", r.Cluster, r.Name)
+		for _, expr := range compared {
+			want, err := stack.Ask(t.Context(), r.Prometheus.URL, "query_range", rangeParams(fmt.Sprintf(expr, ""), start, end, time.Second))
+			require.NoError(t, err)
+			wantResult, err := want.Result()
+			require.NoError(t, err)
+			params := rangeParams(fmt.Sprintf(expr, ext), start, end, time.Second)
+			params.Set("dedup", "false")
+			params.Set("partial_response", "false")
+			got, err := ask(t.Context(), c, "query_range", params)
+			require.NoError(t, err, expr)
+			require.NotEmpty(t, got.Result, expr)
+			require.Equal(t, bySeries(t, wantResult), bySeries(t, got, "cluster", "replica"), "%s of %s/%s", expr, r.Cluster, r.Name)
+		}
+	}
+}
+
+func historyFromBucket(t *testing.T, c *stack.Clusters, begin time.Time) {
+	params := rangeParams(`app_requests_total`, begin, begin.Add(20*time.Second), time.Second)
+	params.Set("dedup", "false")
+	params.Set("storeMatch[]", fmt.Sprintf("{__address__=%q}", c.Store.GRPC))
+	fromBucket, err := ask(t.Context(), c, "query_range", params)
+	require.NoError(t, err)
+	params.Del("storeMatch[]")
+	all, err := ask(t.Context(), c, "query_range", params)
+	require.NoError(t, err)
+	require.Equal(t, bySeries(t, all), bySeries(t, fromBucket))
+	require.Len(t, all.Result, 2*2*4, "clusters, replicas, methods and codes")
+}
+
+func otherAPIs(t *testing.T, c *stack.Clusters) {
+	for path, want := range map[string]string{
+		"rules":       `"AlwaysFiring"`,
+		"alerts":      `"AlwaysFiring"`,
+		"targets":     `"scrapePool":"app"`,
+		"metadata":    `"app_requests_total":[{"type":"counter","help":"Requests answered.","unit":""}]`,
+		"stores":      `"sidecar"`,
+		"status/tsdb": `"seriesCountByMetricName"`,
+	} {
+		a, err := stack.Ask(t.Context(), "http://"+c.Query.HTTP, path, nil)
+		require.NoError(t, err, path)
+		require.Equal(t, "success", a.Status, "%s: %s", path, a.Error)
+		require.Contains(t, string(a.Data), want, path)
+	}
+	now := time.Now()
+	params := url.Values{"query": {"app_request_duration_seconds_bucket"}, "start": {unix(now.Add(-time.Minute))}, "end": {unix(now)}}
+	a, err := stack.Ask(t.Context(), "http://"+c.Query.HTTP, "query_exemplars", params)
+	require.NoError(t, err)
+	require.Contains(t, string(a.Data), `"trace_id"`)
+	require.Contains(t, string(a.Data), `"cluster":"us1"`)
+}
+
+// gapIsFilled stops replica a of eu1 for a while: with the pair deduplicated no
+// second is missing, and the counter never seems to be reset.
+func gapIsFilled(t *testing.T, c *stack.Clusters) {
+	a := c.Replicas[0]
+	start := time.Now()
+	a.Prometheus.Stop()
+	time.Sleep(10 * time.Second)
+	require.NoError(t, a.Prometheus.Restart(t.Context()))
+	time.Sleep(5 * time.Second)
+	end := time.Now().Add(-2 * time.Second)
+
+	// A gap of four scrapes would show: the window holds none then.
+	expr := `count_over_time(app_requests_total{cluster="eu1",method="GET",code="200"}[4s])`
+	eventually(t, time.Minute, func() error {
+		r, err := ask(t.Context(), c, "query_range", rangeParams(expr, start, end, time.Second))
+		if err != nil {
+			return err
+		}
+		if len(r.Result) != 1 {
+			return fmt.Errorf("%d series, not one", len(r.Result))
+		}
+		if want := int(end.Sub(start).Seconds()) + 1; len(r.Result[0].Values) != want {
+			return fmt.Errorf("%d of %d steps", len(r.Result[0].Values), want)
+		}
+		return nil
+	})
+	r, err := ask(t.Context(), c, "query", url.Values{"query": {fmt.Sprintf(`max(resets(app_requests_total{cluster="eu1"}[%ds]))`, int(time.Since(start).Seconds()))}})
+	require.NoError(t, err)
+	require.Equal(t, "0", r.Result[0].Value[1])
+}
+
+func stoppedSidecarIsNamed(t *testing.T, c *stack.Clusters) {
+	gone := c.Replicas[3].Sidecar
+	gone.Kill()
+	params := url.Values{"query": {`sum by (cluster) (app_queue_length)`}, "partial_response": {"true"}}
+	a, err := stack.Ask(t.Context(), "http://"+c.Query.HTTP, "query", params)
+	require.NoError(t, err)
+	require.Equal(t, 200, a.HTTPStatus, a.Error)
+	require.NotEmpty(t, a.Warnings)
+	require.Contains(t, strings.Join(a.Warnings, "\n"), gone.GRPC)
+	r, err := a.Result()
+	require.NoError(t, err)
+	require.Len(t, r.Result, 2, "the other replica answers for us1")
+
+	params.Set("partial_response", "false")
+	a, err = stack.Ask(t.Context(), "http://"+c.Query.HTTP, "query", params)
+	require.NoError(t, err)
+	require.Equal(t, "error", a.Status)
+	require.Contains(t, a.Error, gone.GRPC)
+
+	require.NoError(t, gone.Restart(t.Context()))
+	eventually(t, 30*time.Second, func() error {
+		a, err := stack.Ask(t.Context(), "http://"+c.Query.HTTP, "query", params)
+		if err == nil && a.Status != "success" {
+			err = fmt.Errorf("still: %s", a.Error)
+		}
+		return err
+	})
+}
