@@ -8,7 +8,6 @@ import (
 type metrics struct {
 	blocksLoaded  prometheus.Gauge
 	blocksBroken  prometheus.Gauge
-	blocksUnread  prometheus.Gauge
 	loads         prometheus.Counter
 	loadFailures  prometheus.Counter
 	drops         prometheus.Counter
@@ -46,7 +45,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{
 		blocksLoaded:  gauge("blocks_loaded", "Blocks that queries are answered from."),
 		blocksBroken:  gauge("blocks_quarantined", "Blocks among the loaded ones whose index could not be prepared; queries that need them fail or warn."),
-		blocksUnread:  gauge("blocks_unreadable", "Blocks in the bucket whose meta.json can't be used; queries don't know of them."),
 		loads:         counter("block_loads_total", "Blocks added."),
 		loadFailures:  counter("block_load_failures_total", "Blocks whose index could not be prepared, counted at each try."),
 		drops:         counter("block_drops_total", "Blocks dropped since they are gone from the bucket or others cover them."),

@@ -69,7 +69,6 @@ func (s *Store) sync(ctx context.Context) (err error) {
 	if fetchErr != nil && (s.view.Load() != nil || len(found.Metas) == 0) {
 		return fetchErr // go on with what is known
 	}
-	s.noteProblems(found.Problems)
 	s.load(ctx, found.Metas)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -157,24 +156,12 @@ func (s *Store) noteBroken() {
 			continue
 		}
 		broken++
-		s.logOnce(id, "block can't be read; queries that need it fail or warn", err)
+		if s.known[id] != err.Error() {
+			s.known[id] = err.Error()
+			s.log.Warn("block can't be read; queries that need it fail or warn", "block", id, "err", err)
+		}
 	}
 	s.metrics.blocksBroken.Set(float64(broken))
-}
-
-func (s *Store) noteProblems(problems map[ulid.ULID]error) {
-	s.metrics.blocksUnread.Set(float64(len(problems)))
-	for id, err := range problems {
-		s.logOnce(id, "block is left out", err)
-	}
-}
-
-// logOnce logs a problem of a block unless it is the one logged last.
-func (s *Store) logOnce(id ulid.ULID, msg string, err error) {
-	if s.known[id] != err.Error() {
-		s.known[id] = err.Error()
-		s.log.Warn(msg, "block", id, "err", err)
-	}
 }
 
 // absent takes the blocks that are not in metas out of s.blocks and returns them.

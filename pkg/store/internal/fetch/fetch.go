@@ -146,7 +146,7 @@ func (f *Fetcher) getOnce(ctx context.Context, name string, s Span, buf []byte) 
 	f.metrics.reads.Inc()
 	body, err := f.bkt.GetRange(ctx, name, s.Start, s.Len())
 	if err != nil {
-		return 0, fmt.Errorf("read %s at offset %d: %w", name, s.Start, err)
+		return 0, Explain(ctx, f.bkt, Object{name, s.End}, s.Start, err)
 	}
 	defer func() { _ = body.Close() }() // read-only: nothing to lose
 	n, err := io.ReadFull(body, buf)
@@ -155,6 +155,19 @@ func (f *Fetcher) getOnce(ctx context.Context, name string, s Span, buf []byte) 
 		return n, nil
 	}
 	return n, fmt.Errorf("read %s at offset %d: %w", name, s.Start+int64(n), err)
+}
+
+// Explain gives a ranged read that failed its context. Where the reason is that
+// the object is shorter than obj says, which providers tell in different ways,
+// the error is ErrCorrupt.
+func Explain(ctx context.Context, bkt Bucket, obj Object, at int64, err error) error {
+	if ctx.Err() == nil && !bkt.IsObjNotFoundErr(err) {
+		if attrs, aerr := bkt.Attributes(ctx, obj.Name); aerr == nil && attrs.Size < obj.SizeBytes {
+			return fmt.Errorf("%w: object %s at offset %d: it has %d bytes, at least %d expected: %w",
+				storeapi.ErrCorrupt, obj.Name, at, attrs.Size, obj.SizeBytes, err)
+		}
+	}
+	return fmt.Errorf("read %s at offset %d: %w", obj.Name, at, err)
 }
 
 // buffers are the bytes of reads, which are sorted and don't overlap.

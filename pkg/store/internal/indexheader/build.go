@@ -68,7 +68,7 @@ func (s source) corrupt(at int64, format string, args ...any) error {
 func (s source) open(ctx context.Context, at, n int64) (io.ReadCloser, error) {
 	r, err := s.bkt.GetRange(ctx, s.name, at, n)
 	if err != nil {
-		return nil, fmt.Errorf("read %s at offset %d: %w", s.name, at, err)
+		return nil, fetch.Explain(ctx, s.bkt, fetch.Object{Name: s.name, SizeBytes: s.size}, at, err)
 	}
 	return r, nil
 }
