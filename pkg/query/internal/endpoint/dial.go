@@ -41,7 +41,7 @@ func (d dialer) dial(t target) (*connection, error) {
 		grpc.WithTransportCredentials(t.client.transportCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: min(time.Second, retry), Multiplier: 1.6, Jitter: 0.2, MaxDelay: retry},
-			MinConnectTimeout: retry,
+			MinConnectTimeout: 2 * retry, // so that a health check ends first and tells that nobody answers
 		}),
 		grpc.WithDisableServiceConfig(), // none from DNS
 	)

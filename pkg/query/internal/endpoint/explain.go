@@ -21,6 +21,8 @@ func explain(name string, err error, timeout time.Duration) error {
 		return fmt.Errorf("not a StoreAPI endpoint: it speaks gRPC but does not serve thanos.info.Info: %w", err)
 	case strings.Contains(text, "looked like an HTTP/1.1 header"):
 		return fmt.Errorf("not a gRPC endpoint: it answers HTTP/1; give the gRPC port (usually 10901): %w", err)
+	case strings.Contains(text, "use of closed network connection"): // by us, after waiting
+		return fmt.Errorf("no answer to a connection: %w", err)
 	case strings.Contains(text, "reading server preface"), strings.Contains(text, "malformed"), strings.Contains(text, "unexpected HTTP status"):
 		return fmt.Errorf("not a gRPC endpoint, or TLS settings differ (--grpc-client-tls-secure): %w", err)
 	case strings.Contains(text, "tls: "), strings.Contains(text, "x509: "):

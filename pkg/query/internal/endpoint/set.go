@@ -39,6 +39,8 @@ type Set struct {
 		sync.RWMutex
 		sd      []spec // of --endpoint.sd-config
 		sdRead  time.Time
+		sdOK    bool               // the last reading succeeded
+		sdOKAt  time.Time          // when one last did
 		members map[string]*member // by name
 		ready   bool               // each member was checked once
 	}
@@ -72,14 +74,23 @@ func (s *Set) Reload() error {
 	defer s.mu.Unlock()
 	s.mu.sdRead = s.now()
 	specs, err := s.cfg.loadSD()
+	s.mu.sdOK = err == nil
 	if err != nil {
 		s.metrics.reloadOK.Set(0)
 		return err
 	}
-	s.mu.sd = specs
+	s.mu.sd, s.mu.sdOKAt = specs, s.mu.sdRead
 	s.metrics.reloadOK.Set(1)
 	s.metrics.reloadTime.Set(float64(s.now().Unix()))
 	return nil
+}
+
+// LastReload tells whether the last reading of the endpoint configuration
+// succeeded, and when one last did.
+func (s *Set) LastReload() (ok bool, at time.Time) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.mu.sdOK, s.mu.sdOKAt
 }
 
 // Run finds and checks endpoints until ctx is done, then closes all connections

@@ -1,0 +1,345 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/grafana/dskit/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"github.com/firnline/firnline/pkg/storeapi"
+	"github.com/firnline/firnline/pkg/storeapi/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func infoOf(component string) storeapi.Info {
+	return storeapi.Info{
+		Component: component, LabelSets: []labels.Labels{labels.FromStrings("cluster", component)}, Mint: 5, Maxt: math.MaxInt64,
+		Services: storeapi.ServiceSet{Store: true},
+	}
+}
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// serve serves a store at address and returns where, and what stops it.
+func serve(t *testing.T, address string, store storeapi.Store, opts ...grpc.ServerOption) (string, func()) {
+	t.Helper()
+	lis, err := net.Listen("tcp", address)
+	require.NoError(t, err)
+	srv := grpc.NewServer(append(storeapi.ServerOptions(), opts...)...)
+	storeapi.Register(srv, storeapi.Services{Store: store}, quiet())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(lis) })
+	stop := func() { srv.Stop(); wg.Wait() }
+	t.Cleanup(stop)
+	return lis.Addr().String(), stop
+}
+
+// start runs a Set until the test ends.
+func start(t *testing.T, change func(*Config)) *Set {
+	t.Helper()
+	cfg, err := defaults(t)
+	require.NoError(t, err)
+	cfg.InfoTimeout = model.Duration(250 * time.Millisecond)
+	cfg.DNSInterval = model.Duration(time.Millisecond)
+	change(&cfg)
+	require.NoError(t, cfg.Validate())
+	s, err := New(cfg, quiet(), prometheus.NewRegistry())
+	require.NoError(t, err)
+	run(t, s)
+	return s
+}
+
+func run(t *testing.T, s *Set) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { require.NoError(t, s.Run(ctx)) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	require.Error(t, s.Ready())
+	require.Eventually(t, func() bool { return s.Ready() == nil }, 5*time.Second, time.Millisecond)
+}
+
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	require.Eventually(t, f, 10*time.Second, 5*time.Millisecond, what)
+}
+
+func TestEndpointGoesAndComes(t *testing.T) {
+	address, stop := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("sidecar")))
+	s := start(t, func(c *Config) { c.Addresses = []string{address} })
+	st := s.Endpoints()[0]
+	require.Empty(t, st.LastError)
+	require.Equal(t, "sidecar", st.Component)
+	require.Equal(t, `[{cluster="sidecar"}]`, labelsOf(st))
+	require.Equal(t, []int64{5, math.MaxInt64}, []int64{st.MinTime, st.MaxTime})
+	require.WithinDuration(t, time.Now(), st.LastCheck, 5*time.Second)
+	require.NoError(t, s.Peers()[0].Down)
+
+	stop()
+	eventually(t, "down", func() bool { return s.Peers()[0].Down != nil })
+	p := s.Peers()[0]
+	require.ErrorIs(t, p.Down, storeapi.ErrUnavailable)
+	require.Equal(t, "sidecar", p.Info.Component, "what it last told")
+	require.NotContains(t, s.Endpoints()[0].LastError, address+": "+address, "named once")
+
+	serve(t, address, storetest.NewFake(nil, infoOf("store")))
+	eventually(t, "up again", func() bool { return s.Peers()[0].Down == nil })
+	require.Equal(t, "store", s.Peers()[0].Info.Component)
+}
+
+func labelsOf(st Status) string {
+	var parts []string
+	for _, l := range st.LabelSets {
+		parts = append(parts, l.String())
+	}
+	return "[" + strings.Join(parts, " ") + "]"
+}
+
+func TestStrictEndpointIsAsked(t *testing.T) {
+	address, stop := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("sidecar")))
+	s := start(t, func(c *Config) { c.Strict = []string{address} })
+	stop()
+	eventually(t, "failing", func() bool { return s.Endpoints()[0].LastError != "" })
+	p := s.Peers()[0]
+	require.NoError(t, p.Down)
+	require.Equal(t, "sidecar", p.Info.Component)
+}
+
+// RELIABILITY Q1 and bad input: what is no StoreAPI, hangs or sends garbage is
+// named with what is wrong with it, and costs the others nothing.
+func TestNotAnEndpoint(t *testing.T) {
+	good, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("store")))
+	web := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Second}
+	for name, c := range map[string]struct {
+		address string
+		want    []string
+	}{
+		"nobody there": {freePort(t), []string{"connection refused"}},
+		"junk":         {listen(t, func(c net.Conn) { _, _ = c.Write([]byte(strings.Repeat("junk", 100))) }), []string{"not a gRPC endpoint"}},
+		"hangs":        {listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), []string{"no answer to a health check within 250ms"}},
+		"hangs up":     {listen(t, func(net.Conn) {}), []string{"not a gRPC endpoint", "connection"}},
+		"HTTP":         {listenHTTP(t, web), []string{"not a gRPC endpoint: it answers HTTP/1"}},
+		"other gRPC":   {serveNothing(t), []string{"not a StoreAPI endpoint"}},
+		"not ready":    {notReady(t), []string{"still loading"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, func(cfg *Config) { cfg.Addresses = []string{good, c.address} })
+			states := map[string]Status{}
+			for _, st := range s.Endpoints() {
+				states[st.Name] = st
+			}
+			require.Empty(t, states[good].LastError)
+			for _, want := range c.want {
+				require.Contains(t, states[c.address].LastError, want)
+			}
+			require.Equal(t, "unknown", states[c.address].Component)
+			for _, p := range s.Peers() {
+				require.Equal(t, p.Name == c.address, p.Down != nil)
+			}
+		})
+	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, lis.Close()) }()
+	return lis.Addr().String()
+}
+
+// listen treats each connection in its own way, then closes it.
+func listen(t *testing.T, handle func(net.Conn)) string {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				handle(conn)
+				_ = conn.Close()
+			})
+		}
+	})
+	t.Cleanup(func() { _ = lis.Close(); wg.Wait() })
+	return lis.Addr().String()
+}
+
+func listenHTTP(t *testing.T, srv *http.Server) string {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(lis) })
+	t.Cleanup(func() { _ = srv.Close(); wg.Wait() })
+	return lis.Addr().String()
+}
+
+// serveNothing serves gRPC without any service.
+func serveNothing(t *testing.T) string {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	srv := grpc.NewServer()
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(lis) })
+	t.Cleanup(func() { srv.Stop(); wg.Wait() })
+	return lis.Addr().String()
+}
+
+func notReady(t *testing.T) string {
+	t.Helper()
+	f := storetest.NewFake(nil, infoOf("store"))
+	f.Behave(storetest.Behaviour{Err: errors.New("still loading")})
+	address, _ := serve(t, "127.0.0.1:0", f)
+	return address
+}
+
+// names is a DNS whose answers a test sets.
+type names struct {
+	mu      sync.Mutex
+	answers map[string][]string
+	err     error
+}
+
+func (n *names) Resolve(_ context.Context, name string, _ dns.QType) ([]string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.answers[name], n.err
+}
+
+func (n *names) set(name string, err error, addresses ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.answers = map[string][]string{name: addresses}
+	n.err = err
+}
+
+func TestDNS(t *testing.T) {
+	a, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("a")))
+	b, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("b")))
+	fake := &names{}
+	fake.set("stores:1", nil, a, b)
+	cfg, err := defaults(t, "--endpoint=dns+stores:1", "--endpoint.info-timeout=100ms", "--store.sd-dns-interval=1ms", "--store.unhealthy-timeout=1h")
+	require.NoError(t, err)
+	s, err := New(cfg, quiet(), prometheus.NewRegistry())
+	require.NoError(t, err)
+	s.resolver.dns = fake
+	run(t, s)
+	require.Len(t, s.Peers(), 2)
+
+	fake.set("stores:1", errors.New("server misbehaving"))
+	time.Sleep(300 * time.Millisecond)
+	require.Len(t, s.Peers(), 2, "the last good answer stays")
+
+	fake.set("stores:1", nil, b)
+	eventually(t, "one left", func() bool { return len(s.Peers()) == 1 })
+	require.Equal(t, b, s.Peers()[0].Name)
+
+	fake.set("stores:1", nil)
+	eventually(t, "a hole is told of", func() bool {
+		peers := s.Peers()
+		return len(peers) == 1 && peers[0].Name == "dns+stores:1" && peers[0].Down != nil
+	})
+	require.Contains(t, s.Endpoints()[0].LastError, "no addresses found")
+}
+
+// An address that discovery lists but that has long been silent leaves the list;
+// it comes back when it answers.
+func TestStaleEndpoint(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sd.json")
+	address := freePort(t)
+	require.NoError(t, os.WriteFile(file, []byte(`[{"targets":["`+address+`"]}]`), 0o600))
+	s := start(t, func(c *Config) {
+		c.Files = []string{file}
+		c.UnhealthyTimeout = model.Duration(time.Second)
+	})
+	require.Len(t, s.Peers(), 1)
+	eventually(t, "stale", func() bool { return len(s.Peers()) == 0 && len(s.Endpoints()) == 0 })
+	serve(t, address, storetest.NewFake(nil, infoOf("store")))
+	eventually(t, "back", func() bool { return len(s.Peers()) == 1 })
+	require.NoError(t, os.WriteFile(file, []byte(`[]`), 0o600))
+	eventually(t, "gone", func() bool { return len(s.Peers()) == 0 })
+}
+
+// RELIABILITY K1: a bad configuration leaves the old one in force.
+func TestReload(t *testing.T) {
+	a, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("a")))
+	b, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("b")))
+	file := filepath.Join(t.TempDir(), "endpoints.yaml")
+	write := func(content string) { require.NoError(t, os.WriteFile(file, []byte(content), 0o600)) }
+	write("endpoints:\n- address: " + a + "\n")
+	s := start(t, func(c *Config) { c.SDConfigFile = file })
+	require.Equal(t, a, s.Peers()[0].Name)
+	_, first := s.LastReload()
+	for _, bad := range []string{"", "endpoints: [", "endpoints:\n- adress: x:1\n"} {
+		write(bad)
+		require.ErrorContains(t, s.Reload(), "endpoints.yaml")
+		ok, at := s.LastReload()
+		require.False(t, ok)
+		require.Equal(t, first, at)
+		time.Sleep(300 * time.Millisecond)
+		require.Equal(t, a, s.Peers()[0].Name)
+	}
+	write("endpoints:\n- address: " + b + "\n")
+	require.NoError(t, s.Reload())
+	eventually(t, "the new one", func() bool { p := s.Peers(); return len(p) == 1 && p[0].Name == b })
+	cfg, err := defaults(t, "--endpoint.sd-config-file=/nonexistent")
+	require.NoError(t, err)
+	_, err = New(cfg, quiet(), prometheus.NewRegistry())
+	require.ErrorContains(t, err, "--endpoint.sd-config-file")
+}
+
+// A group is one endpoint; its members are asked in turn, and one that is gone is left out.
+func TestGroup(t *testing.T) {
+	one, two := storetest.NewFake(nil, infoOf("ingest")), storetest.NewFake(nil, infoOf("ingest"))
+	a, stopA := serve(t, "127.0.0.1:0", one)
+	b, _ := serve(t, "127.0.0.1:0", two)
+	fake := &names{}
+	fake.set("group:1", nil, a, b)
+	cfg, err := defaults(t, "--endpoint-group=dns+group:1", "--endpoint.info-timeout=200ms", "--store.sd-dns-interval=1ms")
+	require.NoError(t, err)
+	s, err := New(cfg, quiet(), prometheus.NewRegistry())
+	require.NoError(t, err)
+	s.resolver.dns = fake
+	run(t, s)
+	ask := func() error {
+		_, _, err := s.Peers()[0].Services.Store.LabelNames(context.Background(), storeapi.Selection{Maxt: 1})
+		return err
+	}
+	require.Len(t, s.Peers(), 1)
+	eventually(t, "both asked", func() bool {
+		require.NoError(t, ask())
+		return len(one.Selections()) > 0 && len(two.Selections()) > 0
+	})
+	stopA()
+	for range 5 {
+		require.NoError(t, ask())
+	}
+	fake.set("group:1", nil, b)
+	time.Sleep(300 * time.Millisecond)
+	require.NoError(t, ask())
+}
