@@ -3,7 +3,6 @@ package sidecar
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -235,5 +234,3 @@ func mustURL(t testing.TB, s string) *url.URL {
 	require.NoError(t, err)
 	return u
 }
-
-func sprint(v any) string { return fmt.Sprint(v) }

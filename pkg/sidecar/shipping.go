@@ -10,20 +10,15 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/firnline/firnline/pkg/block"
 )
 
-// shipper is what sends blocks to the bucket: block.Shipper.
-type shipper interface {
-	// Prepare writes the state file if there is none.
-	Prepare() error
-	// Run ships until ctx is done.
-	Run(ctx context.Context) error
-}
-
-// shipping runs a shipper once the TSDB's folder is in order.
+// shipping runs a shipper once the TSDB's folder is in order and Prometheus has
+// told its external labels.
 type shipping struct {
-	shipper shipper
-	held    func() error // why the running shipper doesn't ship; nil: it does
+	shipper *block.Shipper
+	known   <-chan struct{} // closed when the external labels are known
 	dir     string
 	log     *slog.Logger
 	metrics *metrics
@@ -57,7 +52,7 @@ func (s *shipping) prepare() bool {
 	return false
 }
 
-// run ships until ctx is done.
+// run ships until ctx is done. Labels that go missing later are the shipper's to wait for.
 func (s *shipping) run(ctx context.Context) {
 	for !s.ready() && !s.prepare() {
 		select {
@@ -65,6 +60,11 @@ func (s *shipping) run(ctx context.Context) {
 			return
 		case <-time.After(s.retry):
 		}
+	}
+	select {
+	case <-ctx.Done():
+		return
+	case <-s.known:
 	}
 	if err := s.shipper.Run(ctx); err != nil && ctx.Err() == nil {
 		s.log.Error("shipping blocks has ended", "err", err)
@@ -86,7 +86,7 @@ func (s *shipping) check() error {
 		err = checkTSDB(s.dir)
 	}
 	if err == nil {
-		err = s.held()
+		err = s.shipper.Held()
 	}
 	return err
 }

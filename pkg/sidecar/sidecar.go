@@ -51,7 +51,7 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 		return nil, fmt.Errorf("--tsdb.path: %w", err)
 	}
 	m := newMetrics(reg)
-	w := &watcher{prom: prom, cfg: cfg.Prometheus, tsdbPath: cfg.TSDBPath, log: log, metrics: m, now: time.Now, poke: make(chan struct{}, 1)}
+	w := &watcher{prom: prom, cfg: cfg.Prometheus, tsdbPath: cfg.TSDBPath, log: log, metrics: m, now: time.Now, poke: make(chan struct{}, 1), known: make(chan struct{})}
 	w.mu.err = errNotAsked
 	s := &Sidecar{
 		cfg:      cfg,
@@ -61,8 +61,16 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 		store:    newLiveStore(cfg, prom, w, m),
 		extras:   &extras{prom: prom, state: w.current},
 	}
+	if bkt != nil {
+		shipper := block.NewShipper(cfg.Shipper, cfg.TSDBPath, bkt, w.labels, "sidecar", log, reg)
+		w.stateFile = shipper.StateFile()
+		s.shipping = &shipping{shipper: shipper, known: w.known, dir: cfg.TSDBPath, log: log, metrics: m, retry: prepareRetry}
+	}
 	return s, nil
 }
+
+// prepareRetry is the pause between attempts to write the state file.
+const prepareRetry = 5 * time.Second
 
 func newClient(cfg PrometheusConfig) (*promapi.Client, error) {
 	base, err := cfg.url()

@@ -41,12 +41,14 @@ type watcher struct {
 	metrics   *metrics
 	now       func() time.Time
 
-	poke chan struct{} // holds one: ask again now
+	poke  chan struct{} // holds one: ask again now
+	known chan struct{} // closed when external labels have been seen; by run
 
 	mu struct {
 		sync.Mutex
 		state state // of the latest answer
 		err   error // of the latest attempt
+		known bool  // there was an answer
 	}
 	findings []string // of the latest check of flags, so that each is logged once; of run alone
 }
@@ -156,10 +158,10 @@ func (w *watcher) ask(ctx context.Context) (state, error) {
 // Prometheus last answered.
 func (w *watcher) take(st state, err error, waited time.Duration) {
 	w.mu.Lock()
-	old, oldErr := w.mu.state, w.mu.err
+	old, oldErr, first := w.mu.state, w.mu.err, !w.mu.known
 	switch {
 	case err == nil:
-		w.mu.state = st
+		w.mu.state, w.mu.known = st, true
 	case errors.Is(err, errNoExternalLabels):
 		w.mu.state.labels = labels.EmptyLabels()
 	}
@@ -173,13 +175,16 @@ func (w *watcher) take(st state, err error, waited time.Duration) {
 	}
 	w.metrics.up.Set(1)
 	w.metrics.lastUp.Set(float64(w.now().Unix()))
+	if first {
+		close(w.known)
+	}
 	switch {
-	case oldErr != nil && !errors.Is(oldErr, errNotAsked), old.version == "":
+	case oldErr != nil, first:
 		w.log.Info("Prometheus answers", "url", w.prom.URL(), "version", st.version, "external_labels", st.labels.String())
 	case !old.started.Equal(st.started):
 		w.log.Info("Prometheus was restarted", "started", st.started, "version", st.version)
 	}
-	if old.version != "" && !labels.Equal(old.labels, st.labels) {
+	if !first && !labels.Equal(old.labels, st.labels) {
 		w.metrics.labelSets.Inc()
 		w.log.Warn("Prometheus' external labels have changed; blocks shipped from now on carry the new ones",
 			"old", old.labels.String(), "new", st.labels.String())
