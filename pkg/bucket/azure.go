@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -30,7 +29,7 @@ type azureBucket struct {
 var _ Bucket = (*azureBucket)(nil)
 
 // openAzure makes objstore's bucket, and a client of our own beside it.
-func openAzure(ctx context.Context, c azure.Config, log *slog.Logger) (Bucket, error) {
+func openAzure(ctx context.Context, c azure.Config, log goKit) (Bucket, error) {
 	client, err := azureClient(c)
 	if err != nil {
 		return nil, err
@@ -41,7 +40,7 @@ func openAzure(ctx context.Context, c azure.Config, log *slog.Logger) (Bucket, e
 		}
 		c.StorageCreateContainer = false // objstore would do it without a context
 	}
-	b, err := azure.NewBucketWithConfig(goKit{log}, c, "firnline", nil)
+	b, err := azure.NewBucketWithConfig(log, c, "firnline", nil)
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ const (
 var (
 	throttledCodes = []string{"SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestThrottled", "ServerBusy", "TooManyRequests"}
 	transientCodes = []string{"InternalError", "RequestTimeout", "RequestError", "OperationTimedOut"}
-	deniedCodes    = []string{"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed", "AuthenticationFailed"}
+	deniedCodes    = []string{"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidTokenId", "TokenRefreshRequired", "RequestTimeTooSkewed", "AuthenticationFailed"}
 )
 
 // classify decides about an error of any provider. Nil is permanent, as is what it does not know.

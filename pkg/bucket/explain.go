@@ -47,6 +47,9 @@ type Explanation struct {
 // Error implements error.
 func (e *Explanation) Error() string {
 	text := fmt.Sprintf("%v: %s", e.target, e.target.redact(e.Err.Error()))
+	if code := providerCode(e.Err); code != "" {
+		text += " (" + code + ")"
+	}
 	if e.Advice != "" {
 		text += ": " + e.Advice
 	}
@@ -115,7 +118,7 @@ func denied(t *Target, code string, s int) (Cause, string) {
 		return CauseCredentials, "the store does not know access_key: correct it"
 	case "SignatureDoesNotMatch":
 		return CauseCredentials, "secret_key does not belong to access_key: correct it; also check that nothing between here and the store rewrites requests"
-	case "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired":
+	case "ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidTokenId", "TokenRefreshRequired":
 		return CauseCredentials, "session_token has expired or is malformed: renew it; in --objstore.config-file a new one is used without a restart"
 	case string(bloberror.AuthenticationFailed):
 		return CauseCredentials, "correct storage_account_key or the identity, and check this machine's clock"

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -31,12 +30,12 @@ var _ Bucket = (*gcsBucket)(nil)
 const gcsTransferTimeout = 24 * time.Hour
 
 // openGCS makes objstore's bucket.
-func openGCS(ctx context.Context, c gcs.Config, log *slog.Logger) (Bucket, error) {
+func openGCS(ctx context.Context, c gcs.Config, log goKit) (Bucket, error) {
 	if c.MaxRetries == 0 {
 		c.MaxRetries = 1 // one try: retrying is the retry layer's, which has a budget
 	}
 	c.HTTPConfig.IdleConnTimeout = model.Duration(gcsTransferTimeout)
-	b, err := gcs.NewBucketWithConfig(ctx, goKit{log}, c, "firnline", nil)
+	b, err := gcs.NewBucketWithConfig(ctx, log, c, "firnline", nil)
 	if err != nil {
 		return nil, err
 	}

@@ -9,8 +9,12 @@ import (
 )
 
 // goKit is the go-kit logger that objstore's providers want. Their messages come
-// out as debug, unless they are warnings or errors.
-type goKit struct{ log *slog.Logger }
+// out as debug, unless they are warnings or errors, and without the target's
+// secrets: with trace.enable the S3 client logs whole requests.
+type goKit struct {
+	log    *slog.Logger
+	target *Target
+}
 
 func (g goKit) Log(keyvals ...any) error {
 	at, msg := slog.LevelDebug, "objstore"
@@ -24,9 +28,9 @@ func (g goKit) Log(keyvals ...any) error {
 			at = slog.LevelError
 		case keyvals[i] == level.Key():
 		case key == "msg":
-			msg = fmt.Sprint(value)
+			msg = g.target.redact(fmt.Sprint(value))
 		default:
-			attrs = append(attrs, slog.Any(key, value))
+			attrs = append(attrs, slog.String(key, g.target.redact(fmt.Sprint(value))))
 		}
 	}
 	g.log.Log(context.Background(), at, msg, attrs...)

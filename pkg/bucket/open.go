@@ -83,11 +83,11 @@ func stack(b Bucket, prefix string, cfg Config, parts Parts, m *metrics) Bucket 
 func openTarget(ctx context.Context, t *Target, log *slog.Logger) (b Bucket, err error) {
 	switch t.Type {
 	case objstore.S3:
-		b, err = openS3(*t.s3, log)
+		b, err = openS3(*t.s3, goKit{log, t})
 	case objstore.GCS:
-		b, err = openGCS(ctx, *t.gcs, log)
+		b, err = openGCS(ctx, *t.gcs, goKit{log, t})
 	case objstore.AZURE:
-		b, err = openAzure(ctx, *t.azure, log)
+		b, err = openAzure(ctx, *t.azure, goKit{log, t})
 	case objstore.FILESYSTEM:
 		b, err = NewFolder(t.folder.Directory)
 	}

@@ -117,7 +117,7 @@ func startMinIO(t *testing.T) (endpoint string, admin *minio.Client) {
 	binary := minioBinary(t)
 	endpoint = freeAddress(t)
 	cmd := exec.Command(binary, "server", "--quiet", "--address", endpoint, "--console-address", freeAddress(t), t.TempDir())
-	cmd.Env = append(os.Environ(), "MINIO_UPDATE=off", "MINIO_BROWSER=off", "MINIO_ROOT_USER=minioadmin", "MINIO_ROOT_PASSWORD=minioadmin", "HOME="+t.TempDir())
+	cmd.Env = append(os.Environ(), "MINIO_UPDATE=off", "MINIO_BROWSER=off", "MINIO_SITE_REGION=us-east-1", "MINIO_ROOT_USER=minioadmin", "MINIO_ROOT_PASSWORD=minioadmin", "HOME="+t.TempDir())
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()

@@ -2,7 +2,6 @@ package bucket
 
 import (
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -16,7 +15,7 @@ import (
 
 // openS3 makes objstore's bucket, and a client of our own beside it that shares
 // its connections.
-func openS3(c s3.Config, log *slog.Logger) (Bucket, error) {
+func openS3(c s3.Config, log goKit) (Bucket, error) {
 	if c.MaxRetries == 0 {
 		c.MaxRetries = 1 // one try: retrying is the retry layer's, which has a budget
 	}
@@ -30,7 +29,7 @@ func openS3(c s3.Config, log *slog.Logger) (Bucket, error) {
 	c.PutUserMetadata = cloneMap(c.PutUserMetadata) // objstore takes the storage class out of its own
 	b := &s3Bucket{config: c}
 	c.PutUserMetadata = cloneMap(c.PutUserMetadata)
-	if b.Bucket, err = s3.NewBucketWithConfig(goKit{log}, c, "firnline", nil); err != nil {
+	if b.Bucket, err = s3.NewBucketWithConfig(log, c, "firnline", nil); err != nil {
 		return nil, err
 	}
 	core, err := minio.NewCore(c.Endpoint, &minio.Options{
