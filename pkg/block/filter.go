@@ -79,6 +79,9 @@ func selected(m *Meta, rules []*relabel.Config) bool {
 // fresh tells whether a block became visible less than delay ago. Blocks that
 // replace others are exempt: they hold nothing new, and their sources may go.
 func fresh(m *Meta, delay time.Duration, now time.Time) bool {
+	if delay <= 0 {
+		return false // even where an uploader's clock is ahead of ours
+	}
 	switch m.Thanos.Source {
 	case SourceCompactor, SourceCompactorRepair, SourceBucketRepair:
 		return false
