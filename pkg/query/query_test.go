@@ -1,0 +1,292 @@
+package query
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"github.com/firnline/firnline/pkg/storeapi"
+	"github.com/firnline/firnline/pkg/storeapi/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func parse(t testing.TB, args ...string) (Config, error) {
+	t.Helper()
+	var c Config
+	fs := flag.NewFlagSet("query", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	c.RegisterFlags(fs)
+	if err := fs.Parse(args); err != nil {
+		return c, err
+	}
+	return c, c.Validate()
+}
+
+// listen serves services on loopback and returns where, and what stops it.
+func listen(t testing.TB, address string, services storeapi.Services) (string, func()) {
+	t.Helper()
+	lis, err := net.Listen("tcp", address)
+	require.NoError(t, err)
+	srv := grpc.NewServer(storeapi.ServerOptions()...)
+	storeapi.Register(srv, services, quiet())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(lis) })
+	stop := func() { srv.Stop(); wg.Wait() }
+	t.Cleanup(stop)
+	return lis.Addr().String(), stop
+}
+
+// startQuery runs a querier until the test ends.
+func startQuery(t testing.TB, args ...string) *Query {
+	t.Helper()
+	cfg, err := parse(t, append([]string{"--endpoint.info-timeout=300ms", "--query.replica-label=replica"}, args...)...)
+	require.NoError(t, err)
+	q, err := New(cfg, Parts{}, quiet(), prometheus.NewRegistry())
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { require.NoError(t, q.Run(ctx)) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	require.Eventually(t, func() bool { return q.Ready() == nil }, 5*time.Second, time.Millisecond)
+	return q
+}
+
+// counter is a store of one counter that grows by one a second for an hour.
+func counter(t testing.TB, external ...string) *storetest.Fake {
+	t.Helper()
+	var samples []storetest.Sample
+	for i := range 240 {
+		samples = append(samples, storetest.Sample{T: int64(i) * 15_000, V: float64(i * 15)})
+	}
+	ext := labels.FromStrings(external...)
+	return storetest.NewFake([]storeapi.Series{{
+		Labels: labels.FromStrings(append([]string{"__name__", "requests_total"}, external...)...),
+		Chunks: storetest.Chunks(t, samples, false, 0),
+	}}, storeapi.Info{
+		Component: "sidecar", LabelSets: []labels.Labels{ext}, Mint: 0, Maxt: math.MaxInt64,
+		TSDBs:            []storeapi.TSDBInfo{{Labels: ext, Maxt: math.MaxInt64}},
+		SupportsSharding: true, SupportsWithoutReplicaLabels: true, Services: storeapi.ServiceSet{Store: true},
+	})
+}
+
+type answer struct {
+	code     int
+	header   http.Header
+	Status   string          `json:"status"`
+	Data     json.RawMessage `json:"data"`
+	Error    string          `json:"error"`
+	Type     string          `json:"errorType"`
+	Warnings []string        `json:"warnings"`
+}
+
+func get(t testing.TB, q *Query, path string, params ...string) answer {
+	t.Helper()
+	values := url.Values{}
+	for i := 0; i < len(params); i += 2 {
+		values.Add(params[i], params[i+1])
+	}
+	rec := httptest.NewRecorder()
+	q.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, path+"?"+values.Encode(), nil))
+	a := answer{code: rec.Code, header: rec.Header()}
+	require.NoError(t, json.Unmarshal(rec.Body.Bytes(), &a), rec.Body.String())
+	return a
+}
+
+func TestConfig(t *testing.T) {
+	_, err := parse(t, `--selector-label=region="eu"`, "--query.replica-label=a,b", "--query.replica-label=c")
+	require.NoError(t, err)
+	for flags, want := range map[string]string{
+		"--selector-label=region":                                            `must be name="value"`,
+		"--selector-label=region=eu":                                         `must be name="value"`,
+		`--selector-label=a="1" --selector-label=a="2"`:                      "a is given twice",
+		`--selector-label=a="1" --query.replica-label=a`:                     "label a is both",
+		"--query.replica-label=":                                             "not a label name",
+		"--deduplication.func=best":                                          "--deduplication.func",
+		"--query.max-concurrent-select=0":                                    "--query.max-concurrent-select=0",
+		"--store.limits.request-series=-1":                                   "--store.limits.request-series=-1",
+		"--query.max-hops=0 --query.lazy-retrieval-max-buffered-responses=0": "--query.max-hops=0",
+	} {
+		_, err := parse(t, strings.Fields(flags)...)
+		require.ErrorContains(t, err, want, flags)
+	}
+}
+
+// An HA pair in two processes: one series, and a warning or an error when one dies.
+func TestPair(t *testing.T) {
+	a, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: counter(t, "cluster", "x", "replica", "a")})
+	b, stopB := listen(t, "127.0.0.1:0", storeapi.Services{Store: counter(t, "cluster", "x", "replica", "b")})
+	q := startQuery(t, "--endpoint="+a, "--endpoint="+b)
+	ans := get(t, q, "/api/v1/query", "query", "requests_total", "time", "3000")
+	require.Equal(t, `{"resultType":"vector","result":[{"metric":{"__name__":"requests_total","cluster":"x"},"value":[3000,"3000"]}]}`, string(ans.Data))
+	require.Empty(t, ans.Warnings)
+	ans = get(t, q, "/api/v1/query", "query", "count(requests_total)", "time", "3000", "dedup", "false")
+	require.Contains(t, string(ans.Data), `"2"`)
+
+	stopB() // at first found out by the query, later known
+	for range 2 {
+		ans = get(t, q, "/api/v1/query", "query", "requests_total", "time", "3000")
+		require.Equal(t, 200, ans.code)
+		require.Contains(t, string(ans.Data), `"3000"`)
+		require.Len(t, ans.Warnings, 1)
+		require.Equal(t, 1, strings.Count(ans.Warnings[0], "endpoint "+b), ans.Warnings[0])
+		require.Equal(t, "no-store", ans.header.Get("Cache-Control"))
+		ans = get(t, q, "/api/v1/query", "query", "requests_total", "time", "3000", "partial_response", "false")
+		require.GreaterOrEqual(t, ans.code, 422)
+		require.Contains(t, ans.Error, b)
+		require.Eventually(t, func() bool { return strings.Contains(storesOf(t, q), "lastError\":\"") }, 5*time.Second, 10*time.Millisecond)
+	}
+	ans = get(t, q, "/api/v1/label/cluster/values")
+	require.Equal(t, `["x"]`, string(ans.Data))
+	require.Len(t, ans.Warnings, 1)
+	require.Contains(t, storesOf(t, q), `"sidecar":[{"name":"127.0.0.1:`)
+}
+
+func storesOf(t *testing.T, q *Query) string { return string(get(t, q, "/api/v1/stores").Data) }
+
+// RELIABILITY Q2
+func TestAllDead(t *testing.T) {
+	a, stop := listen(t, "127.0.0.1:0", storeapi.Services{Store: counter(t, "cluster", "x")})
+	q := startQuery(t, "--endpoint="+a)
+	stop()
+	ans := get(t, q, "/api/v1/query", "query", "requests_total", "time", "3000")
+	require.GreaterOrEqual(t, ans.code, 422)
+	require.Contains(t, ans.Error, a)
+}
+
+// RELIABILITY Q3: a hole two queriers down shows at the top, with its path.
+func TestThreeLevels(t *testing.T) {
+	leaf, stop := listen(t, "127.0.0.1:0", storeapi.Services{Store: counter(t, "cluster", "x")})
+	other, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: counter(t, "cluster", "y")})
+	low := startQuery(t, "--endpoint="+leaf, "--endpoint="+other)
+	lowAt, _ := listen(t, "127.0.0.1:0", low.Services())
+	mid := startQuery(t, "--endpoint="+lowAt)
+	midAt, _ := listen(t, "127.0.0.1:0", mid.Services())
+	top := startQuery(t, "--endpoint="+midAt)
+	ans := get(t, top, "/api/v1/query", "query", "sum(requests_total)", "time", "3000", "partial_response", "false")
+	require.Contains(t, string(ans.Data), `"6000"`, ans.Error)
+	require.Contains(t, storesOf(t, top), `"query":[{`)
+	require.Contains(t, storesOf(t, top), `{"cluster":"x"}`)
+
+	stop()
+	for range 2 {
+		ans = get(t, top, "/api/v1/query", "query", "sum(requests_total)", "time", "3000")
+		require.Contains(t, string(ans.Data), `"3000"`, ans.Error)
+		require.Len(t, ans.Warnings, 1)
+		require.Contains(t, ans.Warnings[0], fmt.Sprintf("endpoint %s: endpoint %s: endpoint %s: ", midAt, lowAt, leaf))
+		require.Equal(t, "no-store", ans.header.Get("Cache-Control"))
+		ans = get(t, top, "/api/v1/query", "query", "requests_total", "time", "3000", "partial_response", "false")
+		require.GreaterOrEqual(t, ans.code, 422)
+		require.Contains(t, ans.Error, leaf)
+		time.Sleep(500 * time.Millisecond) // by now the lowest knows without asking
+	}
+}
+
+// RELIABILITY Q4: queriers that are endpoints of each other answer with an error
+// that says so; an endpoint given twice counts once.
+func TestCycle(t *testing.T) {
+	leaf, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: counter(t, "cluster", "x")})
+	aAt, bAt := freeAddress(t), freeAddress(t)
+	a := startQuery(t, "--endpoint="+bAt, "--endpoint="+leaf, "--endpoint="+leaf)
+	b := startQuery(t, "--endpoint="+aAt)
+	listen(t, aAt, a.Services())
+	listen(t, bAt, b.Services())
+	require.Eventually(t, func() bool {
+		return !strings.Contains(storesOf(t, a)+storesOf(t, b), `"lastError":"`)
+	}, 10*time.Second, 10*time.Millisecond)
+	ans := get(t, a, "/api/v1/query", "query", "requests_total", "time", "3000")
+	require.Equal(t, 422, ans.code)
+	require.Contains(t, ans.Error, "cycle")
+	_, _, err := a.Services().Rules.Rules(context.Background(), storeapi.RulesRequest{}, true)
+	require.ErrorContains(t, err, "cycle")
+
+	twice := startQuery(t, "--endpoint="+leaf, "--endpoint="+leaf)
+	ans = get(t, twice, "/api/v1/query", "query", "count(requests_total)", "time", "3000")
+	require.Contains(t, string(ans.Data), `"1"`)
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, lis.Close()) }()
+	return lis.Addr().String()
+}
+
+// RELIABILITY Q1: an endpoint that hangs when it is asked for series costs at most
+// the response timeout or, without one, the query's own, and only its series.
+func TestHangingEndpoint(t *testing.T) {
+	good, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: counter(t, "cluster", "x")})
+	for name, c := range map[string]struct {
+		behaviour storetest.Behaviour
+		flag      string
+		timeout   string
+	}{
+		"before headers":    {storetest.Behaviour{SeriesDelay: time.Hour}, "--store.response-timeout=300ms", "30s"},
+		"the query's own":   {storetest.Behaviour{SeriesDelay: time.Hour}, "--store.response-timeout=0s", "2s"},
+		"a shorter timeout": {storetest.Behaviour{SeriesDelay: time.Hour}, "--store.response-timeout=30s", "2s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hanging := counter(t, "cluster", "y")
+			at, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: hanging})
+			q := startQuery(t, "--endpoint="+good, "--endpoint="+at, c.flag)
+			hanging.Behave(c.behaviour)
+			began := time.Now()
+			ans := get(t, q, "/api/v1/query", "query", "requests_total", "time", "3000", "timeout", c.timeout)
+			require.Less(t, time.Since(began), 3*time.Second)
+			require.Equal(t, 200, ans.code, ans.Error)
+			require.Contains(t, string(ans.Data), `"cluster":"x"`)
+			require.Len(t, ans.Warnings, 1)
+			require.Contains(t, ans.Warnings[0], "endpoint "+at)
+			require.Eventually(t, func() bool { return hanging.Open() == 0 }, time.Second, time.Millisecond, "nothing goes on below")
+		})
+	}
+}
+
+// RELIABILITY Q7: a client that leaves ends all work below, through two queriers.
+func TestClientLeaves(t *testing.T) {
+	slow := counter(t, "cluster", "x")
+	at, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: slow})
+	low := startQuery(t, "--endpoint="+at)
+	lowAt, _ := listen(t, "127.0.0.1:0", low.Services())
+	top := startQuery(t, "--endpoint="+lowAt)
+	slow.Behave(storetest.Behaviour{SeriesDelay: time.Hour})
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		req := httptest.NewRequest(http.MethodGet, "/api/v1/query?query=requests_total", nil).WithContext(ctx)
+		top.Handler().ServeHTTP(httptest.NewRecorder(), req)
+	})
+	require.Eventually(t, func() bool { return slow.Open() > 0 }, 5*time.Second, time.Millisecond)
+	cancel()
+	require.Eventually(t, func() bool { return slow.Open() == 0 }, time.Second, time.Millisecond)
+	wg.Wait()
+}
+
+// The conformance suite over a querier, through gRPC on both sides.
+func TestConformance(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, in storetest.Input) storeapi.Store {
+		at, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: storetest.NewFakeOf(t, in)})
+		return startQuery(t, "--endpoint="+at).Services().Store
+	})
+}
