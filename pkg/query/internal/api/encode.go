@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 
 	jsoniter "github.com/json-iterator/go"
@@ -100,14 +101,12 @@ func (s *stream) value(v parser.Value) error {
 		return s.list(len(v), func(i int) error { return s.series(&v[i]) })
 	case promql.Vector:
 		return s.list(len(v), func(i int) error { s.sample(&v[i]); return nil })
-	case promql.Scalar:
-		s.point(v.T, v.V)
-	case promql.String:
-		s.WriteArrayStart()
-		jsonutil.MarshalTimestamp(v.T, s.Stream)
-		s.WriteMore()
-		s.WriteStringWithHTMLEscaped(v.V)
-		s.WriteArrayEnd()
+	default: // promql.Scalar or promql.String, whose numbers have another form than those of series
+		b, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", v.Type(), err)
+		}
+		s.WriteRaw(string(b))
 	}
 	return nil
 }

@@ -23,8 +23,8 @@ import (
 // timestamps, which only new ones hold, are left out.
 func newReadHandler(cfg Config, data querier.Factory, replicas []string, log *slog.Logger, reg prometheus.Registerer) http.Handler {
 	from := readData{data.Queryable(querier.Options{Dedup: true, ReplicaLabels: replicas})}
-	return remote.NewReadHandler(log, reg, from, func() config.Config { return config.Config{} },
-		cfg.ReadSampleLimit, cfg.ReadConcurrentLimit, cfg.ReadMaxFrameBytes)
+	return withReadStatus(remote.NewReadHandler(log, reg, from, func() config.Config { return config.Config{} },
+		cfg.ReadSampleLimit, cfg.ReadConcurrentLimit, cfg.ReadMaxFrameBytes))
 }
 
 // readData makes samples, and chunks encoded from them, of a Queryable.
@@ -51,25 +51,35 @@ func (d readData) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 type sampleQuerier struct{ storage.Querier }
 
 func (q sampleQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
-	return wholeSet{q.Querier.Select(ctx, sorted, hints, matchers...)}
+	return wholeSet{q.Querier.Select(ctx, sorted, hints, matchers...), ctx}
 }
 
 type chunkQuerier struct{ storage.Querier }
 
 func (q chunkQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.ChunkSeriesSet {
-	return storage.NewSeriesSetToChunkSet(wholeSet{q.Querier.Select(ctx, true, hints, matchers...)})
+	return storage.NewSeriesSetToChunkSet(wholeSet{q.Querier.Select(ctx, true, hints, matchers...), ctx})
 }
 
 // wholeSet turns a set's warnings about missing data into errors, and hides start timestamps.
-type wholeSet struct{ storage.SeriesSet }
+// Its context is that of the request whose failure it notes.
+type wholeSet struct {
+	storage.SeriesSet
+	ctx context.Context
+}
 
 func (s wholeSet) At() storage.Series { return plainSeries{s.SeriesSet.At()} }
 
 func (s wholeSet) Err() error {
-	if err := s.SeriesSet.Err(); err != nil {
-		return err
+	err := s.SeriesSet.Err()
+	if err == nil {
+		err = firstWarning(s.SeriesSet.Warnings())
 	}
-	for _, w := range s.SeriesSet.Warnings() {
+	noteFailure(s.ctx, err)
+	return err
+}
+
+func firstWarning(notes annotations.Annotations) error {
+	for _, w := range notes {
 		if !errors.Is(w, annotations.PromQLInfo) {
 			return w
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	jsoniter "github.com/json-iterator/go"
 	"github.com/prometheus/prometheus/util/annotations"
@@ -124,6 +123,3 @@ func cut(texts []string, kind string) []string {
 func truncated(notes *annotations.Annotations) {
 	notes.Add(errors.New("results truncated due to limit"))
 }
-
-// oneLine makes one line of a text, for errors that others wrote.
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

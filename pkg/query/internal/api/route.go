@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -47,7 +48,6 @@ func (a *API) routes(read http.Handler) http.Handler {
 	if prefix != alias {
 		bases = append(bases, alias)
 	}
-	options := a.cors(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	read = a.metrics.instrument("/read", a.cors(read))
 	for _, base := range bases {
 		v1 := base + "/api/v1"
@@ -59,14 +59,28 @@ func (a *API) routes(read http.Handler) http.Handler {
 			}
 		}
 		mux.Handle("POST "+v1+"/read", read)
-		mux.Handle("OPTIONS "+v1+"/", options)
 	}
 	mux.HandleFunc("GET "+prefix+"/{$}", a.index)
 	if prefix != "" {
 		mux.Handle("GET /{$}", http.RedirectHandler(a.outside()+"/", http.StatusFound))
 		mux.Handle("GET "+prefix, http.RedirectHandler(a.outside()+"/", http.StatusFound))
 	}
-	return mux
+	return a.preflight(bases, mux)
+}
+
+// preflight answers OPTIONS for everything below /api/v1, which the mux could
+// only do at the price of calling all other methods there known.
+func (a *API) preflight(bases []string, next http.Handler) http.Handler {
+	options := a.cors(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodOptions && slices.ContainsFunc(bases, func(base string) bool {
+			return strings.HasPrefix(r.URL.Path, base+"/api/v1/")
+		}) {
+			options.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // outside is the prefix as clients see it.

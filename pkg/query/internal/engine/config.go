@@ -62,7 +62,7 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.Var(&c.Timeout, "query.timeout", "Longest time a query may take, waiting for its turn included. A request can ask for less, never for more.")
 	fs.IntVar(&c.MaxConcurrent, "query.max-concurrent", 20, "Queries evaluated at once; others wait, for at most --query.timeout.")
 	fs.IntVar(&c.MaxSamples, "query.max-samples", 50_000_000, "Samples that one query may hold in memory at once. Queries that need more fail.")
-	fs.IntVar(&c.MaxExpressionBytes, "query.max-expression-bytes", 2<<20, "Longest PromQL expression or series selector, in bytes.")
+	fs.IntVar(&c.MaxExpressionBytes, "query.max-expression-bytes", 1<<20, "Longest PromQL expression or series selector, in bytes.")
 	c.LookbackDelta = model.Duration(5 * time.Minute)
 	fs.Var(&c.LookbackDelta, "query.lookback-delta", "How far back an instant selector looks for a series' last sample.")
 	fs.BoolVar(&c.DynamicLookback, "query.dynamic-lookback-delta", true, "Widen the lookback to 5m or 1h where a query may read data of that resolution.")

@@ -162,15 +162,15 @@ func TestHugeExpressions(t *testing.T) {
 	e := newTestEngine(t, nil)
 	alternatives := make([]string, 100_000)
 	for i := range alternatives {
-		alternatives[i] = fmt.Sprintf("pod-%06d", i)
+		alternatives[i] = fmt.Sprintf("pod-%05d", i)
 	}
 	const deep = maxDepth - 1
 	for name, tc := range map[string]struct {
 		expr string
 		ok   bool
 	}{
-		"1 MiB regex":               {`m{a=~"` + strings.Repeat("a?", 1<<19) + `"}`, true},
-		"1 MiB of dots and stars":   {`m{a=~"` + strings.Repeat(".*x", 350_000) + `"}`, true},
+		"1 MiB regex":               {`m{a=~"` + strings.Repeat("a?", 1<<19-10) + `"}`, true},
+		"1 MiB of dots and stars":   {`m{a=~"` + strings.Repeat(".*x", 349_000) + `"}`, true},
 		"100,000 alternatives":      {`m{a=~"` + strings.Join(alternatives, "|") + `"}`, true},
 		"nested repeats":            {`m{a=~"((((a{100}){100}){100}){100})"}`, false},
 		"4 MiB":                     {`m{a=~"` + strings.Repeat("a", 4<<20) + `"}`, false},
@@ -180,6 +180,7 @@ func TestHugeExpressions(t *testing.T) {
 		"signs, deepest":            {strings.Repeat("-", deep) + "m", true},
 		"signs, too many":           {strings.Repeat("-", maxCodeBytes-1) + "m", false},
 		"sums, deepest":             {"1" + strings.Repeat("+1", deep), true},
+		"sums, many":                {"1" + strings.Repeat("+1", maxCodeBytes/2-1), false},
 		"sums, too deep":            {"1" + strings.Repeat("+1", 1<<19), false},
 		"functions, too deep":       {strings.Repeat("abs(", 1<<18) + "m", false},
 		"a quote that never closes": {`m{a="` + strings.Repeat("(", 1<<20), false},
@@ -202,11 +203,13 @@ func TestHugeExpressions(t *testing.T) {
 	}
 }
 
-func TestCodeBytes(t *testing.T) {
-	for in, want := range map[string]int{
-		``: 0, `abc`: 3, `a{b="cd"}`: 6, `'a\'b'+1`: 3, "`a\\`+1": 3, `"a`: 1, `"a\`: 1,
+func TestScan(t *testing.T) {
+	for in, want := range map[string][2]int{
+		``: {0, 0}, `abc`: {3, 0}, `a{b="cd"}`: {6, 1}, `'a\'b'+1`: {3, 1}, "`a\\`+1": {3, 1}, `"a`: {1, 0}, `"a\`: {1, 0},
+		`f(g(x)[5m])`: {11, 2}, `- -+ (-1)`: {9, 3}, `1+1+1`: {5, 1},
 	} {
-		require.Equal(t, want, codeBytes(in), in)
+		code, nesting := scan(in)
+		require.Equal(t, want, [2]int{code, nesting}, in)
 	}
 }
 

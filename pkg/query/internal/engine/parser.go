@@ -9,9 +9,9 @@ import (
 )
 
 // maxCodeBytes bounds what stands outside of string literals in an expression.
-// Each such byte can nest the expression one deeper. The time that the parser
-// takes grows with the square of that (some 3 s here), and all who walk the tree recurse:
-// at 1 KiB of stack a level this stays far below the 1 GiB at which the runtime ends the process.
+// Each such byte can nest the expression one deeper; the time that the parser takes
+// grows with the square of that, and all who walk the tree recurse: at 1 KiB of
+// stack a level this stays far below the 1 GiB at which the runtime ends the process.
 const maxCodeBytes = 32 << 10
 
 // maxDepth bounds how deep an expression nests once it is parsed. A sum of n
@@ -46,7 +46,7 @@ func (p boundedParser) ParseExpr(input string) (parser.Expr, error) {
 		return expr, err
 	}
 	if d := depth(expr); d > maxDepth {
-		return nil, fmt.Errorf("expression nests %d deep, limit %d; split it into several queries", d, maxDepth)
+		return nil, tooDeep(d)
 	}
 	return expr, nil
 }
@@ -82,31 +82,56 @@ func (p boundedParser) check(input string) error {
 	if len(input) > p.maxBytes {
 		return fmt.Errorf("expression of %d bytes, limit %d (--query.max-expression-bytes)", len(input), p.maxBytes)
 	}
-	if len(input) > maxCodeBytes {
-		if n := codeBytes(input); n > maxCodeBytes {
-			return fmt.Errorf("expression of %d bytes outside of strings, limit %d; split it into several queries", n, maxCodeBytes)
-		}
+	code, nesting := scan(input)
+	if code > maxCodeBytes {
+		return fmt.Errorf("expression of %d bytes outside of strings, limit %d; split it into several queries", code, maxCodeBytes)
+	}
+	if nesting > maxDepth {
+		return tooDeep(nesting)
 	}
 	return nil
 }
 
-// codeBytes counts the bytes outside of string literals. An unterminated
-// literal ends with the input, which the parser then refuses.
-func codeBytes(input string) int {
-	n, quote := 0, byte(0)
+func tooDeep(n int) error {
+	return fmt.Errorf("expression nests %d deep, limit %d; split it into several queries", n, maxDepth)
+}
+
+// scan counts the bytes outside of string literals, and how deep brackets and
+// signs in a row nest at most, which is the part of the depth that can be known
+// before parsing. An unterminated literal ends with the input, which the parser then refuses.
+func scan(input string) (code, nesting int) {
+	var (
+		quote          byte // of the literal that i is in; 0: none
+		brackets, sign int
+	)
 	for i := 0; i < len(input); i++ {
 		c := input[i]
-		switch {
-		case quote == 0:
-			n++
-			if c == '"' || c == '\'' || c == '`' {
-				quote = c
+		if quote != 0 {
+			switch {
+			case c == quote:
+				quote = 0
+			case c == '\\' && quote != '`':
+				i++
 			}
-		case c == quote:
-			quote = 0
-		case c == '\\' && quote != '`':
-			i++
+			continue
 		}
+		code++
+		switch c {
+		case '"', '\'', '`':
+			quote = c
+		case '(', '[', '{':
+			brackets++
+		case ')', ']', '}':
+			brackets--
+		}
+		switch c {
+		case '+', '-':
+			sign++
+		case ' ', '\t', '\n', '\r':
+		default:
+			sign = 0
+		}
+		nesting = max(nesting, brackets+sign)
 	}
-	return n
+	return code, nesting
 }

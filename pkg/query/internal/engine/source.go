@@ -16,15 +16,17 @@ import (
 
 // Source evaluates queries that come by RPC (thanos.Query), from queriers above us.
 type Source struct {
-	engine Engine
-	data   querier.Factory
+	engine   Engine
+	data     querier.Factory
+	replicas []string
 }
 
 var _ storeapi.QuerySource = (*Source)(nil)
 
 // NewSource makes a Source of an engine and the data it evaluates over.
-func NewSource(e Engine, data querier.Factory) *Source {
-	return &Source{engine: e, data: data}
+// replicaLabels are those of requests that name none.
+func NewSource(e Engine, data querier.Factory, replicaLabels []string) *Source {
+	return &Source{engine: e, data: data, replicas: replicaLabels}
 }
 
 // Query evaluates one query. Errors wrap the sentinels of storeapi. A scalar
@@ -33,9 +35,13 @@ func (s *Source) Query(ctx context.Context, req storeapi.QueryRequest) (storeapi
 	if err := checkRequest(req); err != nil {
 		return storeapi.QueryResult{}, fmt.Errorf("%w: %w", storeapi.ErrBadRequest, err)
 	}
+	replicas := req.ReplicaLabels
+	if len(replicas) == 0 {
+		replicas = s.replicas
+	}
 	data := s.data.Queryable(querier.Options{
 		Dedup:           req.Dedup,
-		ReplicaLabels:   req.ReplicaLabels,
+		ReplicaLabels:   replicas,
 		PartialResponse: req.PartialResponse,
 		MaxResolution:   req.MaxResolution,
 		StoreMatchers:   req.StoreMatchers,

@@ -30,7 +30,7 @@ func (d *dataOf) Queryable(opts querier.Options) storage.Queryable {
 
 func TestSource(t *testing.T) {
 	data := &dataOf{data: promqltest.LoadedStorage(t, "load 10s\n  m{i=\"a\"} 0+1x100\n")}
-	src := NewSource(newTestEngine(t, nil), data)
+	src := NewSource(newTestEngine(t, nil), data, []string{"replica"})
 	ctx := context.Background()
 	at := time.Unix(100, 0)
 
@@ -49,6 +49,7 @@ func TestSource(t *testing.T) {
 	res, err = src.Query(ctx, storeapi.QueryRequest{Expr: "rate(m[1m])", Start: at, End: at.Add(time.Minute), Step: 30 * time.Second})
 	require.NoError(t, err)
 	require.Len(t, res.Value.(promql.Matrix)[0].Floats, 3)
+	require.Equal(t, []string{"replica"}, data.opts.ReplicaLabels)
 	require.NotEmpty(t, res.Warnings) // an info: the name is not that of a counter
 
 	res, err = src.Query(ctx, storeapi.QueryRequest{Expr: "1+1", Start: at})
@@ -82,14 +83,14 @@ func TestSourceErrors(t *testing.T) {
 		{"execution", storeapi.QueryRequest{Expr: `label_replace(vector(1), "a", "b", "c", "(")`}, nil, storeapi.ErrBadRequest},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			src := NewSource(e, &dataOf{data: &brokenStore{err: tc.err}})
+			src := NewSource(e, &dataOf{data: &brokenStore{err: tc.err}}, nil)
 			_, err := src.Query(context.Background(), tc.req)
 			require.ErrorIs(t, err, tc.want)
 		})
 	}
 
 	db := promqltest.LoadedStorage(t, "load 1s\n  m 0+1x1000\n")
-	small := NewSource(newTestEngine(t, func(c *Config) { c.MaxSamples = 10 }), &dataOf{data: db})
+	small := NewSource(newTestEngine(t, func(c *Config) { c.MaxSamples = 10 }), &dataOf{data: db}, nil)
 	_, err := small.Query(context.Background(), storeapi.QueryRequest{Expr: "sum_over_time(m[10m])", Start: time.Unix(900, 0)})
 	require.ErrorIs(t, err, storeapi.ErrLimit)
 	var samples promql.ErrTooManySamples
