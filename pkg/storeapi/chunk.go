@@ -43,26 +43,36 @@ func (d Data) Chunk() (chunkenc.Chunk, error) {
 // IsZero tells whether there is no data, as for an aggregate that is absent.
 func (d Data) IsZero() bool { return len(d.Bytes) == 0 }
 
-// equal tells whether two pieces of data have the same encoding and bytes.
-func (d Data) equal(o Data) bool {
-	return d.Encoding == o.Encoding && bytes.Equal(d.Bytes, o.Bytes)
-}
-
-// equal tells whether two chunks have the same times, encodings and bytes.
-func (c *Chunk) equal(o *Chunk) bool {
-	if c.MinTime != o.MinTime || c.MaxTime != o.MaxTime || (c.Aggr == nil) != (o.Aggr == nil) {
-		return false
-	}
-	if c.Aggr == nil {
-		return c.Raw.equal(o.Raw)
-	}
-	a, b := c.Aggr, o.Aggr
-	return a == b || a.Count.equal(b.Count) && a.Sum.equal(b.Sum) && a.Min.equal(b.Min) && a.Max.equal(b.Max) && a.Counter.equal(b.Counter)
-}
-
 // compareTimes orders chunks by MinTime, then MaxTime.
 func compareTimes(a, b Chunk) int {
 	return cmp.Or(cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(a.MaxTime, b.MaxTime))
+}
+
+// compareChunks orders chunks by their times, and those of the same times by
+// what is in them, so that it returns 0 for exact duplicates only and the order
+// of chunks does not depend on where they came from.
+func compareChunks(a, b Chunk) int {
+	if c := compareTimes(a, b); c != 0 {
+		return c
+	}
+	switch {
+	case a.Aggr == nil && b.Aggr == nil:
+		return compareData(a.Raw, b.Raw)
+	case a.Aggr == nil:
+		return -1
+	case b.Aggr == nil:
+		return 1
+	}
+	x, y := a.Aggr, b.Aggr
+	return cmp.Or(compareData(x.Count, y.Count), compareData(x.Sum, y.Sum), compareData(x.Min, y.Min),
+		compareData(x.Max, y.Max), compareData(x.Counter, y.Counter))
+}
+
+func compareData(a, b Data) int {
+	if c := cmp.Compare(a.Encoding, b.Encoding); c != 0 {
+		return c
+	}
+	return bytes.Compare(a.Bytes, b.Bytes)
 }
 
 // SortChunks sorts chunks in place by MinTime, then MaxTime, and drops exact
@@ -71,25 +81,8 @@ func SortChunks(chunks []Chunk) []Chunk {
 	if len(chunks) < 2 {
 		return chunks
 	}
-	if !slices.IsSortedFunc(chunks, compareTimes) {
-		slices.SortStableFunc(chunks, compareTimes)
+	if !slices.IsSortedFunc(chunks, compareChunks) {
+		slices.SortFunc(chunks, compareChunks)
 	}
-	return dropDuplicates(chunks)
-}
-
-// dropDuplicates removes from sorted chunks those equal to an earlier one. Of
-// the same times there are seldom more than a few.
-func dropDuplicates(chunks []Chunk) []Chunk {
-	kept, group := chunks[:0], 0
-	for i := range chunks {
-		if i > 0 && compareTimes(chunks[i], kept[len(kept)-1]) != 0 {
-			group = len(kept)
-		}
-		c := &chunks[i]
-		if !slices.ContainsFunc(kept[group:], func(k Chunk) bool { return k.equal(c) }) {
-			kept = append(kept, *c)
-		}
-	}
-	clear(chunks[len(kept):])
-	return kept
+	return slices.CompactFunc(chunks, func(a, b Chunk) bool { return compareChunks(a, b) == 0 })
 }

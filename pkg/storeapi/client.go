@@ -3,6 +3,7 @@ package storeapi
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -133,7 +134,16 @@ func (c *Client) LabelNames(ctx context.Context, sel Selection) ([]string, Repor
 		return nil, Report{}, fmt.Errorf("%s: %w: %w", c.name, ErrCorrupt, err)
 	}
 	r, err := c.report(resp.Warnings, hints.QueriedBlocks, sel.PartialResponse)
-	return limitNames(resp.Names, sel.Limit), r, err
+	names := slices.DeleteFunc(resp.Names, func(n string) bool { return slices.Contains(sel.WithoutReplicaLabels, n) })
+	return limitNames(sorted(names), sel.Limit), r, err
+}
+
+// sorted sorts names or values which a peer should have sorted.
+func sorted(in []string) []string {
+	if !slices.IsSorted(in) {
+		slices.Sort(in)
+	}
+	return slices.Compact(in)
 }
 
 // LabelValues implements Store.
@@ -156,7 +166,10 @@ func (c *Client) LabelValues(ctx context.Context, name string, sel Selection) ([
 		return nil, Report{}, fmt.Errorf("%s: %w: %w", c.name, ErrCorrupt, err)
 	}
 	r, err := c.report(resp.Warnings, hints.QueriedBlocks, sel.PartialResponse)
-	return limitNames(resp.Values, sel.Limit), r, err
+	if slices.Contains(sel.WithoutReplicaLabels, name) {
+		return nil, r, err // a peer that doesn't know of replica labels tells their values
+	}
+	return limitNames(sorted(resp.Values), sel.Limit), r, err
 }
 
 func (c *Client) report(warnings []string, blocks []*hintspb.Block, partial bool) (Report, error) {

@@ -48,6 +48,16 @@ func (s *suite) labels(t *testing.T) {
 		}
 	}
 	t.Run("limit", func(t *testing.T) { s.labelLimit(t, store) })
+	t.Run("without replica labels", func(t *testing.T) {
+		sel := s.all(equal(t, "__name__", "many"))
+		sel.WithoutReplicaLabels = []string{"replica"}
+		names, _, err := store.LabelNames(t.Context(), sel)
+		require.NoError(t, err)
+		require.Equal(t, []string{"__name__", "cluster", "i", "monitor", "parity"}, names)
+		values, _, err := store.LabelValues(t.Context(), "replica", sel)
+		require.NoError(t, err)
+		require.Empty(t, values)
+	})
 }
 
 func (s *suite) labelLimit(t *testing.T, store storeapi.Store) {
