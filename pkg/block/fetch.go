@@ -69,7 +69,8 @@ func newFetchMetrics(reg prometheus.Registerer) *fetchMetrics {
 }
 
 // NewFetcher wires a Fetcher and reads nothing from the bucket; the error is
-// cfg's. dir is where copies of meta.json are kept; "" keeps none.
+// cfg's. dir is the component's data folder, where copies of each meta.json are
+// kept in meta-syncer/; "" keeps none.
 func NewFetcher(cfg FetcherConfig, bkt Bucket, dir string, log *slog.Logger, reg prometheus.Registerer) (*Fetcher, error) {
 	rules, err := loadSelector(cfg.Selector, cfg.SelectorFile)
 	if err != nil {

@@ -67,13 +67,17 @@ func planShip(in shipInput) shipPlan {
 }
 
 // mustCompare tells whether a block may hold what is in the bucket already.
-func (in *shipInput) mustCompare(b localBlock) bool {
-	return in.rebuild || b.meta.Compaction.Level > 1
+func (in *shipInput) mustCompare(b localBlock) bool { return in.rebuild || b.derived() }
+
+// sourcesShipped tells, from the list alone, that a block made from others holds nothing new.
+func (in *shipInput) sourcesShipped(b localBlock) bool {
+	return b.derived() && !in.uploadCompacted && containsAll(in.shipped, b.meta.sources())
 }
 
-// sourcesShipped tells, from the list alone, that a compacted block holds nothing new.
-func (in *shipInput) sourcesShipped(b localBlock) bool {
-	return b.meta.Compaction.Level > 1 && !in.uploadCompacted && containsAll(in.shipped, b.meta.sources())
+// derived tells a block that was made from others: compacted, or rewritten after
+// series were deleted from it, which keeps its level.
+func (b *localBlock) derived() bool {
+	return b.meta.Compaction.Level > 1 || !slices.Contains(b.meta.sources(), b.meta.ULID)
 }
 
 // coverage knows the sources of the blocks in a bucket.
