@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -17,7 +18,7 @@ func (b *ByteSize) Set(s string) error {
 		"G": 30, "GB": 30, "GiB": 30, "T": 40, "TB": 40, "TiB": 40}
 	by, known := shift[s[len(number):]]
 	n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-	if err != nil || !known || n < 0 || n*float64(int64(1)<<by) > 1<<62 {
+	if err != nil || !known || math.IsNaN(n) || n < 0 || n*float64(int64(1)<<by) > 1<<62 {
 		return fmt.Errorf("%q is no size such as 512, 64KiB, 250MB or 2GB", s)
 	}
 	*b = ByteSize(n * float64(int64(1)<<by))

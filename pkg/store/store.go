@@ -45,8 +45,9 @@ type Store struct {
 	progress progress
 
 	// Of sync, which one goroutine runs.
-	blocks map[ulid.ULID]*loaded
-	known  map[ulid.ULID]string // problems that were logged
+	blocks      map[ulid.ULID]*loaded
+	known       map[ulid.ULID]string // problems that were logged
+	failedLooks int                  // before the first view
 }
 
 // progress is how far the first look into the bucket has come.

@@ -48,6 +48,10 @@ func newView(blocks map[ulid.ULID]*loaded) *view {
 	return v
 }
 
+// startTries is how many first looks may fail before a Store starts with the
+// blocks that it does know.
+const startTries = 3
+
 // sync brings the blocks up to date with the bucket. A block that can't be
 // prepared doesn't stop the others: it stays, and queries that need it say so.
 func (s *Store) sync(ctx context.Context) (err error) {
@@ -66,8 +70,12 @@ func (s *Store) sync(ctx context.Context) (err error) {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if fetchErr != nil && (s.view.Load() != nil || len(found.Metas) == 0) {
-		return fetchErr // go on with what is known
+	if fetchErr != nil && s.view.Load() == nil {
+		// Start with a whole view if one can be had soon, and else with what
+		// there is: an object that can't be read must not keep us down.
+		if s.failedLooks++; s.failedLooks < startTries || len(found.Metas) == 0 {
+			return fetchErr
+		}
 	}
 	s.load(ctx, found.Metas)
 	if err := ctx.Err(); err != nil {

@@ -3,7 +3,6 @@ package blockreader
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"iter"
 	"slices"
@@ -128,8 +127,7 @@ func (b *Block) fill(want []wanted, records [][]byte, aggrs aggregates, w *Work)
 	}
 	buf := make([]byte, 0, total)
 	for i, wt := range want {
-		_, n := binary.Uvarint(records[i])
-		content := records[i][n : len(records[i])-4] // encoding and data; Records has checked
+		content := fetch.Chunk.Strip(records[i]) // encoding and data
 		w.Stats.ChunksTouchedBytes += int64(len(content))
 		at := len(buf)
 		buf = append(buf, content[1:]...)

@@ -103,9 +103,7 @@ func (b *Block) loadLists(ctx context.Context, lists []list, w *Work) error {
 	}
 	for i, m := range missing {
 		l := &lists[m]
-		if l.content, _, err = fetch.Postings.Content(records[i]); err != nil || l.content == nil {
-			return corrupt(b.files.Index.Name, l.span.Start, "postings list")
-		}
+		l.content = fetch.Postings.Strip(records[i])
 		b.parts.Cache.Put(l.key, records[i])
 	}
 	return nil

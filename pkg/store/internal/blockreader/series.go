@@ -94,12 +94,8 @@ func (b *Block) fetchEntries(ctx context.Context, miss missing, contents [][]byt
 		return err
 	}
 	for i, at := range miss.at {
-		content, _, err := fetch.Series.Content(records[i])
-		if err != nil || content == nil {
-			return corrupt(b.files.Index.Name, miss.spans[i].Start, "series entry")
-		}
-		contents[at] = content
-		w.Stats.SeriesTouchedBytes += int64(len(content))
+		contents[at] = fetch.Series.Strip(records[i])
+		w.Stats.SeriesTouchedBytes += int64(len(contents[at]))
 		b.parts.Cache.Put(b.seriesKey(miss.refs[i]), records[i])
 	}
 	return nil

@@ -84,6 +84,13 @@ func (k Frame) Content(b []byte) (content []byte, size int64, err error) {
 	return b[start:end], size, nil
 }
 
+// Strip returns the content of a record that Records has returned, which has
+// been checked already.
+func (k Frame) Strip(record []byte) []byte {
+	start, _, _, _ := k.bounds(record)
+	return record[start : len(record)-crc32.Size]
+}
+
 // Records reads the records of one object that begin where the spans do, which
 // are sorted by Start; where a span ends is a guess. A record longer than its
 // guess is read again, to the byte; one that can't be right is read once more,

@@ -1,0 +1,42 @@
+package store
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestByteSize(t *testing.T) {
+	for in, want := range map[string]int64{
+		"0": 0, "512": 512, "64KiB": 64 << 10, "64KB": 64 << 10, "250MB": 250 << 20, "2GB": 2 << 30, "1.5MiB": 3 << 19, "1T": 1 << 40, "7B": 7,
+	} {
+		var b ByteSize
+		require.NoError(t, b.Set(in), in)
+		require.EqualValues(t, want, b, in)
+		var again ByteSize
+		require.NoError(t, again.Set(b.String()))
+		require.Equal(t, b, again)
+	}
+	for _, in := range []string{"", "MB", "-1", "5XB", "1e40", "ten", "5 parsecs", "NaN"} {
+		var b ByteSize
+		require.Error(t, b.Set(in), in)
+	}
+}
+
+func TestConfigValidate(t *testing.T) {
+	good := newConfig(t)
+	require.NoError(t, good.Validate())
+	for flag, change := range map[string]func(*Config){
+		"--data-dir":            func(c *Config) { c.DataDir = "" },
+		"--sync-block-duration": func(c *Config) { c.SyncInterval = 0 },
+		"--store.index-header-lazy-download-strategy": func(c *Config) { c.HeaderDownload = "sometimes" },
+		"--store.grpc.series-max-concurrency":         func(c *Config) { c.MaxConcurrency = 0 },
+		"--store.limits.request-series":               func(c *Config) { c.RequestSeries = -1 },
+		"--debug.series-batch-size":                   func(c *Config) { c.SeriesBatch = 0 },
+		"--block-discovery-strategy":                  func(c *Config) { c.Blocks.Strategy = "x" },
+	} {
+		cfg := newConfig(t)
+		change(&cfg)
+		require.ErrorContains(t, cfg.Validate(), flag)
+	}
+}
