@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
@@ -84,10 +83,11 @@ func (b *azureBucket) GetIf(ctx context.Context, name, etag string) ([]byte, str
 		}
 	}
 	answer, err := b.container.NewBlobClient(name).DownloadStream(ctx, opts)
-	if status(err) == http.StatusNotModified {
-		return nil, etag, nil
-	} else if err != nil {
+	if err != nil {
 		return nil, "", fmt.Errorf("get %s: %w", name, err)
+	}
+	if answer.Body == nil { // 304, which the SDK turns into an empty success
+		return nil, etag, nil
 	}
 	content, err := readAll(answer.Body, *answer.ContentLength)
 	if err != nil {

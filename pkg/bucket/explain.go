@@ -47,7 +47,7 @@ type Explanation struct {
 // Error implements error.
 func (e *Explanation) Error() string {
 	text := fmt.Sprintf("%v: %s", e.target, e.target.redact(e.Err.Error()))
-	if code := providerCode(e.Err); code != "" {
+	if code := providerCode(e.Err); code != "" && !strings.Contains(text, code) {
 		text += " (" + code + ")"
 	}
 	if e.Advice != "" {

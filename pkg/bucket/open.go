@@ -51,7 +51,7 @@ func Open(ctx context.Context, cfg Config, parts Parts) (*Handle, error) {
 	m := newMetrics(parts.Metrics)
 	b, err := openTarget(ctx, target, parts.Log)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", from, err)
+		return nil, fmt.Errorf("%s: %w", from, explain(target, err))
 	}
 	h := &Handle{Target: target, fault: parts.Fault}
 	if cfg.ObjstoreFile != "" {
@@ -92,7 +92,7 @@ func openTarget(ctx context.Context, t *Target, log *slog.Logger) (b Bucket, err
 		b, err = NewFolder(t.folder.Directory)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %v: %w", t, &redacted{err: err, target: t})
+		return nil, fmt.Errorf("open: %w", &redacted{err: err, target: t})
 	}
 	return withRedaction(b, t), nil
 }

@@ -2,10 +2,12 @@ package bucket
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/thanos-io/objstore"
 )
 
@@ -54,7 +56,12 @@ type redacted struct {
 }
 
 func (r *redacted) Error() string {
-	text := r.target.redact(r.err.Error())
+	text := r.err.Error()
+	var azure *azcore.ResponseError
+	if errors.As(r.err, &azure) { // it prints the whole answer, over a dozen lines
+		text = strings.ReplaceAll(text, azure.Error(), fmt.Sprintf("%d %s", azure.StatusCode, azure.ErrorCode))
+	}
+	text = r.target.redact(text)
 	if r.call.Op == "" || strings.Contains(text, r.call.Name) && r.call.Name != "" {
 		return text
 	}

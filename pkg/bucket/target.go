@@ -53,11 +53,21 @@ func (t *Target) Endpoint() string {
 	case objstore.S3:
 		return t.s3.Endpoint
 	case objstore.AZURE:
-		return t.azure.StorageAccountName + "." + t.azure.Endpoint
+		return azureEndpoint(t.azure)
 	case objstore.GCS:
 		return "storage.googleapis.com"
 	}
 	return ""
+}
+
+// azureEndpoint is the account's address, which a connection string may name.
+func azureEndpoint(c *azure.Config) string {
+	for part := range strings.SplitSeq(c.StorageConnectionString, ";") {
+		if u, err := url.Parse(strings.TrimPrefix(part, "BlobEndpoint=")); err == nil && strings.HasPrefix(part, "BlobEndpoint=") {
+			return u.Host // a shared access signature may stand in its query
+		}
+	}
+	return c.StorageAccountName + "." + c.Endpoint
 }
 
 // Region is the region the YAML names, or "".
