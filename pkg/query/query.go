@@ -62,7 +62,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	fan := fanout.New(cfg.Fanout, endpoints, selector, eng.Parser(), reg)
 	data := querier.New(cfg.Select, func(sets [][]*labels.Matcher) storeapi.Store { return fan.Only(sets) }, reg)
 	q := &Query{log: log, endpoints: endpoints, engine: eng, services: fan.Services()}
-	q.services.Query = engine.NewSource(eng, data)
+	q.services.Query = engine.NewSource(eng, data, cfg.ReplicaLabels)
 	once := fan.Replicas(cfg.ReplicaLabels)
 	q.api = api.New(cfg.API, api.Parts{
 		Engine: eng, Data: data, ReplicaLabels: cfg.ReplicaLabels,
