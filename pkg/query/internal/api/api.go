@@ -1,7 +1,7 @@
 // Package api is the HTTP API of the querier: that of Prometheus 3, in shape,
 // error types and status codes, with the parameters that Thanos adds.
 //
-// Each request runs through: its route, metrics, CORS and compression (API.wrap),
+// Each request runs through: CORS and its route (route.go), metrics and compression (API.wrap),
 // a handler that returns an answer or a problem (query.go, labels.go, rules.go, …),
 // and the encoder, which streams the answer as JSON (encode.go). Only here do errors
 // become status codes (problem.go).
@@ -77,7 +77,7 @@ type handlerFunc func(r *http.Request) (answer, error)
 
 // wrap puts what all routes share around a handler.
 func (a *API) wrap(route string, h handlerFunc) http.Handler {
-	return a.metrics.instrument(route, a.cors(compressed(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return a.metrics.instrument(route, compressed(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, int64(a.cfg.MaxRequestBytes))
 		if err := parseForm(r, a.cfg.MaxRequestBytes); err != nil {
 			a.refuse(w, r, err)
@@ -92,7 +92,7 @@ func (a *API) wrap(route string, h handlerFunc) http.Handler {
 			return
 		}
 		a.respond(w, r, ans)
-	}))))
+	})))
 }
 
 // compressed compresses answers of a kilobyte or more by gzip or, for clients that take

@@ -48,7 +48,7 @@ func (a *API) routes(read http.Handler) http.Handler {
 	if prefix != alias {
 		bases = append(bases, alias)
 	}
-	read = a.metrics.instrument("/read", a.cors(read))
+	read = a.metrics.instrument("/read", read)
 	for _, base := range bases {
 		v1 := base + "/api/v1"
 		for _, rt := range a.table() {
@@ -65,18 +65,17 @@ func (a *API) routes(read http.Handler) http.Handler {
 		mux.Handle("GET /{$}", http.RedirectHandler(a.outside()+"/", http.StatusFound))
 		mux.Handle("GET "+prefix, http.RedirectHandler(a.outside()+"/", http.StatusFound))
 	}
-	return a.preflight(bases, mux)
+	return a.cors(preflight(bases, mux))
 }
 
 // preflight answers OPTIONS for everything below /api/v1, which the mux could
 // only do at the price of calling all other methods there known.
-func (a *API) preflight(bases []string, next http.Handler) http.Handler {
-	options := a.cors(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+func preflight(bases []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodOptions && slices.ContainsFunc(bases, func(base string) bool {
 			return strings.HasPrefix(r.URL.Path, base+"/api/v1/")
 		}) {
-			options.ServeHTTP(w, r)
+			w.WriteHeader(http.StatusNoContent)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -97,7 +96,6 @@ func (a *API) index(w http.ResponseWriter, _ *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	h.Set("X-Content-Type-Options", "nosniff")
 	var b strings.Builder
 	b.WriteString("<!DOCTYPE html><html lang=\"en\"><title>Firnline querier</title><h1>Firnline querier</h1>" +
 		"<p>Add this address to Grafana as a Prometheus data source. The API:</p><ul>")
