@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -16,11 +17,12 @@ import (
 // watched is a bucket that writes down what is read of it, and can change it.
 type watched struct {
 	*bucket.Memory
-	mu     sync.Mutex
-	reads  []read
-	change func(name string, off int64, body []byte) []byte // nil: as it is
-	before func(name string)                                // called before a read; nil: nothing
-	lists  int
+	mu      sync.Mutex
+	reads   []read
+	change  func(name string, off int64, body []byte) []byte // nil: as it is
+	before  func(name string)                                // called before a read; nil: nothing
+	listErr error                                            // of each listing
+	metaErr string                                           // block whose meta.json can't be read
 }
 
 type read struct {
@@ -53,9 +55,32 @@ func (w *watched) GetRange(ctx context.Context, name string, off, n int64) (io.R
 
 func (w *watched) ListSizes(ctx context.Context, prefix string, f func(block.Object) error) error {
 	w.mu.Lock()
-	w.lists++
+	err := w.listErr
 	w.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	return w.Memory.ListSizes(ctx, prefix, f)
+}
+
+func (w *watched) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	w.mu.Lock()
+	broken := w.metaErr
+	w.mu.Unlock()
+	if broken != "" && strings.HasPrefix(name, broken) {
+		return nil, errors.New("access denied")
+	}
+	return w.Memory.Get(ctx, name)
+}
+
+func (w *watched) GetIf(ctx context.Context, name, etag string) ([]byte, string, error) {
+	w.mu.Lock()
+	broken := w.metaErr
+	w.mu.Unlock()
+	if broken != "" && strings.HasPrefix(name, broken) {
+		return nil, "", errors.New("access denied")
+	}
+	return w.Memory.GetIf(ctx, name, etag)
 }
 
 // breakObject changes each answer from the object that ends in suffix.

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -22,6 +23,7 @@ import (
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/blocktest"
 	"github.com/firnline/firnline/pkg/bucket"
+	"github.com/firnline/firnline/pkg/store/internal/indexcache"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
@@ -287,6 +289,71 @@ func TestNotReady(t *testing.T) {
 	require.ErrorIs(t, err, storeapi.ErrUnavailable)
 	_, _, err = s.LabelNames(t.Context(), selection(t, `{}`))
 	require.ErrorIs(t, err, storeapi.ErrUnavailable)
+}
+
+// A bucket that can't be listed keeps the store from being ready, and says so.
+func TestBucketUnreachable(t *testing.T) {
+	bkt := newWatched()
+	first, second := twoBlocks(t, bkt)
+	bkt.listErr = errors.New("connection refused")
+	s, err := New(newConfig(t), bkt, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	require.NoError(t, err)
+	t.Cleanup(s.dropAll)
+	for range startTries + 1 {
+		require.Error(t, s.sync(t.Context()))
+	}
+	require.ErrorContains(t, s.Ready(), "connection refused")
+	bkt.listErr = nil
+	require.NoError(t, s.sync(t.Context()))
+	require.NoError(t, s.Ready())
+	bkt.listErr = errors.New("connection refused")
+	require.Error(t, s.sync(t.Context()))
+	require.NoError(t, s.Ready(), "what is known is served on")
+	require.Len(t, s.view.Load().blocks, 2)
+	require.Equal(t, first.ULID, s.view.Load().blocks[0].meta.ULID)
+	require.Equal(t, second.ULID, s.view.Load().blocks[1].meta.ULID)
+}
+
+// One meta.json that can't be read delays the start and doesn't prevent it.
+func TestMetaUnreadable(t *testing.T) {
+	bkt := newWatched()
+	first, second := twoBlocks(t, bkt)
+	bkt.metaErr = first.ULID.String()
+	s, err := New(newConfig(t), bkt, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	require.NoError(t, err)
+	t.Cleanup(s.dropAll)
+	for range startTries - 1 {
+		require.Error(t, s.sync(t.Context()))
+		require.Error(t, s.Ready())
+	}
+	require.Error(t, s.sync(t.Context()))
+	require.NoError(t, s.Ready())
+	require.Len(t, s.view.Load().blocks, 1)
+	require.Equal(t, second.ULID, s.view.Load().blocks[0].meta.ULID)
+	bkt.metaErr = ""
+	require.NoError(t, s.sync(t.Context()))
+	require.Len(t, s.view.Load().blocks, 2)
+}
+
+// RELIABILITY G2: values that were poisoned in the cache are found out and read again.
+func TestPoisonedCache(t *testing.T) {
+	bkt := newWatched()
+	first, _ := twoBlocks(t, bkt)
+	s := newGateway(t, bkt)
+	sel := selection(t, `{__name__="metric_1"}`)
+	want, _ := drain(t, s, sel)
+	key := indexcache.Key{Kind: indexcache.Postings, Block: first.ULID, Name: "__name__", Value: "metric_1"}
+	good, ok := s.parts.Cache.Get(key)
+	require.True(t, ok)
+	for i := range good {
+		bad := bytes.Clone(good)
+		bad[i] ^= 1
+		s.parts.Cache.Put(key, bad)
+		bkt.takeReads()
+		got, _ := drain(t, s, sel)
+		require.Equal(t, want, got)
+		require.Contains(t, bkt.takeReads(), "GET index ")
+	}
 }
 
 func TestEmptyBucket(t *testing.T) {
