@@ -17,6 +17,8 @@ package bucket
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"time"
 
@@ -82,4 +84,26 @@ func recursiveOnly(opts []objstore.IterOption) []objstore.IterOption {
 		}
 	}
 	return nil
+}
+
+// maxWhole is the most that GetIf reads: its objects are small, and what the
+// store says must not decide how much memory is taken.
+const maxWhole = 256 << 20
+
+// readAll reads and closes a body of size bytes, or of as many as there are if size is negative.
+func readAll(body io.ReadCloser, size int64) ([]byte, error) {
+	if size > maxWhole {
+		return nil, errors.Join(fmt.Errorf("%d bytes, more than the %d that are read whole", size, maxWhole), body.Close())
+	}
+	content, err := io.ReadAll(io.LimitReader(body, maxWhole+1))
+	if err = errors.Join(err, body.Close()); err != nil {
+		return nil, err
+	}
+	if len(content) > maxWhole {
+		return nil, fmt.Errorf("more than the %d bytes that are read whole", maxWhole)
+	}
+	if size >= 0 && int64(len(content)) != size {
+		return nil, fmt.Errorf("%d of %d bytes: %w", len(content), size, ErrShort)
+	}
+	return content, nil // not nil, which would say that it has not changed
 }

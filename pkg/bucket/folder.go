@@ -244,12 +244,11 @@ func (f *Folder) Attributes(ctx context.Context, name string) (objstore.ObjectAt
 
 // GetIf implements [Bucket]. The ETag is made of the body.
 func (f *Folder) GetIf(ctx context.Context, name, etag string) ([]byte, string, error) {
-	file, _, err := f.open(ctx, "get", name)
+	file, info, err := f.open(ctx, "get", name)
 	if err != nil {
 		return nil, "", err
 	}
-	defer func() { _ = file.Close() }() // nothing was written
-	body, err := io.ReadAll(file)
+	body, err := readAll(file, info.Size())
 	if err != nil {
 		return nil, "", fmt.Errorf("get %s: %w", name, err)
 	}

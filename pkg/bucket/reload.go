@@ -57,8 +57,10 @@ func newReloading(file string, content []byte, target *Target, first Bucket, ope
 
 // around looks at the file when the store refuses the credentials.
 func (r *reloading) around(ctx context.Context, _ Call, do func(context.Context) error) error {
+	in := r.Bucket.(*current)
+	before := in.bucket.Load()
 	err := do(ctx)
-	if classify(err) == classDenied && r.look(reloadAtLeast) {
+	if classify(err) == classDenied && (r.look(reloadAtLeast) || in.bucket.Load() != before) {
 		return fmt.Errorf("%w: %w", errSwapped, err)
 	}
 	return err

@@ -133,21 +133,6 @@ func (b *s3Bucket) GetIf(ctx context.Context, name, etag string) ([]byte, string
 	return content, info.ETag, nil
 }
 
-// readAll reads and closes a body of size bytes, or of as many as there are if size is negative.
-func readAll(body io.ReadCloser, size int64) ([]byte, error) {
-	content, err := io.ReadAll(body)
-	if err = errors.Join(err, body.Close()); err != nil {
-		return nil, err
-	}
-	if size >= 0 && int64(len(content)) != size {
-		return nil, fmt.Errorf("%d of %d bytes: %w", len(content), size, ErrShort)
-	}
-	if content == nil {
-		content = []byte{} // nil says that it has not changed
-	}
-	return content, nil
-}
-
 func quoted(etag string) string { return `"` + etag + `"` }
 
 // PutIf implements [Bucket].

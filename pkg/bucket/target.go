@@ -118,17 +118,23 @@ func (t *Target) validate() []error {
 	case objstore.AZURE:
 		return validateAzure(t.azure)
 	case objstore.FILESYSTEM:
-		return problems(t.folder.Directory == "", "config.directory: missing: the folder that is the bucket")
+		return problems(rule{t.folder.Directory == "", "config.directory: missing: the folder that is the bucket"})
 	}
 	return nil
 }
 
-// problems makes errors of those texts, given as pairs, whose condition holds.
-func problems(pairs ...any) []error {
+// rule is a condition that must not hold, and what to say if it does.
+type rule struct {
+	broken bool
+	text   string
+}
+
+// problems makes errors of the rules that are broken.
+func problems(rules ...rule) []error {
 	var out []error
-	for i := 0; i < len(pairs); i += 2 {
-		if pairs[i].(bool) {
-			out = append(out, errors.New(pairs[i+1].(string)))
+	for _, r := range rules {
+		if r.broken {
+			out = append(out, errors.New(r.text))
 		}
 	}
 	return out
@@ -137,16 +143,16 @@ func problems(pairs ...any) []error {
 func validateS3(c *s3.Config) []error {
 	sse := c.SSEConfig.Type
 	out := problems(
-		c.Bucket == "", "config.bucket: missing: the name of the bucket",
-		c.Endpoint == "", "config.endpoint: missing: host, or host:port, of the S3 service, such as s3.eu-central-1.amazonaws.com",
-		c.AWSSDKAuth && c.AccessKey != "", "config.aws_sdk_auth and config.access_key exclude each other",
-		c.AccessKey == "" && c.SecretKey != "", "config.access_key: missing, though secret_key is given; give both, or none for the environment or instance profile",
-		c.AccessKey != "" && c.SecretKey == "", "config.secret_key: missing, though access_key is given; give both, or none for the environment or instance profile",
-		sse == s3.SSEC && c.SSEConfig.EncryptionKey == "", "config.sse_config.encryption_key: missing: SSE-C needs the path of a key file",
-		sse == s3.SSEKMS && c.SSEConfig.KMSKeyID == "", "config.sse_config.kms_key_id: missing: SSE-KMS needs it",
-		sse != "" && sse != s3.SSEC && sse != s3.SSEKMS && sse != s3.SSES3, "config.sse_config.type: want SSE-S3, SSE-KMS or SSE-C",
-		c.ListObjectsVersion != "" && c.ListObjectsVersion != "v1" && c.ListObjectsVersion != "v2", "config.list_objects_version: want v1 or v2",
-		c.MaxRetries < 0, "config.max_retries: must not be negative",
+		rule{c.Bucket == "", "config.bucket: missing: the name of the bucket"},
+		rule{c.Endpoint == "", "config.endpoint: missing: host, or host:port, of the S3 service, such as s3.eu-central-1.amazonaws.com"},
+		rule{c.AWSSDKAuth && c.AccessKey != "", "config.aws_sdk_auth and config.access_key exclude each other"},
+		rule{c.AccessKey == "" && c.SecretKey != "", "config.access_key: missing, though secret_key is given; give both, or none for the environment or instance profile"},
+		rule{c.AccessKey != "" && c.SecretKey == "", "config.secret_key: missing, though access_key is given; give both, or none for the environment or instance profile"},
+		rule{sse == s3.SSEC && c.SSEConfig.EncryptionKey == "", "config.sse_config.encryption_key: missing: SSE-C needs the path of a key file"},
+		rule{sse == s3.SSEKMS && c.SSEConfig.KMSKeyID == "", "config.sse_config.kms_key_id: missing: SSE-KMS needs it"},
+		rule{sse != "" && sse != s3.SSEC && sse != s3.SSEKMS && sse != s3.SSES3, "config.sse_config.type: want SSE-S3, SSE-KMS or SSE-C"},
+		rule{c.ListObjectsVersion != "" && c.ListObjectsVersion != "v1" && c.ListObjectsVersion != "v2", "config.list_objects_version: want v1 or v2"},
+		rule{c.MaxRetries < 0, "config.max_retries: must not be negative"},
 	)
 	if u, err := url.Parse(c.Endpoint); err == nil && u.Host != "" && strings.Contains(c.Endpoint, "://") {
 		out = append(out, fmt.Errorf("config.endpoint: must be host or host:port without scheme and path: write %s%s", u.Host,
@@ -161,9 +167,9 @@ func validateS3(c *s3.Config) []error {
 
 func validateGCS(c *gcs.Config) []error {
 	return problems(
-		c.Bucket == "", "config.bucket: missing: the name of the bucket",
-		c.ServiceAccount != "" && !strings.HasPrefix(strings.TrimSpace(c.ServiceAccount), "{"), "config.service_account: want the JSON of a service account, not its name or file; for a file set GOOGLE_APPLICATION_CREDENTIALS",
-		c.MaxRetries < 0, "config.max_retries: must not be negative",
+		rule{c.Bucket == "", "config.bucket: missing: the name of the bucket"},
+		rule{c.ServiceAccount != "" && !strings.HasPrefix(strings.TrimSpace(c.ServiceAccount), "{"), "config.service_account: want the JSON of a service account, not its name or file; for a file set GOOGLE_APPLICATION_CREDENTIALS"},
+		rule{c.MaxRetries < 0, "config.max_retries: must not be negative"},
 	)
 }
 
@@ -171,12 +177,12 @@ func validateAzure(c *azure.Config) []error {
 	some := c.AzTenantID != "" || c.ClientID != "" || c.ClientSecret != ""
 	all := c.AzTenantID != "" && c.ClientID != "" && c.ClientSecret != ""
 	return problems(
-		c.ContainerName == "", "config.container: missing: the name of the container",
-		c.StorageAccountName == "", "config.storage_account: missing: needed with storage_connection_string too",
-		c.StorageAccountKey != "" && c.StorageConnectionString != "", "config.storage_account_key and config.storage_connection_string exclude each other",
-		c.UserAssignedID != "" && (c.StorageAccountKey != "" || c.StorageConnectionString != "" || c.ClientID != ""), "config.user_assigned_id excludes storage_account_key, storage_connection_string and client_id",
-		some && !all, "config.az_tenant_id, config.client_id and config.client_secret must be given together",
-		c.PipelineConfig.MaxTries < 0, "config.pipeline_config.max_tries: must not be negative",
-		c.ReaderConfig.MaxRetryRequests < 0, "config.reader_config.max_retry_requests: must not be negative",
+		rule{c.ContainerName == "", "config.container: missing: the name of the container"},
+		rule{c.StorageAccountName == "", "config.storage_account: missing: needed with storage_connection_string too"},
+		rule{c.StorageAccountKey != "" && c.StorageConnectionString != "", "config.storage_account_key and config.storage_connection_string exclude each other"},
+		rule{c.UserAssignedID != "" && (c.StorageAccountKey != "" || c.StorageConnectionString != "" || c.ClientID != ""), "config.user_assigned_id excludes storage_account_key, storage_connection_string and client_id"},
+		rule{some && !all, "config.az_tenant_id, config.client_id and config.client_secret must be given together"},
+		rule{c.PipelineConfig.MaxTries < 0, "config.pipeline_config.max_tries: must not be negative"},
+		rule{c.ReaderConfig.MaxRetryRequests < 0, "config.reader_config.max_retry_requests: must not be negative"},
 	)
 }
