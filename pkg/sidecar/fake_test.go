@@ -161,4 +161,9 @@ func text(series []storeapi.Series) string {
 	return sb.String()
 }
 
-var _ io.Writer = testWriter{}
+// newServer returns the address of an HTTP server for the test.
+func newServer(t testing.TB, h http.HandlerFunc) string {
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv.URL
+}

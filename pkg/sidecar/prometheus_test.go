@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"io"
@@ -16,12 +17,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/stretchr/testify/require"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/storeapi/storetest"
 )
 
@@ -126,6 +130,23 @@ func (p *promServer) reload() {
 	require.Equal(p.t, http.StatusOK, resp.StatusCode, "%s", body)
 }
 
+// write sends a sample by remote write (--web.enable-remote-write-receiver).
+func (p *promServer) write(lset labels.Labels, at int64) {
+	p.t.Helper()
+	raw, err := (&prompb.WriteRequest{Timeseries: []prompb.TimeSeries{{
+		Labels: prompb.FromLabels(lset, nil), Samples: []prompb.Sample{{Timestamp: at, Value: 1}},
+	}}}).Marshal()
+	require.NoError(p.t, err)
+	req, err := http.NewRequest(http.MethodPost, p.url+"/api/v1/write", bytes.NewReader(snappy.Encode(nil, raw)))
+	require.NoError(p.t, err)
+	req.Header.Set("Content-Encoding", "snappy")
+	req.Header.Set("Content-Type", "application/x-protobuf")
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(p.t, err)
+	defer resp.Body.Close()
+	require.Equal(p.t, 2, resp.StatusCode/100)
+}
+
 func (p *promServer) eventually(what string, ok func() bool) {
 	p.t.Helper()
 	require.Eventually(p.t, ok, 30*time.Second, 50*time.Millisecond, what)
@@ -198,8 +219,13 @@ func run(t testing.TB, cfg Config) *Sidecar {
 
 func newSidecar(t testing.TB, cfg Config) *Sidecar {
 	t.Helper()
+	return newShippingSidecar(t, cfg, nil)
+}
+
+func newShippingSidecar(t testing.TB, cfg Config, bkt block.Bucket) *Sidecar {
+	t.Helper()
 	require.NoError(t, cfg.Validate())
-	s, err := New(cfg, nil, slog.New(slog.NewTextHandler(testWriter{t}, nil)), prometheus.NewRegistry())
+	s, err := New(cfg, bkt, slog.New(slog.NewTextHandler(testWriter{t}, nil)), prometheus.NewRegistry())
 	require.NoError(t, err)
 	return s
 }

@@ -92,6 +92,7 @@ func (s *liveStore) Series(ctx context.Context, sel storeapi.Selection) (storeap
 		return nil, fmt.Errorf("%w: no matchers specified (excluding external labels)", storeapi.ErrBadRequest)
 	}
 	if q.clash, err = s.names.any(ctx, q.ext, sel.WithoutReplicaLabels); err != nil {
+		s.ended(err, storeapi.Report{})
 		return nil, err
 	}
 	if q.clash {
@@ -137,13 +138,18 @@ func (s *liveStore) ended(err error, r storeapi.Report) {
 	s.metrics.chunks.Add(float64(r.Stats.ChunksFetched))
 	s.metrics.bytes.Add(float64(r.Stats.ChunksFetchedBytes))
 	s.metrics.requests.WithLabelValues(result(err)).Inc()
-	if isUnavailable(err) {
-		// Prometheus is gone, or its labels are others than we think.
-		s.names.forget()
-		s.suspect()
-	}
 	if isDisorder(err) {
 		s.metrics.disorder.Inc()
+	}
+	s.doubt(err)
+}
+
+// doubt has everything asked anew after an error which may mean that Prometheus
+// is gone, or that its labels are others than we think.
+func (s *liveStore) doubt(err error) {
+	if isUnavailable(err) {
+		s.names.forget()
+		s.suspect()
 	}
 }
 
@@ -202,6 +208,7 @@ func (s *liveStore) LabelNames(ctx context.Context, sel storeapi.Selection) ([]s
 	}
 	names, warnings, err := s.prom.LabelNames(ctx, q.Range)
 	if err != nil {
+		s.doubt(err)
 		return nil, storeapi.Report{}, err
 	}
 	if len(names) > 0 {
@@ -234,6 +241,7 @@ func (s *liveStore) LabelValues(ctx context.Context, name string, sel storeapi.S
 		values, warnings, err = s.prom.LabelValues(ctx, name, q.Range)
 	}
 	if err != nil {
+		s.doubt(err)
 		return nil, storeapi.Report{}, err
 	}
 	if q.Limit > 0 {
