@@ -39,7 +39,9 @@ type remote struct {
 	over storage.Queryable
 }
 
-func (r *remote) Querier(mint, maxt int64) (storage.Querier, error) { return r.over.Querier(mint, maxt) }
+func (r *remote) Querier(mint, maxt int64) (storage.Querier, error) {
+	return r.over.Querier(mint, maxt)
+}
 
 // overGRPC returns what a querier with one endpoint selects from, deduplicating.
 func overGRPC(t testing.TB, store storeapi.Store) storage.Queryable {
