@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -217,10 +218,29 @@ func TestObjectsGoneDuringQuery(t *testing.T) {
 	sel := selection(t, `{__name__="metric_1"}`)
 	_, _, err := read1(t, s, sel)
 	require.ErrorContains(t, err, first.ULID.String())
+	require.ErrorIs(t, err, storeapi.ErrUnavailable)
+	require.Len(t, s.lookAgain, 1, "a look into the bucket is wanted soon")
 	sel.PartialResponse = true
 	_, report, err := read1(t, s, sel)
 	require.NoError(t, err)
 	require.Len(t, report.Warnings, 1)
+}
+
+// TestRest looks at the clock: a look before its time comes soon, not at once.
+func TestRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{lookAgain: make(chan struct{}, 1)}
+		began := time.Now()
+		require.True(t, s.rest(t.Context(), time.Minute))
+		require.Equal(t, time.Minute, time.Since(began))
+		s.lookAgain <- struct{}{}
+		began = time.Now()
+		require.True(t, s.rest(t.Context(), time.Minute))
+		require.Equal(t, soon, time.Since(began))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.False(t, s.rest(ctx, time.Minute))
+	})
 }
 
 // A local data folder may vanish or be damaged at any time. (RELIABILITY P9)

@@ -109,7 +109,14 @@ func (s *blockSet) Report() storeapi.Report {
 	return r
 }
 
-func blockError(l *loaded, err error) error { return fmt.Errorf("block %s: %w", l.meta.ULID, err) }
+// blockError names the block. Where its objects are gone, what replaces it will
+// be known after the next look into the bucket.
+func blockError(l *loaded, err error) error {
+	if errors.Is(err, fetch.ErrGone) {
+		return fmt.Errorf("%w: block %s was removed or is incomplete, ask again: %w", storeapi.ErrUnavailable, l.meta.ULID, err)
+	}
+	return fmt.Errorf("block %s: %w", l.meta.ULID, err)
+}
 
 // canWarn tells whether an error may become a warning: not one that says the
 // request is too large or that its time is over.
@@ -117,13 +124,20 @@ func canWarn(err error) bool {
 	return !errors.Is(err, storeapi.ErrLimit) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// noteFailure counts what a block could not answer.
+// noteFailure counts what a block could not answer, and has Run look into the
+// bucket soon when the block's objects are gone.
 func (s *Store) noteFailure(err error) {
 	switch {
 	case errors.Is(err, storeapi.ErrLimit):
 		s.metrics.refused.Inc()
 	case canWarn(err):
 		s.metrics.blockFailures.Inc()
+	}
+	if errors.Is(err, fetch.ErrGone) {
+		select {
+		case s.lookAgain <- struct{}{}:
+		default: // asked for already
+		}
 	}
 }
 

@@ -41,8 +41,9 @@ type Store struct {
 	metrics       *metrics
 	now           func() time.Time
 
-	view     atomic.Pointer[view] // nil until the first look into the bucket
-	progress progress
+	view      atomic.Pointer[view] // nil until the first look into the bucket
+	progress  progress
+	lookAgain chan struct{} // holds one wish for a look before its time
 
 	// Of sync, which one goroutine runs.
 	blocks      map[ulid.ULID]*loaded
@@ -82,12 +83,14 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 		headerMetrics: indexheader.NewMetrics(reg),
 		chunkPool:     fetch.NewBudget(int64(cfg.ChunkPoolSize), "chunk bytes for all requests together", flagChunkPool),
 		gate:          newGate(cfg.MaxConcurrency, m),
+		lookAgain:     make(chan struct{}, 1),
 		blocks:        map[ulid.ULID]*loaded{}, known: map[ulid.ULID]string{},
 	}, nil
 }
 
-// firstRetry is how soon a first look that failed is tried again.
-const firstRetry = 5 * time.Second
+// soon is how long after a look another one may follow before its time: when
+// the first one failed, or a query found the objects of a block gone.
+const soon = 5 * time.Second
 
 // Run keeps up with the bucket until ctx is done and then returns nil, after
 // closing all blocks as their queries end. A look that fails is logged and
@@ -105,15 +108,33 @@ func (s *Store) Run(ctx context.Context) error {
 		if err := s.sync(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("look for blocks failed", "err", err)
 			if s.view.Load() == nil {
-				wait = min(wait, firstRetry)
+				wait = min(wait, soon)
 			}
 		}
-		select {
-		case <-ctx.Done():
+		if !s.rest(ctx, wait) {
 			return nil
-		case <-time.After(wait):
 		}
 	}
+}
+
+// rest waits until the next look: for wait or, when one is asked for, until
+// soon is over. It is false when ctx is done.
+func (s *Store) rest(ctx context.Context, wait time.Duration) bool {
+	early, regular := time.NewTimer(min(wait, soon)), time.NewTimer(wait)
+	defer early.Stop()
+	defer regular.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-early.C:
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-s.lookAgain:
+	case <-regular.C:
+	}
+	return true
 }
 
 // unloadIdle unloads headers that nobody has used for idle, until ctx is done.

@@ -157,11 +157,17 @@ func (f *Fetcher) getOnce(ctx context.Context, name string, s Span, buf []byte) 
 	return n, fmt.Errorf("read %s at offset %d: %w", name, s.Start+int64(n), err)
 }
 
-// Explain gives a ranged read that failed its context. Where the reason is that
-// the object is shorter than obj says, which providers tell in different ways,
-// the error is ErrCorrupt.
+// ErrGone marks an object that is not in the bucket: its block has been removed, or is broken.
+var ErrGone = errors.New("object is not in the bucket")
+
+// Explain gives a ranged read that failed its context, where err is as the
+// bucket returned it. An object that is not there is ErrGone; one shorter than
+// obj says, which providers tell in different ways, is ErrCorrupt.
 func Explain(ctx context.Context, bkt Bucket, obj Object, at int64, err error) error {
-	if ctx.Err() == nil && !bkt.IsObjNotFoundErr(err) {
+	if bkt.IsObjNotFoundErr(err) {
+		return fmt.Errorf("%w: %s: %w", ErrGone, obj.Name, err)
+	}
+	if ctx.Err() == nil {
 		if attrs, aerr := bkt.Attributes(ctx, obj.Name); aerr == nil && attrs.Size < obj.SizeBytes {
 			return fmt.Errorf("%w: object %s at offset %d: it has %d bytes, at least %d expected: %w",
 				storeapi.ErrCorrupt, obj.Name, at, attrs.Size, obj.SizeBytes, err)

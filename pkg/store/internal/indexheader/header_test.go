@@ -290,18 +290,8 @@ func TestMissingIndex(t *testing.T) {
 	f := newFixture(t, realistic(2))
 	f.src.Object = "nowhere/index"
 	err := f.header().Ensure(t.Context())
-	require.Error(t, err)
-	require.True(t, f.bkt.IsObjNotFoundErr(unwrapAll(err)), "%v", err)
-}
-
-func unwrapAll(err error) error {
-	for {
-		u, ok := err.(interface{ Unwrap() error })
-		if !ok || u.Unwrap() == nil {
-			return err
-		}
-		err = u.Unwrap()
-	}
+	require.ErrorIs(t, err, fetch.ErrGone)
+	require.ErrorContains(t, err, "nowhere/index")
 }
 
 func TestUnloadIdle(t *testing.T) {
