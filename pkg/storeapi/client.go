@@ -182,12 +182,17 @@ func (c *Client) report(warnings []string, blocks []*hintspb.Block, partial bool
 	return r, nil
 }
 
+// maxWarnings is how many warnings of an answer are kept. More of them tell nothing new.
+const maxWarnings = 1000
+
 // warn adds a warning of the endpoint, or makes an error of it where nothing may be missing.
 func (c *Client) warn(to *[]string, warning string, partial bool) error {
 	warning = plainText(warning)
 	if !partial {
 		return fmt.Errorf("%s: %w: %s", c.name, ErrPartial, warning)
 	}
-	*to = append(*to, c.name+": "+warning)
+	if len(*to) < maxWarnings {
+		*to = append(*to, c.name+": "+warning)
+	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/firnline/firnline/pkg/storeapi/storepb"
 )
@@ -58,7 +59,8 @@ func withoutStartTimestamps(c Chunk) ([]Chunk, error) {
 		return recode(c.Raw)
 	}
 	aggr := *c.Aggr
-	for _, d := range []*Data{&aggr.Count, &aggr.Sum, &aggr.Min, &aggr.Max, &aggr.Counter} {
+	for f := protowire.Number(fieldCount); f <= fieldCounter; f++ {
+		d := aggr.field(f)
 		if d.Encoding <= chunkenc.EncFloatHistogram || d.IsZero() {
 			continue
 		}

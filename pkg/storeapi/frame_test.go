@@ -345,3 +345,35 @@ func TestCodecFallsThrough(t *testing.T) {
 	require.True(t, proto.Equal(want, got))
 	require.Error(t, c.Unmarshal(mem.BufferSlice{mem.SliceBuffer{0xff}}, &storepb.Series{}))
 }
+
+// BenchmarkFrame is a batch of 64 series with four labels and ten chunks each.
+func BenchmarkFrame(b *testing.B) {
+	in := benchSeries(64)
+	sink := &keeper{}
+	write := func() {
+		w := newFrameWriter(sink, 64, nil)
+		for _, s := range in {
+			if err := w.series(s); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	write()
+	data := sink.frames[0]
+	b.Run("write/series=64/chunks=10", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			sink.frames = sink.frames[:0]
+			write()
+		}
+	})
+	b.Run("read/series=64/chunks=10", func(b *testing.B) {
+		b.ReportAllocs()
+		var f inFrame
+		for b.Loop() {
+			if err := f.decode(data); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -170,8 +170,8 @@ func (w *frameWriter) takes(c *Chunk) bool {
 	if c.Aggr == nil {
 		return w.takesEncoding(c.Raw)
 	}
-	for _, d := range []*Data{&c.Aggr.Count, &c.Aggr.Sum, &c.Aggr.Min, &c.Aggr.Max, &c.Aggr.Counter} {
-		if !w.takesEncoding(*d) {
+	for f := protowire.Number(fieldCount); f <= fieldCounter; f++ {
+		if !w.takesEncoding(*c.Aggr.field(f)) {
 			return false
 		}
 	}
@@ -256,8 +256,8 @@ func sizeChunk(c *Chunk) int {
 	if c.Aggr == nil {
 		return n + sizeNested(sizeData(c.Raw))
 	}
-	for _, d := range []*Data{&c.Aggr.Count, &c.Aggr.Sum, &c.Aggr.Min, &c.Aggr.Max, &c.Aggr.Counter} {
-		if !d.IsZero() {
+	for f := protowire.Number(fieldCount); f <= fieldCounter; f++ {
+		if d := c.Aggr.field(f); !d.IsZero() {
 			n += sizeNested(sizeData(*d))
 		}
 	}
@@ -271,9 +271,9 @@ func appendChunk(b []byte, c *Chunk) []byte {
 	if c.Aggr == nil {
 		return appendData(b, fieldRaw, c.Raw)
 	}
-	for i, d := range []*Data{&c.Aggr.Count, &c.Aggr.Sum, &c.Aggr.Min, &c.Aggr.Max, &c.Aggr.Counter} {
-		if !d.IsZero() {
-			b = appendData(b, protowire.Number(fieldCount+i), *d)
+	for f := protowire.Number(fieldCount); f <= fieldCounter; f++ {
+		if d := c.Aggr.field(f); !d.IsZero() {
+			b = appendData(b, f, *d)
 		}
 	}
 	return b

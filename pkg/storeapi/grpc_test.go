@@ -461,3 +461,51 @@ func BenchmarkStream(b *testing.B) {
 		})
 	}
 }
+
+// A peer that floods us with warnings costs bounded memory.
+func TestManyWarnings(t *testing.T) {
+	f := &foreign{}
+	for range 3000 {
+		f.frames = append(f.frames, &storepb.SeriesResponse{Result: &storepb.SeriesResponse_Warning{Warning: "w"}})
+	}
+	sel := everything()
+	sel.PartialResponse = true
+	set, err := f.dial(t).Series(t.Context(), sel)
+	require.NoError(t, err)
+	defer set.Close()
+	require.False(t, set.Next())
+	require.NoError(t, set.Err())
+	require.Len(t, set.Report().Warnings, 1000)
+}
+
+// garbage answers a call with bytes that are no message.
+type garbage struct{}
+
+func (garbage) serve(_ any, s grpc.ServerStream) error { return s.SendMsg(rawBytes{}) }
+
+// rawBytes is a message whose bytes decode as nothing: a length beyond the end.
+type rawBytes struct{}
+
+func (rawBytes) SizeVT() int { return 2 }
+
+func (rawBytes) MarshalToSizedBufferVT(b []byte) (int, error) { return copy(b, "\x0a\xff"), nil }
+
+func (rawBytes) UnmarshalVT([]byte) error { return nil }
+
+func TestGarbage(t *testing.T) {
+	conn := listen(t, false, func(s *grpc.Server) {
+		s.RegisterService(&grpc.ServiceDesc{ServiceName: "thanos.Store", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{
+			{StreamName: "Series", Handler: garbage{}.serve, ServerStreams: true},
+			{StreamName: "LabelNames", Handler: garbage{}.serve, ServerStreams: true},
+		}}, garbage{})
+	})
+	c := storeapi.NewClient(conn, "peer-1")
+	set, err := c.Series(t.Context(), everything())
+	require.NoError(t, err)
+	defer set.Close()
+	require.False(t, set.Next())
+	require.ErrorIs(t, set.Err(), storeapi.ErrCorrupt)
+	require.ErrorContains(t, set.Err(), "peer-1: ")
+	_, _, err = c.LabelNames(t.Context(), everything())
+	require.ErrorIs(t, err, storeapi.ErrCorrupt)
+}

@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/firnline/firnline/pkg/storeapi/storepb"
@@ -41,6 +42,9 @@ type handler struct {
 func (h *handler) fail(ctx context.Context, method string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if _, ok := status.FromError(err); ok { // gRPC's own: the client has gone while we sent
+		return err
 	}
 	known := false
 	for _, k := range kinds() {

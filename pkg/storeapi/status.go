@@ -70,7 +70,7 @@ func kindsOf(st *status.Status) []error {
 		return []error{context.DeadlineExceeded, ErrUnavailable}
 	case code == 422: // Thanos' limiters, as HTTP says it
 		return []error{ErrLimit}
-	case code == codes.Internal && strings.Contains(st.Message(), ErrCorrupt.Error()):
+	case code == codes.Internal && (strings.Contains(st.Message(), ErrCorrupt.Error()) || strings.Contains(st.Message(), "failed to unmarshal")):
 		return []error{ErrCorrupt} // gRPC hides what our codec found wrong behind its own code
 	}
 	for _, k := range kinds() {
