@@ -21,7 +21,11 @@ func (f *flags) readFile(path string) error {
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(content, &doc); err != nil {
-		return fmt.Errorf("--%s: %s: %s", configFlag, path, strings.TrimPrefix(err.Error(), "yaml: "))
+		text := strings.TrimPrefix(err.Error(), "yaml: ")
+		if !strings.HasPrefix(text, "line ") {
+			text = "line 1: " + text // the parser leaves out the first
+		}
+		return fmt.Errorf("--%s: %s: %s", configFlag, path, text)
 	}
 	if len(doc.Content) == 0 {
 		return nil
@@ -50,14 +54,17 @@ func (f *flags) setFromFile(name string, value *yaml.Node, seen map[string]bool)
 		return fmt.Errorf("%s is set twice", name)
 	}
 	seen[name] = true
-	if f.origin[fl.Value] == "flag" || f.origin[fl.Value] == "env" {
+	if from := f.origin[identity(fl)]; from == "flag" || from == "env" {
 		return nil
 	}
 	values, err := fileValues(fl, value)
 	if err != nil {
 		return err
 	}
-	return f.assign(fl, "file", values)
+	if err := f.assign(fl, "file", values); err != nil {
+		return fmt.Errorf("invalid value for --%s: %w", name, err)
+	}
+	return nil
 }
 
 // fileValues turns a YAML value into what the flag would be given on the command line.

@@ -30,12 +30,13 @@ type flags struct {
 	set        *flag.FlagSet
 	configFile string
 
-	origin map[flag.Value]string // where a value came from: "flag", "env", "file"; none: the default
-	notes  []string              // what to warn of once there is a logger
+	origin map[any]string      // by identity: where a value came from: "flag", "env", "file"; none: the default
+	given  map[string][]string // by name: what it was set to, for flags that can't tell
+	notes  []string            // what to warn of once there is a logger
 }
 
 func newFlags(parts []configurer) *flags {
-	f := &flags{set: flag.NewFlagSet("", flag.ContinueOnError), origin: map[flag.Value]string{}}
+	f := &flags{set: flag.NewFlagSet("", flag.ContinueOnError), origin: map[any]string{}, given: map[string][]string{}}
 	f.set.StringVar(&f.configFile, configFlag, "", "YAML file with values of flags: a mapping of their names, without dashes. The command line and the environment take precedence.")
 	for _, p := range parts {
 		p.RegisterFlags(f.set)
@@ -44,8 +45,7 @@ func newFlags(parts []configurer) *flags {
 }
 
 // attach makes the flags known to the command line: each under its name,
-// booleans as --no-X too, and those of Thanos that have another name, or no
-// effect, here.
+// booleans as --no-X too, and those of Thanos that have no effect here.
 func (f *flags) attach(fs *pflag.FlagSet) {
 	f.set.VisitAll(func(fl *flag.Flag) {
 		p := &pflag.Flag{Name: fl.Name, Usage: fl.Usage, DefValue: fl.DefValue, Value: fromLine{f, fl, false}}
@@ -57,11 +57,6 @@ func (f *flags) attach(fs *pflag.FlagSet) {
 		}
 		fs.AddFlag(p)
 	})
-	for _, r := range renamed() {
-		if to := f.set.Lookup(r.to); to != nil && fs.Lookup(r.from) == nil {
-			fs.AddFlag(&pflag.Flag{Name: r.from, Hidden: true, Value: renamedValue{fromLine{f, to, false}, r}})
-		}
-	}
 	for _, i := range ignored() {
 		if fs.Lookup(i.name) != nil {
 			continue
@@ -79,19 +74,19 @@ func (f *flags) attach(fs *pflag.FlagSet) {
 // configuration file. The error lists everything that is wrong with either.
 func (f *flags) resolve(lookup func(string) (string, bool)) error {
 	var errs []error
-	fromEnv := map[flag.Value]bool{} // an alias may be set in either of its names, in order of the names
+	fromEnv := map[any]bool{} // an alias may be set in either of its names, in order of the names
 	f.set.VisitAll(func(fl *flag.Flag) {
 		value, ok := lookup(envName(fl.Name))
-		if !ok || value == "" || f.origin[fl.Value] != "" && !fromEnv[fl.Value] {
+		if !ok || value == "" || f.origin[identity(fl)] != "" && !fromEnv[identity(fl)] {
 			return
 		}
-		fromEnv[fl.Value] = true
+		fromEnv[identity(fl)] = true
 		values := []string{value}
 		if repeatable(fl.Value) {
 			values = strings.FieldsFunc(value, func(r rune) bool { return r == '\n' })
 		}
 		if err := f.assign(fl, "env", values); err != nil {
-			errs = append(errs, fmt.Errorf("environment variable %s: %w", envName(fl.Name), err))
+			errs = append(errs, fmt.Errorf("environment variable %s: invalid value for --%s: %w", envName(fl.Name), fl.Name, err))
 		}
 	})
 	if f.configFile != "" {
@@ -104,10 +99,11 @@ func (f *flags) resolve(lookup func(string) (string, bool)) error {
 func (f *flags) assign(fl *flag.Flag, origin string, values []string) error {
 	for _, v := range values {
 		if err := fl.Value.Set(v); err != nil {
-			return fmt.Errorf("invalid value for --%s: %w", fl.Name, err)
+			return err
 		}
+		f.given[fl.Name] = append(f.given[fl.Name], v)
 	}
-	f.origin[fl.Value] = origin
+	f.origin[identity(fl)] = origin
 	return nil
 }
 
@@ -123,6 +119,9 @@ func (f *flags) effective() map[string]string {
 	out := map[string]string{}
 	f.set.VisitAll(func(fl *flag.Flag) {
 		out[fl.Name] = fl.Value.String()
+		if isFunc(fl.Value) {
+			out[fl.Name] = strings.Join(f.given[fl.Name], ",")
+		}
 		if f.set.Lookup(fl.Name+"-file") != nil && out[fl.Name] != "" {
 			out[fl.Name] = "<hidden>"
 		}
@@ -147,13 +146,25 @@ func isBool(v flag.Value) bool {
 	return ok && b.IsBoolFlag()
 }
 
-// repeatable tells a flag that appends from one that replaces, by whether it holds a slice.
+// isFunc tells a flag made by flag.FlagSet.Func, which can't tell its value.
+func isFunc(v flag.Value) bool { return reflect.TypeOf(v).Kind() == reflect.Func }
+
+// identity tells flags apart by the variable they set, so that two names for one count as one.
+func identity(fl *flag.Flag) any {
+	if isFunc(fl.Value) {
+		return fl.Name
+	}
+	return fl.Value
+}
+
+// repeatable tells a flag that appends from one that replaces, by whether it holds
+// a slice. Flags that are functions are taken to append.
 func repeatable(v flag.Value) bool {
 	if c, ok := v.(interface{ IsCumulative() bool }); ok {
 		return c.IsCumulative()
 	}
 	t := reflect.TypeOf(v)
-	return t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Slice
+	return isFunc(v) || t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Slice
 }
 
 // fromLine sets a flag from the command line, to the opposite for --no-X.
@@ -178,8 +189,7 @@ func (v fromLine) Set(s string) error {
 		}
 		s = strconv.FormatBool(!b)
 	}
-	v.flags.origin[v.flag.Value] = "flag"
-	return v.flag.Value.Set(s)
+	return v.flags.assign(v.flag, "flag", []string{s})
 }
 
 // Type implements pflag.Value.

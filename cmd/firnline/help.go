@@ -40,11 +40,11 @@ func writeHelp(w io.Writer, cmd *cobra.Command, f *flags, all bool) {
 	}
 }
 
-// flagsOf lists the flags of a topic by name.
+// flagsOf lists the flags of a topic by name, without those that only say what took their place.
 func flagsOf(f *flags, topic string) []*flag.Flag {
 	var out []*flag.Flag
 	f.set.VisitAll(func(fl *flag.Flag) {
-		if topicOf(fl.Name) == topic {
+		if topicOf(fl.Name) == topic && !strings.HasPrefix(fl.Usage, "Removed:") {
 			out = append(out, fl)
 		}
 	})
@@ -92,7 +92,7 @@ func placeholder(fl *flag.Flag) string {
 }
 
 func usage(fl *flag.Flag) string {
-	if repeatable(fl.Value) && !strings.Contains(fl.Usage, "repeat") {
+	if repeatable(fl.Value) && !strings.Contains(strings.ToLower(fl.Usage), "repeat") {
 		return fl.Usage + " (repeatable)"
 	}
 	return fl.Usage

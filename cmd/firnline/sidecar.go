@@ -36,7 +36,7 @@ replica. Its local compaction may stay on if it is started with
 				if err != nil {
 					return nil, err
 				}
-				to, parts = b, append(parts, b)
+				to, parts = b, append(parts, newBucketCheck(b, p, true))
 			}
 			s, err := sidecar.New(cfg, to, p.log, p.reg)
 			if err != nil {

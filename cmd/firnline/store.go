@@ -30,9 +30,11 @@ func newStore() *component {
 			if err != nil {
 				return nil, err
 			}
+			check := newBucketCheck(b, p, false)
+			p.srv.AddCheck("bucket", check.check)
 			p.srv.AddCheck("store", s.Ready)
 			storeapi.Register(p.srv.GRPC(), s.Services(), p.log)
-			return []runner{b, s}, nil
+			return []runner{check, s}, nil
 		},
 	}
 }

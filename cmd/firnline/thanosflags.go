@@ -4,31 +4,6 @@ import (
 	"fmt"
 )
 
-// rename is a flag that goes by another name now; the old one works, with a warning.
-type rename struct{ from, to string }
-
-func renamed() []rename {
-	return []rename{
-		{"store", "endpoint"},
-		{"store-strict", "endpoint-strict"},
-		{"rule", "endpoint"},
-		{"target", "endpoint"},
-		{"metadata", "endpoint"},
-		{"exemplar", "endpoint"},
-	}
-}
-
-type renamedValue struct {
-	fromLine
-	rename rename
-}
-
-// Set implements pflag.Value.
-func (v renamedValue) Set(s string) error {
-	v.flags.notes = append(v.flags.notes, fmt.Sprintf("--%s is deprecated: use --%s", v.rename.from, v.rename.to))
-	return v.fromLine.Set(s)
-}
-
 // noEffect is a flag of Thanos that needs nothing here. A component that has a
 // flag of the same name takes precedence.
 type noEffect struct {

@@ -34,7 +34,7 @@ func topicOf(name string) string {
 		{topicEndpoints, "endpoint store.sd store.response-timeout store.unhealthy store.select grpc-client grpc-compression selector-label"},
 		{topicQueries, "query. deduplication. enable-feature alert. store. rule. target. metric-metadata. exemplar. status."},
 		{topicTenants, "query.tenant query.enforce-tenancy query.default-tenant"},
-		{topicLimits, "store.limits store.grpc query.max query.timeout query.limits prometheus.max http-max http-read http-write http-idle grpc-server-max"},
+		{topicLimits, "storage.remote store.limits store.grpc query.max query.timeout query.limits prometheus.max http-max http-read http-write http-idle grpc-server-max"},
 		{topicLogs, "log. tracing. request.logging query.log"},
 	} {
 		for _, b := range strings.Fields(t.beginnings) {

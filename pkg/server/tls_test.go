@@ -198,6 +198,7 @@ func TestWebConfigErrors(t *testing.T) {
 		"plain password": {"basic_auth_users: {u: hunter2}\n", `basic_auth_users: the password of "u" is no bcrypt hash`},
 		"wrong header":   {"http_server_config: {headers: {Server: x}}\n", `header "Server" can't be set here`},
 		"no key":         {"tls_server_config: {cert_file: x}\n", "tls_server_config: missing one of key or key_file"},
+		"syntax":         {"a: b: c\n", "line 1: mapping values are not allowed"},
 		"empty":          {"", "the file is empty"},
 		"frame options":  {"http_server_config: {headers: {X-Frame-Options: x}}\n", "want deny or sameorigin"},
 	} {

@@ -21,7 +21,11 @@ func decodeStrict(content []byte, into any) error {
 	}
 	var typed *yaml.TypeError
 	if !errors.As(err, &typed) {
-		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+		text := strings.TrimPrefix(err.Error(), "yaml: ")
+		if !strings.HasPrefix(text, "line ") {
+			text = "line 1: " + text // the parser leaves out the first
+		}
+		return errors.New(text)
 	}
 	unknown := regexp.MustCompile(`^(line \d+): field (\S+) not found in type .*$`)
 	lines := make([]string, len(typed.Errors))

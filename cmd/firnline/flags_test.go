@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+	"github.com/stretchr/testify/require"
+)
+
+// sample is a configuration with a flag of each kind.
+type sample struct {
+	addr, alias, yaml, yamlFile string
+	on                          bool
+	list                        listFlag
+	called                      []string
+}
+
+type listFlag []string
+
+func (l *listFlag) String() string     { return strings.Join(*l, ",") }
+func (l *listFlag) Set(s string) error { *l = append(*l, s); return nil }
+
+func (s *sample) RegisterFlags(fs *flag.FlagSet) {
+	fs.StringVar(&s.addr, "http-address", "default", "Address.")
+	fs.StringVar(&s.alias, "web.config.file", "", "Alias.")
+	fs.StringVar(&s.alias, "http.config", "", "Path.")
+	fs.StringVar(&s.yaml, "objstore.config", "", "Content.")
+	fs.StringVar(&s.yamlFile, "objstore.config-file", "", "Path.")
+	fs.BoolVar(&s.on, "web.enable", true, "Switch.")
+	fs.Var(&s.list, "endpoint", "Address.")
+	fs.Func("query.replica-label", "Label.", func(v string) error { s.called = append(s.called, v); return nil })
+}
+
+func (s *sample) Validate() error { return nil }
+
+// parse runs a command line over the sample.
+func parse(t *testing.T, env map[string]string, file string, args ...string) (*sample, *flags, error) {
+	t.Helper()
+	s := &sample{}
+	f := newFlags([]configurer{s})
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	f.attach(fs)
+	if file != "" {
+		args = append(args, "--config.file="+write(t, filepath.Join(t.TempDir(), "firnline.yml"), file))
+	}
+	require.NoError(t, fs.Parse(args))
+	err := f.resolve(func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+	return s, f, err
+}
+
+func TestPrecedence(t *testing.T) {
+	const file = "http-address: file\nendpoint: [f1, f2]\nweb.enable: false\n"
+	env := map[string]string{"FIRNLINE_HTTP_ADDRESS": "env", "FIRNLINE_ENDPOINT": "e1\ne2", "FIRNLINE_WEB_ENABLE": "true"}
+	for name, tc := range map[string]struct {
+		env  map[string]string
+		file string
+		args []string
+		want sample
+	}{
+		"default":     {want: sample{addr: "default", on: true}},
+		"file":        {file: file, want: sample{addr: "file", list: listFlag{"f1", "f2"}}},
+		"env > file":  {env: env, file: file, want: sample{addr: "env", on: true, list: listFlag{"e1", "e2"}}},
+		"flag > env":  {env: env, file: file, args: []string{"--http-address=flag", "--no-web.enable", "--endpoint=a", "--endpoint", "b"}, want: sample{addr: "flag", list: listFlag{"a", "b"}}},
+		"alias":       {env: map[string]string{"FIRNLINE_HTTP_CONFIG": "env"}, file: "web.config.file: file\n", args: []string{"--web.config.file=flag"}, want: sample{addr: "default", on: true, alias: "flag"}},
+		"empty env":   {env: map[string]string{"FIRNLINE_HTTP_ADDRESS": ""}, want: sample{addr: "default", on: true}},
+		"yaml in env": {env: map[string]string{"FIRNLINE_OBJSTORE_CONFIG": "type: S3\nconfig: {}\n"}, want: sample{addr: "default", on: true, yaml: "type: S3\nconfig: {}\n"}},
+		"yaml in file": {file: "objstore.config:\n  type: S3\n  config:\n    bucket: $(B)\n", want: sample{addr: "default", on: true,
+			yaml: "type: S3\nconfig:\n    bucket: $(B)\n"}},
+		"function":     {env: map[string]string{"FIRNLINE_QUERY_REPLICA_LABEL": "a\nb"}, want: sample{addr: "default", on: true, called: []string{"a", "b"}}},
+		"--no-x=false": {args: []string{"--no-web.enable=false"}, want: sample{addr: "default", on: true}},
+		"--x=false":    {args: []string{"--web.enable=false"}, want: sample{addr: "default"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, _, err := parse(t, maps.Clone(tc.env), tc.file, tc.args...)
+			require.NoError(t, err)
+			require.Equal(t, tc.want, *got)
+		})
+	}
+}
+
+func TestConfigFileErrors(t *testing.T) {
+	for name, tc := range map[string]struct{ file, want string }{
+		"unknown":     {"http-address: x\nhttp-adress: y\n", `firnline.yml:2: unknown flag "http-adress"; did you mean "http-address"?`},
+		"all of them": {"a: 1\nzzz: 2\n", "firnline.yml:2: unknown flag \"zzz\""},
+		"twice":       {"http-address: x\nhttp-address: y\n", "firnline.yml:2: http-address is set twice"},
+		"list":        {"http-address: [x]\n", "firnline.yml:1: http-address takes one value, not a list"},
+		"deep list":   {"endpoint: [[x]]\n", "firnline.yml:1: endpoint: want a list of plain values"},
+		"null":        {"http-address:\n", "firnline.yml:1: http-address has no value"},
+		"bad value":   {"web.enable: perhaps\n", "firnline.yml:1: invalid value for --web.enable: "},
+		"no mapping":  {"- x\n", "firnline.yml:1: want a mapping"},
+		"syntax":      {"a: b: c\n", "firnline.yml: line 1: mapping values"},
+		"itself":      {"config.file: x\n", "firnline.yml:1: unknown flag \"config.file\""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := parse(t, nil, tc.file)
+			require.ErrorContains(t, err, tc.want)
+		})
+	}
+	_, _, err := parse(t, nil, "# nothing\n")
+	require.NoError(t, err)
+}
+
+func TestFlagsOfThanos(t *testing.T) {
+	_, f, err := parse(t, nil, "", "--no-cache-index-header", "--query.promql-engine=thanos")
+	require.NoError(t, err)
+	var logs bytes.Buffer
+	f.warn(slog.New(slog.NewTextHandler(&logs, nil)))
+	for _, want := range []string{"--cache-index-header is accepted but has no effect", "--query.promql-engine is accepted"} {
+		require.Contains(t, logs.String(), want)
+	}
+}
+
+func TestFlagsOnTheStatusPageHideSecrets(t *testing.T) {
+	_, f, err := parse(t, nil, "", "--objstore.config=secret_key: CANARY", "--objstore.config-file=/path", "--query.replica-label=a", "--query.replica-label=b")
+	require.NoError(t, err)
+	shown := f.effective()
+	require.Equal(t, "/path", shown["objstore.config-file"])
+	require.Equal(t, "default", shown["http-address"])
+	require.Equal(t, "a,b", shown["query.replica-label"])
+	require.NotContains(t, fmt.Sprint(shown), "CANARY")
+}
+
+func TestDistance(t *testing.T) {
+	for _, tc := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"kitten", "sitting", 3}, {"data_dir", "data-dir", 0}, {"Store", "store", 0}} {
+		require.Equal(t, tc.want, distance(tc.a, tc.b), tc)
+		require.Equal(t, tc.want, distance(tc.b, tc.a), tc)
+	}
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// daemon is a store gateway over an empty folder, in a process of its own.
+type daemon struct {
+	*exec.Cmd
+	http   string
+	stderr *bytes.Buffer
+	exited chan struct{}
+	err    error // valid once exited
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func storeArgs(t *testing.T, httpAddr, grpcAddr string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "bucket"), 0o755))
+	return []string{"store", "--http-address=" + httpAddr, "--grpc-address=" + grpcAddr, "--data-dir=" + filepath.Join(dir, "data"),
+		"--objstore.config={type: FILESYSTEM, config: {directory: " + filepath.Join(dir, "bucket") + "}}"}
+}
+
+func startStore(t *testing.T, args ...string) *daemon {
+	t.Helper()
+	d := &daemon{http: freeAddr(t), stderr: &bytes.Buffer{}, exited: make(chan struct{})}
+	d.Cmd = exec.Command(os.Args[0], append(storeArgs(t, d.http, freeAddr(t)), args...)...)
+	d.Env = append(os.Environ(), asFirnline+"=1")
+	d.Stderr = d.stderr
+	require.NoError(t, d.Start())
+	go func() {
+		d.err = d.Wait()
+		close(d.exited)
+	}()
+	t.Cleanup(func() {
+		_ = d.Process.Kill() // it may have ended
+		<-d.exited
+	})
+	require.Eventually(t, func() bool { code, _, _ := d.get("/-/ready"); return code == 200 }, 20*time.Second, 20*time.Millisecond)
+	return d
+}
+
+func (d *daemon) get(path string) (int, string, error) {
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}).Get("http://" + d.http + path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(body), err
+}
+
+// ended waits for the process and returns its exit code; -1 for a signal.
+func (d *daemon) ended(t *testing.T) int {
+	t.Helper()
+	select {
+	case <-d.exited:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the process goes on")
+	}
+	var exit *exec.ExitError
+	if errors.As(d.err, &exit) {
+		return exit.ExitCode()
+	}
+	require.NoError(t, d.err)
+	return 0
+}
+
+// RELIABILITY K2
+func TestSIGTERMUnderLoad(t *testing.T) {
+	d := startStore(t, "--shutdown-delay=500ms")
+	running := make(chan error, 1)
+	go func() {
+		code, body, err := d.get("/debug/pprof/trace?seconds=2") // a request that takes its time
+		if err == nil && (code != 200 || !strings.HasPrefix(body, "go 1")) {
+			err = fmt.Errorf("status %d, %d bytes", code, len(body))
+		}
+		running <- err
+	}()
+	time.Sleep(300 * time.Millisecond) // let it begin
+	require.NoError(t, d.Process.Signal(syscall.SIGTERM))
+	require.Eventually(t, func() bool {
+		code, body, _ := d.get("/-/ready")
+		return code == 503 && strings.Contains(body, "stopping")
+	},
+		450*time.Millisecond, 10*time.Millisecond, "not ready first")
+	require.NoError(t, <-running, "what runs is finished")
+	require.Zero(t, d.ended(t))
+	require.Contains(t, d.stderr.String(), "msg=stopped")
+}
+
+// RELIABILITY K2
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	d := startStore(t, "--shutdown-delay=1h")
+	require.NoError(t, d.Process.Signal(syscall.SIGTERM))
+	require.Eventually(t, func() bool { code, _, _ := d.get("/-/ready"); return code == 503 }, 10*time.Second, 10*time.Millisecond)
+	require.NoError(t, d.Process.Signal(syscall.SIGTERM))
+	require.Equal(t, -1, d.ended(t), "ended by the signal")
+}
+
+// RELIABILITY K1
+func TestSIGHUPReloads(t *testing.T) {
+	web := write(t, filepath.Join(t.TempDir(), "web.yml"), "{}")
+	d := startStore(t, "--http.config="+web, "--web.enable-lifecycle")
+	metric := func(want string) func() bool {
+		return func() bool {
+			_, body, _ := d.get("/metrics")
+			return strings.Contains(body, "firnline_config_last_reload_successful "+want+"\n")
+		}
+	}
+	require.True(t, metric("1")())
+	write(t, web, "tls_server_confg: {}\n")
+	require.NoError(t, d.Process.Signal(syscall.SIGHUP))
+	require.Eventually(t, metric("0"), 10*time.Second, 20*time.Millisecond)
+
+	resp, err := http.Post("http://"+d.http+"/-/reload", "", nil)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	body, _ := io.ReadAll(resp.Body)
+	require.Equal(t, 500, resp.StatusCode)
+	require.Contains(t, string(body), "--http.config: "+web+`: line 1: unknown key "tls_server_confg"`)
+
+	write(t, web, "{}\n")
+	require.NoError(t, d.Process.Signal(syscall.SIGHUP))
+	require.Eventually(t, metric("1"), 10*time.Second, 20*time.Millisecond)
+}
+
+func TestPortsInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	code, _, errs := cli(t, storeArgs(t, taken.Addr().String(), "127.0.0.1:0")...)
+	require.Equal(t, exitProblem, code)
+	require.Contains(t, errs, "--http-address: "+taken.Addr().String()+" is in use by another process")
+}
+
+// failing is a part that gives up.
+type failing struct{ after chan struct{} }
+
+func (f failing) Run(context.Context) error {
+	<-f.after
+	return errors.New("gave up")
+}
+
+// lasting is a part that notes when it was told to stop.
+type lasting struct{ stopped chan struct{} }
+
+func (l lasting) Run(ctx context.Context) error {
+	<-ctx.Done()
+	close(l.stopped)
+	return nil
+}
+
+func TestPartThatFailsEndsTheProcess(t *testing.T) {
+	c := newStore()
+	f := newFlags(c.all())
+	c.base.server.HTTP.Address, c.base.server.GRPC.Address = "127.0.0.1:0", "127.0.0.1:0"
+	c.base.server.ShutdownDelay = 0
+	c.base.memory.Auto = false
+	last := lasting{make(chan struct{})}
+	c.build = func(context.Context, *process) ([]runner, error) {
+		after := make(chan struct{})
+		close(after)
+		return []runner{last, failing{after}}, nil
+	}
+	require.EqualError(t, c.run(t.Context(), f, io.Discard), "store: gave up")
+	<-last.stopped
+}

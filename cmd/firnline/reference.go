@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// writeReference writes the flags of all components as Markdown, for docs/reference/flags.md.
+func writeReference(w io.Writer, all []*component) {
+	fmt.Fprint(w, `# Flags
+
+Generated from the flags themselves by `+"`go test ./cmd/firnline -update`"+`: don't edit.
+
+A value comes from the command line, else from the environment, else from the YAML file that
+`+"`--config.file`"+` names (a mapping of flag names, without dashes, to values), else it is the default.
+Repeatable flags take one value a line in the environment, and a list in the file. Booleans are
+switched off by `+"`--no-NAME`"+` or `+"`--NAME=false`"+`.
+`)
+	for _, c := range all {
+		f := newFlags(c.all())
+		fmt.Fprintf(w, "\n## firnline %s\n\n%s\n", c.name, c.long)
+		for _, topic := range topics() {
+			shown := flagsOf(f, topic)
+			if len(shown) == 0 {
+				continue
+			}
+			fmt.Fprintf(w, "\n### %s\n\n| flag | meaning | environment |\n|---|---|---|\n", topic)
+			for _, fl := range shown {
+				fmt.Fprintf(w, "| `%s` | %s | `%s` |\n", spelling(fl), cell(usage(fl)), envName(fl.Name))
+			}
+		}
+	}
+	writeThanosFlags(w)
+}
+
+// writeThanosFlags lists the flags of Thanos that are taken but do nothing.
+func writeThanosFlags(w io.Writer) {
+	fmt.Fprint(w, "\n## Flags of Thanos without effect\n\nThey are accepted with a warning at the start.\n\n| flag | why |\n|---|---|\n")
+	for _, i := range ignored() {
+		fmt.Fprintf(w, "| `--%s` | %s |\n", i.name, cell(i.why))
+	}
+}
+
+// cell makes text fit a cell of a table.
+func cell(s string) string {
+	return strings.NewReplacer("|", "\\|", "<", "&lt;", "\n", " ").Replace(s)
+}
