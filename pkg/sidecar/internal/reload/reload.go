@@ -36,14 +36,14 @@ type Reloader struct {
 	metrics *metrics
 	now     func() time.Time
 
-	applied     uint64 // hash of the content that Prometheus has taken
-	seen        uint64 // fingerprint at the latest reading
-	initialised bool
+	applied uint64 // hash of the content that Prometheus has taken
+	seen    uint64 // fingerprint at the latest reading
+	pending bool   // Prometheus, or the output, may have something else than applied
 }
 
 // New makes a Reloader and starts nothing; call Run.
 func New(cfg Config, prom Prometheus, log *slog.Logger, reg prometheus.Registerer) *Reloader {
-	return &Reloader{cfg: cfg, prom: prom, log: log, metrics: newMetrics(reg), now: time.Now}
+	return &Reloader{cfg: cfg, prom: prom, log: log, metrics: newMetrics(reg), now: time.Now, pending: true}
 }
 
 // Run watches until ctx is done and then returns nil. Without anything to watch
@@ -83,9 +83,11 @@ func (r *Reloader) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.initialised && sum == r.applied {
+	if !r.pending && sum == r.applied {
+		r.metrics.success.Set(1)
 		return nil
 	}
+	r.pending = true
 	if r.cfg.OutputFile != "" {
 		if err := writeAtomic(r.cfg.OutputFile, text); err != nil {
 			return fmt.Errorf("write configuration %s: %w", r.cfg.OutputFile, err)
@@ -96,7 +98,7 @@ func (r *Reloader) apply(ctx context.Context) error {
 		r.metrics.failures.Inc()
 		return err
 	}
-	r.applied, r.initialised = sum, true
+	r.applied, r.pending = sum, false
 	r.metrics.success.Set(1)
 	r.metrics.successTime.Set(float64(r.now().UnixMilli()) / 1000)
 	r.metrics.hash.Set(float64(sum >> 16)) // 48 bits, which a float holds exactly
