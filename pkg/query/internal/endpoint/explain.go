@@ -25,6 +25,8 @@ func explain(name string, err error, timeout time.Duration) error {
 		return fmt.Errorf("no answer to a connection: %w", err)
 	case strings.Contains(text, "reading server preface"), strings.Contains(text, "malformed"), strings.Contains(text, "unexpected HTTP status"):
 		return fmt.Errorf("not a gRPC endpoint, or TLS settings differ (--grpc-client-tls-secure): %w", err)
+	case strings.Contains(text, "broken pipe"), strings.Contains(text, "connection reset"), strings.Contains(text, "EOF"):
+		return fmt.Errorf("not a gRPC endpoint, or TLS settings differ (--grpc-client-tls-secure): it closed the connection: %w", err)
 	case strings.Contains(text, "tls: "), strings.Contains(text, "x509: "):
 		return fmt.Errorf("TLS: %w", err)
 	case errors.Is(err, context.DeadlineExceeded), strings.Contains(text, "deadline exceeded"):

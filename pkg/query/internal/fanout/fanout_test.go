@@ -218,8 +218,8 @@ func TestHangingEndpoint(t *testing.T) {
 	}{
 		"before headers":            {storetest.Behaviour{Delay: time.Hour}, 100 * time.Millisecond, time.Minute, "--store.response-timeout"},
 		"mid-stream":                {storetest.Behaviour{SeriesDelay: time.Hour}, 100 * time.Millisecond, time.Minute, "--store.response-timeout"},
-		"before headers, unlimited": {storetest.Behaviour{Delay: time.Hour}, 0, time.Second, "nine tenths"},
-		"drips":                     {storetest.Behaviour{SeriesDelay: 20 * time.Millisecond}, 500 * time.Millisecond, time.Second, "nine tenths"},
+		"before headers, unlimited": {storetest.Behaviour{Delay: time.Hour}, 0, 3 * time.Second, "nine tenths"},
+		"drips":                     {storetest.Behaviour{SeriesDelay: 20 * time.Millisecond}, time.Second, 3 * time.Second, "nine tenths"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			base := runtime.NumGoroutine()
@@ -369,7 +369,7 @@ func TestReworksForSimpleEndpoints(t *testing.T) {
 func TestUnsortedEndpoint(t *testing.T) {
 	series := seriesOf(t, 0, 10)
 	slices.Reverse(series)
-	f := newFanout(config(), peerOf("good", fake(t, 5000, 3)), peerOf("bad", unsorted{fake(t, 0, 0), series}))
+	f := newFanout(config(), peerOf("good", fake(t, 5000, 3)), peerOf("bad", sliceStore{series: series}))
 	names, warnings, err := read(context.Background(), f, all(true))
 	require.NoError(t, err)
 	require.Len(t, names, 4)
@@ -377,13 +377,14 @@ func TestUnsortedEndpoint(t *testing.T) {
 	require.True(t, strings.HasPrefix(warnings[0], "endpoint bad: corrupt data: series "), warnings[0])
 }
 
-type unsorted struct {
-	storeapi.Store
-	series []storeapi.Series
+// sliceStore answers every selection with the same series, as they are.
+type sliceStore struct {
+	storeapi.Store // the rest, not called
+	series         []storeapi.Series
 }
 
-func (u unsorted) Series(context.Context, storeapi.Selection) (storeapi.SeriesSet, error) {
-	return storeapi.SliceSet(u.series, storeapi.Report{}), nil
+func (s sliceStore) Series(context.Context, storeapi.Selection) (storeapi.SeriesSet, error) {
+	return storeapi.SliceSet(s.series, storeapi.Report{}), nil
 }
 
 func TestSelectorLabels(t *testing.T) {
@@ -424,7 +425,7 @@ func BenchmarkMerge(b *testing.B) {
 		b.Run(fmt.Sprintf("endpoints=%d,series=%d,samples=%d", c.endpoints, c.series, c.samples), func(b *testing.B) {
 			var peers []endpoint.Peer
 			for e := range c.endpoints {
-				peers = append(peers, peerOf(fmt.Sprint(e), storetest.NewFake(benchSeries(b, e, c.series, c.samples), everything())))
+				peers = append(peers, peerOf(fmt.Sprint(e), sliceStore{series: benchSeries(b, e, c.series, c.samples)}))
 			}
 			f := newFanout(config(), peers...)
 			b.ReportAllocs()
