@@ -26,7 +26,6 @@ var (
 	unavailable = problemType{"unavailable", http.StatusServiceUnavailable}
 	canceled    = problemType{"canceled", statusClientClosed}
 	internal    = problemType{"internal", http.StatusInternalServerError}
-	notFound    = problemType{"not_found", http.StatusNotFound}
 )
 
 // problem is an error with its type.
