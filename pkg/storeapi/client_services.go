@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 
 	"github.com/prometheus/prometheus/promql"
 	"google.golang.org/grpc"
@@ -30,6 +31,9 @@ func receiveAll[T any](c *Client, stream grpc.ServerStreamingClient[T], err erro
 		}
 	}
 }
+
+// wireLimit is a limit as those messages have it that know values below 0, for none.
+func wireLimit(n int) int32 { return int32(min(max(n, -1), math.MaxInt32)) }
 
 // Rules implements RulesSource.
 func (c *Client) Rules(ctx context.Context, req RulesRequest, partial bool) (groups []RuleGroup, warnings []string, err error) {
@@ -71,7 +75,7 @@ func (c *Client) Metadata(ctx context.Context, metric string, limit int, partial
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	metadata = map[string][]Metadata{}
-	req := &storepb.MetricMetadataRequest{Metric: metric, Limit: int32(max(limit, -1)), PartialResponseStrategy: strategy(partial)}
+	req := &storepb.MetricMetadataRequest{Metric: metric, Limit: wireLimit(limit), PartialResponseStrategy: strategy(partial)}
 	stream, err := storepb.NewMetadataClient(c.conn).MetricMetadata(ctx, req, c.call...)
 	err = receiveAll(c, stream, err, func(m *storepb.MetricMetadataResponse) error {
 		switch r := m.Result.(type) {
@@ -108,7 +112,7 @@ func (c *Client) TSDBStats(ctx context.Context, limit int, partial bool) (stats 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stats = map[string]TSDBStats{}
-	req := &storepb.TSDBStatisticsRequest{Limit: int32(limit), PartialResponseStrategy: strategy(partial)}
+	req := &storepb.TSDBStatisticsRequest{Limit: wireLimit(limit), PartialResponseStrategy: strategy(partial)}
 	stream, err := storepb.NewStatusClient(c.conn).TSDBStatistics(ctx, req, c.call...)
 	err = receiveAll(c, stream, err, func(m *storepb.TSDBStatisticsResponse) error {
 		switch r := m.Result.(type) {
