@@ -106,7 +106,7 @@ func (b *Block) fetchEntries(ctx context.Context, miss missing, contents [][]byt
 func decodeEntry(content []byte) (entry, error) {
 	d := encoding.Decbuf{B: content}
 	n := d.Uvarint()
-	if d.Err() != nil || n < 0 || 2*n > d.Len() {
+	if d.Err() != nil || n < 0 || n > d.Len()/2 {
 		return entry{}, fmt.Errorf("%d labels in %d bytes", n, d.Len())
 	}
 	e := entry{symbols: make([]uint32, 0, 2*n)}
@@ -118,7 +118,7 @@ func decodeEntry(content []byte) (entry, error) {
 		e.symbols = append(e.symbols, uint32(name), uint32(value))
 	}
 	n = d.Uvarint()
-	if d.Err() != nil || n < 0 || 3*n > d.Len() {
+	if d.Err() != nil || n < 0 || n > d.Len()/3 {
 		return entry{}, fmt.Errorf("%d chunks in %d bytes", n, d.Len())
 	}
 	e.chunks = make([]chunks.Meta, n)

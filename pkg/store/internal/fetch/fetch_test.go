@@ -125,6 +125,16 @@ func TestRecordsLengthBounded(t *testing.T) {
 	require.LessOrEqual(t, cost.Bytes, int64(256))
 }
 
+// The place of a postings list is known, so a length that does not fit it is
+// broken and nothing is read because of it.
+func TestPostingsLengthBounded(t *testing.T) {
+	object := append([]byte{0, 0, 3, 0}, make([]byte, 4096)...)
+	f, _ := newFetcher(t, object)
+	_, cost, err := f.Records(t.Context(), nil, Postings, Object{"o", int64(len(object))}, []Span{{0, 16}})
+	require.ErrorIs(t, err, storeapi.ErrCorrupt)
+	require.EqualValues(t, 32, cost.Bytes)
+}
+
 func TestBudgetBeforeFetch(t *testing.T) {
 	object := make([]byte, 4096)
 	f, bkt := newFetcher(t, object)

@@ -92,9 +92,9 @@ func (k Frame) Strip(record []byte) []byte {
 }
 
 // Records reads the records of one object that begin where the spans do, which
-// are sorted by Start; where a span ends is a guess. A record longer than its
-// guess is read again, to the byte; one that can't be right is read once more,
-// and then is ErrCorrupt. The result has the whole records, including lengths
+// are sorted by Start; where a span ends is a guess, but for postings. A record
+// longer than its guess is read again, to the byte; one that can't be right is
+// read once more, and then is ErrCorrupt. The result has the whole records, including lengths
 // and checksums, in the order of spans; they share memory with one another.
 func (f *Fetcher) Records(ctx context.Context, budget *Budget, kind Frame, obj Object, spans []Span) ([][]byte, Cost, error) {
 	var (
@@ -125,7 +125,7 @@ func (f *Fetcher) Records(ctx context.Context, budget *Budget, kind Frame, obj O
 			case err == nil && content != nil:
 				out[p] = b[:size:size]
 				continue
-			case err == nil && size > want[p].Len() && want[p].Start+size <= obj.SizeBytes:
+			case err == nil && kind != Postings && size > want[p].Len() && want[p].Start+size <= obj.SizeBytes:
 				want[p].End = want[p].Start + size // the guess was short
 			case retried[p]:
 				return nil, cost, corrupt(obj.Name, want[p].Start, err)

@@ -119,7 +119,7 @@ func decodeDirectory(b []byte, end int64) (*directory, error) {
 	dir.series.Start, dir.series.End = int64(d.Uvarint64()), int64(d.Uvarint64())
 	dir.symbols = d.Uvarint()
 	// Each group takes at least a byte here, so no count makes us reserve more than the input is long.
-	if d.Err() != nil || dir.symbols < 0 || groupsOf(dir.symbols) > d.Len() {
+	if d.Err() != nil || dir.symbols < 0 || dir.symbols > groupSize*d.Len() {
 		return nil, damaged("directory: symbols")
 	}
 	at := int64(headLen)
@@ -145,7 +145,7 @@ func decodeDirectory(b []byte, end int64) (*directory, error) {
 	}
 	for range names {
 		e := nameEntry{name: string(d.UvarintBytes()), values: d.Uvarint(), groups: []int64{at}}
-		if d.Err() != nil || e.values < 1 || groupsOf(e.values) > d.Len() {
+		if d.Err() != nil || e.values < 1 || e.values > groupSize*d.Len() {
 			return nil, damaged("directory: label name")
 		}
 		for range groupsOf(e.values) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -316,6 +317,8 @@ func FuzzDirectory(f *testing.F) {
 			{name: "job", values: 33, first: []string{"a", "z"}, groups: []int64{70, 90, 99}}}}
 	f.Add(dir.encode(), int64(99))
 	f.Add([]byte{}, int64(16))
+	huge := binary.AppendUvarint([]byte{1, 2}, math.MaxInt64) // so many symbols
+	f.Add(append(huge, 0, 0), int64(16))
 	f.Fuzz(func(t *testing.T, b []byte, end int64) {
 		d, err := decodeDirectory(b, end)
 		if err != nil {
