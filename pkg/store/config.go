@@ -29,7 +29,10 @@ type Config struct {
 	HeaderDownload    string         // HeaderEager or HeaderLazy
 	HeaderIdleTimeout model.Duration // a loaded header nobody uses is unloaded; 0: never
 
-	IndexCacheSize   ByteSize
+	IndexCacheSize       ByteSize
+	IndexCacheConfig     string // Thanos' YAML, which takes the place of the size
+	IndexCacheConfigFile string // or a file with it
+
 	ChunkPoolSize    ByteSize // chunk bytes held by all requests; 0: no limit
 	ChunkWindowSize  ByteSize // chunk bytes held by one request
 	ReadGap          ByteSize // ranges nearer than this are read together
@@ -80,6 +83,8 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 
 func (c *Config) registerMemory(fs *flag.FlagSet) {
 	fs.Var(&c.IndexCacheSize, "index-cache-size", "Memory for postings and series entries that queries have read. 0 turns the cache off.")
+	fs.StringVar(&c.IndexCacheConfig, "index-cache.config", "", "Index cache as YAML: type IN-MEMORY, config with max_size. It overrides --index-cache-size.")
+	fs.StringVar(&c.IndexCacheConfigFile, "index-cache.config-file", "", "File with the YAML of --index-cache.config.")
 	fs.Var(&c.ChunkPoolSize, flagChunkPool, "Chunk bytes that all requests together may hold; a request that would exceed it fails. 0 is no limit.")
 	fs.Var(&c.ChunkWindowSize, "store.chunk-window-size", "Chunk bytes that one request reads ahead of what it has sent.")
 	fs.Var(&c.ReadGap, "store.read-gap", "Ranges of an object less than this apart are read by one request to the bucket.")
@@ -102,7 +107,8 @@ func (c *Config) registerLimits(fs *flag.FlagSet) {
 
 // Validate names each flag that can't be right.
 func (c *Config) Validate() error {
-	errs := []error{c.Blocks.Validate()}
+	_, err := c.indexCacheSize()
+	errs := []error{c.Blocks.Validate(), err}
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
 			errs = append(errs, fmt.Errorf(format, args...))

@@ -40,3 +40,27 @@ func TestConfigValidate(t *testing.T) {
 		require.ErrorContains(t, cfg.Validate(), flag)
 	}
 }
+
+func TestIndexCacheConfig(t *testing.T) {
+	for yaml, want := range map[string]ByteSize{
+		"": 250 << 20,
+		"type: IN-MEMORY\nconfig: {max_size: 1GB, max_item_size: 100MB}": 1 << 30,
+		"type: IN-MEMORY": 250 << 20,
+	} {
+		cfg := newConfig(t, "--index-cache.config="+yaml)
+		got, err := cfg.indexCacheSize()
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	for yaml, want := range map[string]string{
+		"type: MEMCACHED": "type \"MEMCACHED\" is not served, only IN-MEMORY",
+		"type: IN-MEMORY\nconfig:\n  max_sice: 1GB":  "line 3",
+		"type: IN-MEMORY\nconfig: {max_size: a lot}": "max_size",
+	} {
+		cfg := newConfig(t, "--index-cache.config="+yaml)
+		require.ErrorContains(t, cfg.Validate(), "--index-cache.config")
+		require.ErrorContains(t, cfg.Validate(), want)
+	}
+	cfg := newConfig(t, "--index-cache.config-file=/nowhere/at/all")
+	require.ErrorContains(t, cfg.Validate(), "/nowhere/at/all")
+}

@@ -43,20 +43,20 @@ func twoBlocks(t testing.TB, bkt block.Bucket) (first, second block.Meta) {
 func corrupted(t *testing.T, s *Store, first block.Meta, object string) {
 	t.Helper()
 	sel := selection(t, `{__name__="metric_1"}`)
-	_, _, err := read1(t, s, sel)
+	_, _, err := readAll(t, s, sel)
 	require.ErrorIs(t, err, storeapi.ErrCorrupt)
 	require.ErrorContains(t, err, "block "+first.ULID.String())
 	require.ErrorContains(t, err, object)
 
 	sel.PartialResponse = true
-	series, report, err := read1(t, s, sel)
+	series, report, err := readAll(t, s, sel)
 	require.NoError(t, err)
 	require.Len(t, report.Warnings, 1)
 	require.Contains(t, report.Warnings[0], first.ULID.String())
 	require.Equal(t, `{__name__="metric_1", cluster="a", pod="late"}`, series[len(series)-1].Labels.String())
 
 	late := selection(t, `{__name__="metric_1"} 8000000 9000000`)
-	series, report, err = read1(t, s, late)
+	series, report, err = readAll(t, s, late)
 	require.NoError(t, err, "a selection that doesn't need the block is not touched")
 	require.Empty(t, report.Warnings)
 	require.Len(t, series, 1)
@@ -124,10 +124,10 @@ func TestBrokenObjects(t *testing.T) {
 		require.NoError(t, bkt.Upload(t.Context(), object, bytes.NewReader(bkt.Objects()[object][:2000])))
 		s := newGateway(t, bkt)
 		sel := selection(t, `{__name__="metric_1"}`)
-		_, _, err := read1(t, s, sel)
+		_, _, err := readAll(t, s, sel)
 		require.ErrorContains(t, err, first.ULID.String())
 		sel.PartialResponse = true
-		_, report, err := read1(t, s, sel)
+		_, report, err := readAll(t, s, sel)
 		require.NoError(t, err)
 		require.Len(t, report.Warnings, 1)
 	})
@@ -157,7 +157,7 @@ func TestUnusableBlocks(t *testing.T) {
 	}
 	require.Equal(t, 3, strings.Count(log.String(), "level=WARN"), "each block is logged once: %s", log.String())
 
-	_, _, err = read1(t, s, selection(t, `{__name__="metric_1"}`))
+	_, _, err = readAll(t, s, selection(t, `{__name__="metric_1"}`))
 	require.ErrorContains(t, err, first.ULID.String(), "a block that is known and can't be read is no silent hole")
 	series, _ := drain(t, s, selection(t, `{__name__="metric_1"} 8000000 9000000`))
 	require.Len(t, series, 1)
@@ -174,7 +174,7 @@ func TestBrokenBlockRecovers(t *testing.T) {
 	s := newGateway(t, bkt)
 	require.EqualValues(t, 1, testutil.ToFloat64(s.metrics.blocksBroken))
 	bkt.change = nil
-	_, _, err := read1(t, s, selection(t, `{__name__="metric_1"}`))
+	_, _, err := readAll(t, s, selection(t, `{__name__="metric_1"}`))
 	require.Error(t, err, "not at once: a broken block is left alone for a while")
 	require.NoError(t, s.sync(t.Context()))
 	require.EqualValues(t, 0, testutil.ToFloat64(s.metrics.blocksBroken))
@@ -216,12 +216,12 @@ func TestObjectsGoneDuringQuery(t *testing.T) {
 	s := newGateway(t, bkt)
 	require.NoError(t, bkt.Delete(t.Context(), block.Name(first.ULID, "chunks/000001")))
 	sel := selection(t, `{__name__="metric_1"}`)
-	_, _, err := read1(t, s, sel)
+	_, _, err := readAll(t, s, sel)
 	require.ErrorContains(t, err, first.ULID.String())
 	require.ErrorIs(t, err, storeapi.ErrUnavailable)
 	require.Len(t, s.lookAgain, 1, "a look into the bucket is wanted soon")
 	sel.PartialResponse = true
-	_, report, err := read1(t, s, sel)
+	_, report, err := readAll(t, s, sel)
 	require.NoError(t, err)
 	require.Len(t, report.Warnings, 1)
 }
@@ -269,7 +269,7 @@ func TestLimits(t *testing.T) {
 			s := newGateway(t, bkt, "--"+flag+"="+value)
 			sel := selection(t, `{__name__=~".+"}`)
 			sel.PartialResponse = true
-			_, _, err := read1(t, s, sel)
+			_, _, err := readAll(t, s, sel)
 			require.ErrorIs(t, err, storeapi.ErrLimit)
 			require.ErrorContains(t, err, "--"+flag+" allows "+value)
 			require.Zero(t, s.chunkPool.Used(), "what a request held is given back")

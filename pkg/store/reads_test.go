@@ -95,13 +95,13 @@ func selection(t testing.TB, text string) storeapi.Selection {
 // drain reads an answer to its end.
 func drain(t testing.TB, s storeapi.Store, sel storeapi.Selection) ([]storeapi.Series, storeapi.Report) {
 	t.Helper()
-	series, report, err := read1(t, s, sel)
+	series, report, err := readAll(t, s, sel)
 	require.NoError(t, err)
 	return series, report
 }
 
-// read1 is drain that returns the error.
-func read1(t testing.TB, s storeapi.Store, sel storeapi.Selection) (out []storeapi.Series, _ storeapi.Report, _ error) {
+// readAll is drain that returns the error.
+func readAll(t testing.TB, s storeapi.Store, sel storeapi.Selection) (out []storeapi.Series, _ storeapi.Report, _ error) {
 	t.Helper()
 	set, err := s.Series(t.Context(), sel)
 	if err != nil {

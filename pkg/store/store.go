@@ -69,7 +69,11 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 	if err != nil {
 		return nil, err
 	}
-	cache, err := indexcache.New(int64(cfg.IndexCacheSize), reg)
+	cacheSize, err := cfg.indexCacheSize()
+	if err != nil {
+		return nil, err
+	}
+	cache, err := indexcache.New(int64(cacheSize), reg)
 	if err != nil {
 		return nil, err
 	}
