@@ -51,7 +51,7 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 		return nil, fmt.Errorf("--tsdb.path: %w", err)
 	}
 	m := newMetrics(reg)
-	w := &watcher{prom: prom, cfg: cfg.Prometheus, tsdbPath: cfg.TSDBPath, log: log, metrics: m, now: time.Now, poke: make(chan struct{}, 1), known: make(chan struct{})}
+	w := &watcher{prom: prom, cfg: cfg.Prometheus, log: log, metrics: m, now: time.Now, poke: make(chan struct{}, 1), known: make(chan struct{})}
 	w.mu.err = errNotAsked
 	s := &Sidecar{
 		cfg:      cfg,
@@ -63,7 +63,7 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 	}
 	if bkt != nil {
 		shipper := block.NewShipper(cfg.Shipper, cfg.TSDBPath, bkt, w.labels, "sidecar", log, reg)
-		w.stateFile = shipper.StateFile()
+		w.source = &source{dir: cfg.TSDBPath, stateFile: shipper.StateFile(), ignoreSize: cfg.Shipper.IgnoreUnequalBlockSize}
 		s.shipping = &shipping{shipper: shipper, known: w.known, dir: cfg.TSDBPath, log: log, metrics: m, retry: prepareRetry}
 	}
 	return s, nil

@@ -157,6 +157,41 @@ func TestDelayedCompaction(t *testing.T) {
 	})
 }
 
+// TestHeld has two sidecars of equal external labels: the second says who is in
+// its way, and serves live data.
+// RELIABILITY S6
+func TestHeld(t *testing.T) {
+	bkt := bucket.NewMemory()
+	sidecars := make([]*Sidecar, 2)
+	for i := range sidecars {
+		p := newPrometheus(t, testConfig, "--storage.tsdb.min-block-duration=1m", "--storage.tsdb.max-block-duration=1m", "--web.enable-remote-write-receiver")
+		in := storetest.Series{Labels: labels.FromStrings("__name__", "m")}
+		for at := int64(1_700_006_400_000); at < 1_700_006_700_000; at += 5000 {
+			in.Samples = append(in.Samples, storetest.Sample{T: at, V: 1})
+		}
+		p.fill([]storetest.Series{in}).start().write(in.Labels, 1_700_006_700_000)
+		p.eventually("blocks are cut", func() bool { return len(blocks(t, p.tsdb())) > 0 })
+		cfg := testCfg(t, p.url)
+		cfg.TSDBPath = p.tsdb()
+		require.NoError(t, cfg.Shipper.Interval.Set("1s"))
+		s := newShippingSidecar(t, cfg, bkt)
+		runIt(t, s)
+		ready(t, s)
+		sidecars[i] = s
+		if i == 0 {
+			p.eventually("the first ships", func() bool { return s.shipping.shipper.Status().LastSuccess.Unix() > 0 })
+			continue
+		}
+		p.eventually("the second is held", func() bool {
+			err := s.Ready()
+			return err != nil && strings.Contains(err.Error(), "another shipper has the same external labels")
+		})
+		_, err := readAll(t, s.Services().Store, selection("m"))
+		require.NoError(t, err)
+	}
+	require.NoError(t, sidecars[0].Ready())
+}
+
 // blocks returns the compaction levels of the blocks in a TSDB's folder.
 func blocks(t *testing.T, dir string) map[ulid.ULID]int {
 	t.Helper()

@@ -33,13 +33,12 @@ var errNotAsked = fmt.Errorf("%w: waiting for Prometheus to answer", storeapi.Er
 
 // watcher keeps asking Prometheus for its configuration, and remembers.
 type watcher struct {
-	prom      *promapi.Client
-	cfg       PrometheusConfig
-	stateFile string // of the shipper; empty: nothing is shipped
-	tsdbPath  string
-	log       *slog.Logger
-	metrics   *metrics
-	now       func() time.Time
+	prom    *promapi.Client
+	cfg     PrometheusConfig
+	source  *source // nil: nothing is shipped
+	log     *slog.Logger
+	metrics *metrics
+	now     func() time.Time
 
 	poke  chan struct{} // holds one: ask again now
 	known chan struct{} // closed when external labels have been seen; by run
@@ -209,8 +208,8 @@ func (w *watcher) checkFlags(ctx context.Context, workDir string) error {
 		return err
 	}
 	var found []string
-	if w.stateFile != "" {
-		found = mismatches(flags, workDir, w.tsdbPath, w.stateFile)
+	if w.source != nil {
+		found = w.source.mismatches(flags, workDir)
 	}
 	w.metrics.mismatches.Set(float64(len(found)))
 	for _, f := range found {
@@ -222,10 +221,17 @@ func (w *watcher) checkFlags(ctx context.Context, workDir string) error {
 	return nil
 }
 
-// mismatches says in what Prometheus' flags don't go with shipping blocks from
-// tsdbPath with the given state file. Relative paths of Prometheus are below workDir.
-// None of it stops the shipper: paths may differ between two containers that share a volume.
-func mismatches(f promapi.Flags, workDir, tsdbPath, stateFile string) []string {
+// source is where blocks are shipped from.
+type source struct {
+	dir        string // of the TSDB, absolute
+	stateFile  string // of the shipper, absolute
+	ignoreSize bool   // compaction by Prometheus is wanted (--shipper.ignore-unequal-block-size)
+}
+
+// mismatches says in what Prometheus' flags don't go with shipping its blocks.
+// Relative paths of Prometheus are below workDir. None of it stops the shipper:
+// paths may differ between two containers that share a volume.
+func (s *source) mismatches(f promapi.Flags, workDir string) []string {
 	var out []string
 	theirs := func(path string) string {
 		if filepath.IsAbs(path) {
@@ -233,14 +239,14 @@ func mismatches(f promapi.Flags, workDir, tsdbPath, stateFile string) []string {
 		}
 		return filepath.Join(workDir, path)
 	}
-	if f.StoragePath != "" && theirs(f.StoragePath) != tsdbPath {
-		out = append(out, fmt.Sprintf("Prometheus' --storage.tsdb.path is %s, the sidecar's --tsdb.path %s: blocks are shipped only if both are the same folder", theirs(f.StoragePath), tsdbPath))
+	if f.StoragePath != "" && theirs(f.StoragePath) != s.dir {
+		out = append(out, fmt.Sprintf("Prometheus' --storage.tsdb.path is %s, the sidecar's --tsdb.path %s: blocks are shipped only if both are the same folder", theirs(f.StoragePath), s.dir))
 	}
 	switch {
-	case f.DelayCompactFile != "" && theirs(f.DelayCompactFile) != stateFile:
-		out = append(out, fmt.Sprintf("Prometheus' --storage.tsdb.delay-compact-file.path is %s, the sidecar writes %s: if they are not the same file, Prometheus compacts blocks before they are shipped", theirs(f.DelayCompactFile), stateFile))
-	case f.DelayCompactFile == "" && f.MinBlockDuration != f.MaxBlockDuration:
-		out = append(out, fmt.Sprintf("Prometheus may compact blocks before they are shipped, as its --storage.tsdb.min-block-duration (%s) and --storage.tsdb.max-block-duration (%s) differ: start it with --storage.tsdb.delay-compact-file.path=%s (3.9 or later), or make the two durations equal", f.MinBlockDuration, f.MaxBlockDuration, stateFile))
+	case f.DelayCompactFile != "" && theirs(f.DelayCompactFile) != s.stateFile:
+		out = append(out, fmt.Sprintf("Prometheus' --storage.tsdb.delay-compact-file.path is %s, the sidecar writes %s: if they are not the same file, Prometheus compacts blocks before they are shipped", theirs(f.DelayCompactFile), s.stateFile))
+	case f.DelayCompactFile == "" && f.MinBlockDuration != f.MaxBlockDuration && !s.ignoreSize:
+		out = append(out, fmt.Sprintf("Prometheus may compact blocks before they are shipped, as its --storage.tsdb.min-block-duration (%s) and --storage.tsdb.max-block-duration (%s) differ: start it with --storage.tsdb.delay-compact-file.path=%s (3.9 or later), or make the two durations equal", f.MinBlockDuration, f.MaxBlockDuration, s.stateFile))
 	}
 	return out
 }
