@@ -342,6 +342,17 @@ func TestGrafanaHabits(t *testing.T) {
 	}
 }
 
+func TestMultipartForm(t *testing.T) {
+	a := newTestAPI(t, loadTestData(t), nil)
+	body := "--x\r\nContent-Disposition: form-data; name=\"query\"\r\n\r\n1+1\r\n--x--\r\n"
+	r := httptest.NewRequest(http.MethodPost, "/api/v1/query?time=4", strings.NewReader(body))
+	w := do(a, r, "Content-Type", "multipart/form-data; boundary=x")
+	require.Equal(t, `{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}`, w.Body.String())
+	r = httptest.NewRequest(http.MethodPost, "/api/v1/query?time=4", strings.NewReader(body[:40]))
+	require.Equal(t, 400, do(a, r, "Content-Type", "multipart/form-data; boundary=x").Code)
+	require.Equal(t, 400, get(a, "/api/v1/query?query=%zz").Code)
+}
+
 func TestCompression(t *testing.T) {
 	a := newTestAPI(t, loadTestData(t), nil)
 	const path = "/api/v1/query_range?query=requests_total&start=0&end=1200&step=10"

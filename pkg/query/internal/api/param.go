@@ -27,9 +27,13 @@ var (
 // parseForm reads the parameters of URL and body, each of which may have any of them.
 func parseForm(r *http.Request, maxBytes int) error {
 	err := r.ParseForm()
-	var (
-		tooLarge *http.MaxBytesError
-	)
+	if err == nil {
+		err = r.ParseMultipartForm(int64(maxBytes)) // the body is bounded by as much, so no file is written
+		if errors.Is(err, http.ErrNotMultipart) {
+			err = nil
+		}
+	}
+	var tooLarge *http.MaxBytesError
 	switch {
 	case err == nil:
 		return nil

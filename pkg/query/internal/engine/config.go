@@ -15,6 +15,7 @@ import (
 type Config struct {
 	Timeout            model.Duration // of one query, waiting included
 	MaxConcurrent      int            // queries evaluated at once
+	MaxQueued          int            // queries waiting for their turn
 	MaxSamples         int            // held in memory at once by one query
 	MaxExpressionBytes int            // of one expression or selector
 
@@ -61,6 +62,7 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	c.Timeout = model.Duration(2 * time.Minute)
 	fs.Var(&c.Timeout, "query.timeout", "Longest time a query may take, waiting for its turn included. A request can ask for less, never for more.")
 	fs.IntVar(&c.MaxConcurrent, "query.max-concurrent", 20, "Queries evaluated at once; others wait, for at most --query.timeout.")
+	fs.IntVar(&c.MaxQueued, "query.max-queued", 1000, "Queries that may wait for their turn; more are refused at once. 0: none.")
 	fs.IntVar(&c.MaxSamples, "query.max-samples", 50_000_000, "Samples that one query may hold in memory at once. Queries that need more fail.")
 	fs.IntVar(&c.MaxExpressionBytes, "query.max-expression-bytes", 1<<20, "Longest PromQL expression or series selector, in bytes.")
 	c.LookbackDelta = model.Duration(5 * time.Minute)
@@ -88,6 +90,9 @@ func (c *Config) Validate() error {
 	}
 	positive("query.timeout", c.Timeout > 0)
 	positive("query.max-concurrent", c.MaxConcurrent > 0)
+	if c.MaxQueued < 0 {
+		errs = append(errs, errors.New("--query.max-queued: must not be below 0"))
+	}
 	positive("query.max-samples", c.MaxSamples > 0)
 	positive("query.max-expression-bytes", c.MaxExpressionBytes > 0)
 	positive("query.lookback-delta", c.LookbackDelta > 0)

@@ -125,7 +125,7 @@ func TestLimitsNameTheirFlag(t *testing.T) {
 
 // RELIABILITY Q6, Q7: with all slots taken queries wait in bounded time; who leaves frees its slot at once.
 func TestSlots(t *testing.T) {
-	e := newTestEngine(t, func(c *Config) { c.MaxConcurrent = 1; c.ActiveQueryPath = t.TempDir() })
+	e := newTestEngine(t, func(c *Config) { c.MaxConcurrent, c.MaxQueued, c.ActiveQueryPath = 1, 1, t.TempDir() })
 	busy := &brokenStore{entered: make(chan struct{}, 1)}
 	ctx, leave := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -142,19 +142,32 @@ func TestSlots(t *testing.T) {
 	require.Equal(t, Timeout, kind.Kind)
 	require.ErrorContains(t, err, "query timed out in query queue")
 
+	queued := make(chan error)
+	go func() {
+		_, err := e.Exec(ctx, busy, Request{Expr: "m", Start: time.Unix(0, 0)})
+		queued <- err
+	}()
+	require.Eventually(t, func() bool { return e.slots.waiting.Load() == 1 }, time.Second, time.Millisecond)
+	_, err = e.Exec(context.Background(), busy, Request{Expr: "m", Start: time.Unix(0, 0)})
+	require.ErrorAs(t, err, &kind)
+	require.Equal(t, Unavailable, kind.Kind)
+	require.ErrorContains(t, err, "--query.max-queued")
+
 	gone, leaveToo := context.WithCancel(context.Background())
 	leaveToo()
-	_, err = e.Exec(gone, busy, Request{Expr: "m", Start: time.Unix(0, 0)})
-	require.ErrorAs(t, err, &kind)
-	require.Equal(t, Canceled, kind.Kind)
 
 	leave()
 	left := time.Now()
 	require.ErrorAs(t, <-done, &kind)
 	require.Equal(t, Canceled, kind.Kind)
+	require.ErrorAs(t, <-queued, &kind)
+	require.Equal(t, Canceled, kind.Kind)
+	_, err = e.Exec(gone, busy, Request{Expr: "m", Start: time.Unix(0, 0)})
+	require.ErrorAs(t, err, &kind)
+	require.Equal(t, Canceled, kind.Kind)
 	require.Less(t, time.Since(left), time.Second)
 	require.Equal(t, 0.0, testutil.ToFloat64(e.metrics.running))
-	require.Equal(t, 0.0, testutil.ToFloat64(e.metrics.waiting))
+	require.Zero(t, e.slots.waiting.Load())
 }
 
 // RELIABILITY Q9: huge and deep expressions are refused or parsed in bounded time.
@@ -242,10 +255,10 @@ func TestConfig(t *testing.T) {
 	require.Len(t, c.Features, 3)
 	require.Equal(t, model.Duration(time.Hour), c.Timeout)
 
-	bad := Config{Engine: "volcano", Mode: "remote", XFunctions: true, Features: []string{"warp"}}
+	bad := Config{MaxQueued: -1, Engine: "volcano", Mode: "remote", XFunctions: true, Features: []string{"warp"}}
 	err := bad.Validate()
 	for _, name := range []string{
-		"query.timeout", "query.max-concurrent", "query.max-samples", "query.max-expression-bytes", "query.lookback-delta",
+		"query.timeout", "query.max-concurrent", "query.max-queued", "query.max-samples", "query.max-expression-bytes", "query.lookback-delta",
 		"query.default-evaluation-interval", "query.promql-engine", "query.mode", "query.enable-x-functions", "enable-feature",
 	} {
 		require.ErrorContains(t, err, "--"+name+": ")

@@ -65,7 +65,7 @@ type limits struct {
 }
 
 // classify gives an error of the engine its kind, and names the limit where
-// one was met. ctx is the caller's: when that has ended, the rest is only a consequence.
+// one was met. ctx is that of the query: when that has ended, the rest is only a consequence.
 func classify(ctx context.Context, err error, l limits) *Error {
 	var (
 		canceled promql.ErrQueryCanceled
@@ -78,6 +78,8 @@ func classify(ctx context.Context, err error, l limits) *Error {
 		return &Error{Canceled, err}
 	case errors.As(err, &timeout), errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return &Error{Timeout, l.timedOut(err)}
+	case errors.Is(err, errQueueFull):
+		return &Error{Unavailable, err}
 	case errors.As(err, &samples):
 		return &Error{Execution, fmt.Errorf(
 			"%w: limit %d samples at once (--query.max-samples); select fewer series or a shorter range, or raise it", err, l.maxSamples)}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -18,6 +19,7 @@ type Prometheus struct {
 	cfg     Config
 	ng      *promql.Engine
 	parser  parser.Parser
+	slots   *slots
 	metrics *metrics
 }
 
@@ -26,7 +28,7 @@ var _ Engine = (*Prometheus)(nil)
 // New makes the engine. It starts nothing; Close closes the active query file.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Prometheus, error) {
 	m := newMetrics(reg)
-	slots, err := newSlots(cfg, log, m)
+	slots, err := newSlots(cfg, log, m, reg)
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +43,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Prometheus, 
 	return &Prometheus{
 		cfg:     cfg,
 		parser:  p,
+		slots:   slots,
 		metrics: m,
 		ng: promql.NewEngine(promql.EngineOpts{
 			Logger:                   log,
@@ -83,12 +86,12 @@ func (p *Prometheus) Exec(ctx context.Context, q storage.Queryable, req Request)
 
 	qry, err := p.newQuery(bounded, q, req)
 	if err != nil {
-		return nil, p.failed(constructionError(ctx, err, l))
+		return nil, p.failed(constructionError(bounded, err, l))
 	}
 	res := qry.Exec(bounded)
 	if res.Err != nil {
 		qry.Close()
-		return nil, p.failed(classify(ctx, res.Err, l))
+		return nil, p.failed(classify(bounded, res.Err, l))
 	}
 	return &Result{Value: res.Value, Annotations: res.Warnings, Stats: qry.Stats(), close: qry.Close}, nil
 }
@@ -117,13 +120,14 @@ func (p *Prometheus) failed(err *Error) error {
 	return err
 }
 
-// constructionError tells a query that ran out of time before its turn came
-// from one that can't be parsed.
+// constructionError tells a query whose turn did not come from one that can't be parsed.
 func constructionError(ctx context.Context, err error, l limits) *Error {
-	switch e := err.(type) {
-	case promql.ErrQueryCanceled, promql.ErrQueryTimeout:
-		return classify(ctx, e, l)
-	default:
-		return &Error{BadQuery, err}
+	var (
+		canceled promql.ErrQueryCanceled
+		timeout  promql.ErrQueryTimeout
+	)
+	if errors.As(err, &canceled) || errors.As(err, &timeout) || errors.Is(err, errQueueFull) {
+		return classify(ctx, err, l)
 	}
+	return &Error{BadQuery, err}
 }
