@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
@@ -50,14 +51,12 @@ func TestHelp(t *testing.T) {
 	require.Empty(t, errs)
 	golden(t, filepath.Join("testdata", "help", "firnline.txt"), out)
 
-	c := &component{name: "sample", long: "Does nothing, for an example.", example: "  firnline sample --endpoint=store:10901", parts: []configurer{&sample{}}}
-	for _, flag := range []string{"--help", "--help-all"} {
+	cmd := &cobra.Command{Use: "sample", Long: "Does nothing, for an example.", Example: "  sample --endpoint=store:10901"}
+	f := newFlags([]configurer{&sample{}})
+	for name, all := range map[string]bool{"help": false, "help-all": true} {
 		var buf bytes.Buffer
-		cmd := c.command()
-		cmd.SetOut(&buf)
-		cmd.SetArgs([]string{flag})
-		require.NoError(t, cmd.Execute())
-		golden(t, filepath.Join("testdata", "help", "sample"+flag+".txt"), buf.String())
+		writeHelp(&buf, cmd, f, all)
+		golden(t, filepath.Join("testdata", "help", "sample_"+name+".txt"), buf.String())
 	}
 }
 

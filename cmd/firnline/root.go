@@ -27,7 +27,7 @@ func (e usageError) Unwrap() error { return e.error }
 // one problem a line.
 func execute(args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	ran, err := root.ExecuteC()
