@@ -50,6 +50,7 @@ type ClientConfig struct {
 
 // What may stand in the enumerations of Config.
 var (
+	prefixes      = []string{"dns", "dnssrv", "dnssrvnoa", "dnsdualstack"}
 	resolvers     = []string{"golang", "miekgdns"}
 	tlsVersions   = []string{"1.0", "1.1", "1.2", "1.3"}
 	compressions  = []string{"none", "snappy"}
@@ -73,7 +74,7 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.Var(&c.DNSInterval, "store.sd-dns-interval", "Time between DNS lookups of endpoints.")
 	fs.StringVar(&c.DNSResolver, "store.sd-dns-resolver", "golang", "DNS client: golang (follows the system's settings, /etc/hosts included) or miekgdns (asks the servers in /etc/resolv.conf).")
 	fs.StringVar(&c.SDConfig, "endpoint.sd-config", "", "YAML that lists endpoints, each with its own TLS settings; see the documentation of endpoint.sd-config-file.")
-	fs.StringVar(&c.SDConfigFile, "endpoint.sd-config-file", "", "File with the YAML of --endpoint.sd-config. It is read again when it changes and on reload; a bad one leaves the endpoints as they were.")
+	fs.StringVar(&c.SDConfigFile, "endpoint.sd-config-file", "", "File with the YAML of --endpoint.sd-config. It is read again every --endpoint.sd-config-reload-interval and on reload; a bad one leaves the endpoints as they were.")
 	fs.Var(&c.SDReloadInterval, "endpoint.sd-config-reload-interval", "Time between readings of --endpoint.sd-config-file.")
 	fs.Var(&c.InfoTimeout, "endpoint.info-timeout", "Time an endpoint has to answer a health check, and time between two checks.")
 	fs.Var(&c.UnhealthyTimeout, "store.unhealthy-timeout", "Time after which an endpoint that DNS or a file still lists, but that does not answer, is taken for a stale entry: it leaves the list of stores and queries no longer warn about it. Endpoints given by address never leave.")
@@ -159,14 +160,17 @@ func (c *Config) flagSpecs() []spec {
 
 // validateAddress finds what can't be an address of a gRPC endpoint.
 func validateAddress(address string) error {
-	_, host := splitPrefix(address)
+	prefix, host := splitPrefix(address)
+	if prefix != "" && !slices.Contains(prefixes, prefix) {
+		return fmt.Errorf("address %q: prefix %s+ must be one of %s+", address, prefix, strings.Join(prefixes, "+, "))
+	}
 	if host == "" {
 		return fmt.Errorf("address %q is empty: give host:port", address)
 	}
 	if strings.Contains(host, "://") {
 		return fmt.Errorf("address %q is a URL: give host:port of the gRPC listener, such as store:10901", address)
 	}
-	if prefix, _ := splitPrefix(address); strings.HasPrefix(prefix, "dnssrv") {
+	if strings.HasPrefix(prefix, "dnssrv") {
 		return nil // the port may come from the record
 	}
 	if _, port, err := net.SplitHostPort(host); err != nil || port == "" {

@@ -55,6 +55,9 @@ func (r *resolver) refresh(ctx context.Context, specs []spec, now time.Time) err
 	for _, address := range due {
 		wg.Go(func() {
 			prefix, host := splitPrefix(address)
+			if prefix == "dnsdualstack" {
+				prefix = "dns" // which looks up both families too
+			}
 			found, err := r.dns.Resolve(ctx, host, dns.QType(prefix))
 			mu.Lock()
 			defer mu.Unlock()

@@ -73,6 +73,8 @@ func TestFlags(t *testing.T) {
 		{"--endpoint=a", "--endpoint: address \"a\" has no port"},
 		{"--endpoint-strict=dns+a:1", "--endpoint-strict: address \"dns+a:1\": a strict endpoint must be given by its address"},
 		{"--endpoint=dns+a", "has no port"},
+		{"--endpoint=dnsdualstack+a:1", ""},
+		{"--endpoint=foo+a:1", "prefix foo+ must be one of dns+, dnssrv+"},
 		{"--grpc-compression=lz4", "must be one of none, snappy"},
 		{"--grpc-client-tls-min-version=2", "must be one of 1.0, 1.1, 1.2, 1.3"},
 		{"--grpc-client-tls-cert=x", "certificate and key must be given together"},
