@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -68,7 +67,7 @@ func (s *readSet) fill() error {
 	s.idle.start()
 	parts, err := s.next(s.ctx)
 	s.idle.stop()
-	if errors.Is(err, io.EOF) && !errors.Is(err, storeapi.ErrUnavailable) {
+	if err == io.EOF { //nolint:errorlint // bare, it is the regular end; a connection's error may wrap it
 		s.ended = true
 		return nil
 	}
