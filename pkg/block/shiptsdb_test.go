@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -116,7 +117,10 @@ func appendHour(t *testing.T, db *tsdb.DB, want map[int64]bool, hour int64, rand
 // failing makes a bucket fail for a whole pass, at random requests, or not at all.
 func failing(random *rand.Rand) func(op, name string) error {
 	odds := []int{0, 0, 3, 10}[random.IntN(4)]
+	var mu sync.Mutex // requests come from several goroutines
 	return func(string, string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if odds == 10 || odds > 0 && random.IntN(10) < odds {
 			return errFault
 		}
