@@ -202,8 +202,8 @@ func TestHugeExpressions(t *testing.T) {
 			began := time.Now()
 			_, err := e.Exec(context.Background(), storage.QueryableFunc(func(int64, int64) (storage.Querier, error) {
 				return storage.NoopQuerier(), nil
-			}), Request{Expr: tc.expr, Start: time.Unix(0, 0), Timeout: 20 * time.Second})
-			require.Less(t, time.Since(began), 30*time.Second)
+			}), Request{Expr: tc.expr, Start: time.Unix(0, 0)})
+			require.Less(t, time.Since(began), time.Minute) // some seconds, but for the race detector
 			if tc.ok {
 				require.NoError(t, err)
 				return
