@@ -89,11 +89,8 @@ type remoteError struct {
 
 // Error says the endpoint, what kind of error it is where the text doesn't, and the text.
 func (e *remoteError) Error() string {
-	for _, k := range e.kinds {
-		if !strings.Contains(e.text, k.Error()) {
-			return e.endpoint + ": " + k.Error() + ": " + e.text
-		}
-		break
+	if len(e.kinds) > 0 && !strings.Contains(e.text, e.kinds[0].Error()) {
+		return e.endpoint + ": " + e.kinds[0].Error() + ": " + e.text
 	}
 	return e.endpoint + ": " + e.text
 }

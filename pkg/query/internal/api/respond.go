@@ -67,7 +67,9 @@ func writeAnswer(s *stream, data func(*stream) error, warnings, infos []string) 
 	}{{"warnings", warnings}, {"infos", infos}} {
 		if len(list.texts) > 0 {
 			s.WriteRaw(`,"` + list.name + `":`)
-			s.texts(list.texts)
+			if err := s.texts(list.texts); err != nil {
+				return err
+			}
 		}
 	}
 	s.WriteRaw("}")

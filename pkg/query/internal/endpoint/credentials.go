@@ -41,7 +41,7 @@ func (r *rotating) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, er
 
 // Info implements credentials.TransportCredentials.
 func (r *rotating) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.2", ServerName: r.cfg.ServerName}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: r.cfg.ServerName}
 }
 
 // Clone implements credentials.TransportCredentials.

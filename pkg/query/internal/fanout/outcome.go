@@ -75,7 +75,7 @@ func (o *outcome) end(err error) {
 	}
 	if !isOf(err, storeapi.ErrLimit, storeapi.ErrBadRequest, storeapi.ErrCorrupt, storeapi.ErrPartial) {
 		// The cause as text alone: an endpoint's timeout, say, is not the request's.
-		err = fmt.Errorf("%w: %s", storeapi.ErrPartial, err)
+		err = fmt.Errorf("%w: %s", storeapi.ErrPartial, err.Error())
 	}
 	o.mu.err = err
 	o.cancel(err)
