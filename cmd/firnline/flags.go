@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
 )
 
 const (
@@ -127,6 +128,30 @@ func (f *flags) effective() map[string]string {
 		}
 	})
 	return out
+}
+
+// config returns what was set, from wherever, in the syntax of the configuration
+// file. What may hold a secret is hidden.
+func (f *flags) config() (string, error) {
+	effective, set := f.effective(), map[string]any{}
+	for name, given := range f.given {
+		switch {
+		case f.set.Lookup(name+"-file") != nil:
+			set[name] = effective[name]
+		case repeatable(f.set.Lookup(name).Value):
+			set[name] = given
+		default:
+			set[name] = effective[name]
+		}
+	}
+	if len(set) == 0 {
+		return "", nil
+	}
+	out, err := yaml.Marshal(set)
+	if err != nil {
+		return "", fmt.Errorf("configuration for the status page: %w", err)
+	}
+	return string(out), nil
 }
 
 // warn logs what was to be warned of.

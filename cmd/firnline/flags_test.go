@@ -125,6 +125,10 @@ func TestFlagsOnTheStatusPageHideSecrets(t *testing.T) {
 	require.Equal(t, "default", shown["http-address"])
 	require.Equal(t, "a,b", shown["query.replica-label"])
 	require.NotContains(t, fmt.Sprint(shown), "CANARY")
+
+	config, err := f.config()
+	require.NoError(t, err)
+	require.Equal(t, "objstore.config: <hidden>\nobjstore.config-file: /path\nquery.replica-label:\n    - a\n    - b\n", config)
 }
 
 func TestDistance(t *testing.T) {

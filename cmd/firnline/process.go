@@ -43,11 +43,15 @@ type process struct {
 	tracing *server.Tracing
 	srv     *server.Server
 	flags   map[string]string // in effect, secrets hidden
+	config  string            // what was set, as YAML, secrets hidden
 }
 
 // run builds the component and runs it until ctx ends.
 func (c *component) run(ctx context.Context, f *flags, logTo io.Writer) (err error) {
 	p := &process{name: c.name, log: newLogger(c.base.log, logTo).With("component", c.name), reg: newRegistry(), flags: f.effective()}
+	if p.config, err = f.config(); err != nil {
+		return err
+	}
 	p.log.Info("starting", "version", version.Version, "revision", version.GetRevision(), "go", version.GoVersion,
 		"cpus", runtime.GOMAXPROCS(0))
 	f.warn(p.log)

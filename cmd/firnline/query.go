@@ -31,7 +31,8 @@ Prometheus. It keeps nothing: run as many as you like.`,
 					otelgrpc.WithTracerProvider(p.tracing.Provider), otelgrpc.WithPropagators(p.tracing.Propagator)))},
 				Build: query.BuildInfo{Version: version.Version, Revision: version.GetRevision(), Branch: version.Branch,
 					BuildUser: version.BuildUser, BuildDate: version.BuildDate, GoVersion: version.GoVersion},
-				Flags: func() map[string]string { return p.flags },
+				Flags:  func() map[string]string { return p.flags },
+				Config: func() string { return p.config },
 			}, p.log, p.reg)
 			if err != nil {
 				return nil, err
