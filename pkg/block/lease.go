@@ -57,6 +57,8 @@ type Lease struct {
 		record leaseRecord
 		until  time.Time // by our clock
 		ever   bool      // held at some time in this process' life
+
+		unanswered map[string]bool // nonces of writes since the last good one or reading; each may have landed
 	}
 }
 
@@ -78,7 +80,9 @@ func NewLease(bkt Bucket, cfg LeaseConfig) *Lease {
 	if cfg.Nonce == nil {
 		cfg.Nonce = rand.Text
 	}
-	return &Lease{cfg: cfg, bkt: bkt}
+	l := &Lease{cfg: cfg, bkt: bkt}
+	l.mu.unanswered = map[string]bool{}
+	return l
 }
 
 func (l *Lease) object() string { return leasesPrefix + l.cfg.Name + ".json" }
@@ -105,7 +109,8 @@ func (l *Lease) Generation() int64 {
 // bucket has no conditional writes it wraps errors.ErrUnsupported.
 //
 // A lease that our own owner left behind, in an earlier life of this process, is
-// taken over at once.
+// taken over at once, and so is one that a write of ours has left whose answer
+// was lost.
 func (l *Lease) Acquire(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -123,7 +128,7 @@ func (l *Lease) Acquire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if current != nil {
+	if current != nil && !l.wrote(current) {
 		if err := l.free(ctx, current); err != nil {
 			return err
 		}
@@ -191,6 +196,17 @@ func (l *Lease) read(ctx context.Context) (*leaseRecord, string, error) {
 	return r, etag, nil
 }
 
+// wrote tells whether a record is one that we have written in this life: the
+// last one, or one whose answer was lost. What can't have landed is forgotten.
+func (l *Lease) wrote(r *leaseRecord) bool {
+	unanswered := l.mu.unanswered[r.Nonce]
+	clear(l.mu.unanswered)
+	if unanswered {
+		l.mu.unanswered[r.Nonce] = true // until a write is answered
+	}
+	return unanswered || l.mu.record.Nonce == r.Nonce && r.Nonce != ""
+}
+
 // free is nil where a record leaves the lease to us, and else a *HeldError.
 func (l *Lease) free(ctx context.Context, r *leaseRecord) error {
 	ttl := time.Duration(r.TTLSeconds) * time.Second
@@ -235,8 +251,10 @@ func (l *Lease) write(ctx context.Context, r leaseRecord, etag string) error {
 		if errors.As(err, &held) {
 			return held
 		}
+		l.mu.unanswered[r.Nonce] = true
 		return fmt.Errorf("lease %s: write: %w", l.cfg.Name, err)
 	}
+	clear(l.mu.unanswered)
 	l.mu.etag, l.mu.record, l.mu.ever = newETag, r, true
 	l.mu.until = sent.Add(time.Duration(r.TTLSeconds) * time.Second)
 	return nil

@@ -116,6 +116,45 @@ func TestLeaseAnswerLost(t *testing.T) {
 	require.Equal(t, 2, lossy.refused)
 }
 
+// TestLeaseAnswerLostForGood: no retry heard of the write that landed either. Who
+// wrote it knows it again, and has not to wait until it lapses.
+func TestLeaseAnswerLostForGood(t *testing.T) {
+	ctx, p := context.Background(), newParties()
+	deaf := &deaf{faulty: p.bkt}
+	a := block.NewLease(deaf, block.LeaseConfig{Name: "x", Owner: "a", TTL: time.Minute, Now: p.own.now})
+	for range 3 {
+		deaf.deaf = true
+		require.ErrorIs(t, a.Acquire(ctx), errFault)
+		p.bkt.fail = func(op, _ string) error {
+			if op == "putif" {
+				return errFault
+			}
+			return nil
+		}
+		require.ErrorIs(t, a.Acquire(ctx), errFault, "and then one that does not land")
+		deaf.deaf, p.bkt.fail = false, nil
+		require.NoError(t, a.Acquire(ctx))
+		require.True(t, a.Held())
+		p.pass(50 * time.Second)
+	}
+	var held *block.HeldError
+	require.ErrorAs(t, p.lease("b").Acquire(ctx), &held)
+}
+
+// deaf loses the answers of PutIf.
+type deaf struct {
+	*faulty
+	deaf bool
+}
+
+func (d *deaf) PutIf(ctx context.Context, name string, body []byte, etag string) (string, error) {
+	etag, err := d.faulty.PutIf(ctx, name, body, etag)
+	if err == nil && d.deaf {
+		return "", errFault
+	}
+	return etag, err
+}
+
 // retrying sends each PutIf twice, as a client does that got no answer.
 type retrying struct {
 	*faulty
