@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -45,9 +43,8 @@ func (c *component) command() *cobra.Command {
 		if err := validate(c.all()); err != nil {
 			return usageError{err}
 		}
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := untilSignal(cmd.Context())
 		defer stop()
-		context.AfterFunc(ctx, stop) // the next signal ends the process at once
 		return c.run(ctx, f, cmd.ErrOrStderr())
 	}
 	return cmd

@@ -108,11 +108,11 @@ func TestConfigFileErrors(t *testing.T) {
 }
 
 func TestFlagsOfThanos(t *testing.T) {
-	_, f, err := parse(t, nil, "", "--no-cache-index-header", "--query.promql-engine=thanos")
+	_, f, err := parse(t, nil, "", "--no-cache-index-header", "--grpc.proxy-strategy=lazy")
 	require.NoError(t, err)
 	var logs bytes.Buffer
 	f.warn(slog.New(slog.NewTextHandler(&logs, nil)))
-	for _, want := range []string{"--cache-index-header is accepted but has no effect", "--query.promql-engine is accepted"} {
+	for _, want := range []string{"--cache-index-header is accepted but has no effect", "--grpc.proxy-strategy is accepted"} {
 		require.Contains(t, logs.String(), want)
 	}
 }
