@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -467,4 +468,26 @@ func BenchmarkStart(b *testing.B) {
 			newGatewayOf(b, bkt, cfg)
 		}
 	})
+}
+
+// Copies of meta.json are where an operator, and Thanos, look for them.
+func TestDataFolderLayout(t *testing.T) {
+	bkt := bucket.NewMemory()
+	first, _ := twoBlocks(t, bkt)
+	cfg := newConfig(t)
+	newGatewayOf(t, bkt, cfg)
+	require.FileExists(t, filepath.Join(cfg.DataDir, "meta-syncer", first.ULID.String(), block.MetaFilename))
+	require.FileExists(t, filepath.Join(cfg.DataDir, first.ULID.String(), "index-header"))
+}
+
+// Whether any series matches is known with the first that does.
+func TestExternalValueStopsEarly(t *testing.T) {
+	bkt := newWatched()
+	upload(t, bkt, pods(300), cluster, blocktest.Options{})
+	s := newGateway(t, bkt, "--debug.series-batch-size=10", "--index-cache-size=0")
+	bkt.takeReads()
+	values, _, err := s.LabelValues(t.Context(), "cluster", selection(t, `{pod=~"pod-.*"}`))
+	require.NoError(t, err)
+	require.Equal(t, []string{"a"}, values)
+	require.LessOrEqual(t, strings.Count(bkt.takeReads(), "GET"), 2, "postings, and one batch of series")
 }

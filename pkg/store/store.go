@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,7 +64,7 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	fetcher, err := block.NewFetcher(cfg.Blocks, bkt, filepath.Join(cfg.DataDir, "meta-syncer"), log, reg)
+	fetcher, err := block.NewFetcher(cfg.Blocks, bkt, cfg.DataDir, log, reg)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +96,7 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 const soon = 5 * time.Second
 
 // Run keeps up with the bucket until ctx is done and then returns nil, after
-// closing all blocks as their queries end. A look that fails is logged and
+// unloading the headers that no query uses. A look that fails is logged and
 // tried again.
 func (s *Store) Run(ctx context.Context) error {
 	idle := time.Duration(s.cfg.HeaderIdleTimeout)

@@ -202,7 +202,8 @@ func (s *Store) removeStrangers(found block.View) {
 	}
 }
 
-// dropAll closes all blocks, those in use when their last query ends.
+// dropAll unloads all headers but those that a query still uses, and keeps what
+// is on disk for the next start.
 func (s *Store) dropAll() {
 	for id, l := range s.blocks {
 		l.unloadIdle(s.now().Add(time.Hour))

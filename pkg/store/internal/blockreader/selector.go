@@ -3,6 +3,7 @@ package blockreader
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -133,13 +134,21 @@ func (b *Block) LabelValues(ctx context.Context, name string, q Query, w *Work) 
 	return b.lookUp(ctx, ids)
 }
 
-// Matches tells whether any series matches.
-func (b *Block) Matches(ctx context.Context, q Query, w *Work) (any bool, err error) {
-	err = b.scan(ctx, &q, w, func(entries []entry) error {
-		any = any || len(entries) > 0
+// errFound ends a scan that needs to see no more.
+var errFound = errors.New("found")
+
+// Matches tells whether any series matches. It reads no further than it must.
+func (b *Block) Matches(ctx context.Context, q Query, w *Work) (bool, error) {
+	err := b.scan(ctx, &q, w, func(entries []entry) error {
+		if len(entries) > 0 {
+			return errFound
+		}
 		return nil
 	})
-	return any, err
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	return false, err
 }
 
 func (b *Block) symbols(ctx context.Context, ids map[uint32]struct{}, f func(uint32, string)) error {

@@ -236,8 +236,15 @@ func (h *Header) UnloadIdle(before time.Time) {
 	}
 }
 
-// Close lets go of the memory and the file. The caller makes sure that nobody uses the header any more.
-func (h *Header) Close() { h.drop() }
+// Close lets go of the memory and the file. The caller makes sure that no call
+// but UnloadIdle comes at the same time or later.
+func (h *Header) Close() {
+	// The error could only be the context's. UnloadIdle, which may have the
+	// lock, does not keep it for long.
+	_ = h.lock.Acquire(context.Background(), maxOps)
+	defer h.lock.Release(maxOps)
+	h.drop()
+}
 
 // Symbols calls f for each of ids, which are sorted and unique; f may be called
 // for one id a second time.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -355,5 +356,22 @@ func BenchmarkOpen(b *testing.B) {
 		r, err := openReader(h.path(), f.src.IndexBytes)
 		require.NoError(b, err)
 		r.close()
+	}
+}
+
+// A header is closed when its block is dropped; whoever unloads idle headers may
+// come at the same moment.
+func TestCloseWhileUnloading(t *testing.T) {
+	f := newFixture(t, realistic(1))
+	m := NewMetrics(prometheus.NewRegistry())
+	for range 50 {
+		h := New(f.src, slog.New(slog.DiscardHandler), m, time.Now)
+		_, err := h.Names(t.Context())
+		require.NoError(t, err)
+		var g sync.WaitGroup
+		g.Go(func() { h.UnloadIdle(time.Now().Add(time.Hour)) })
+		g.Go(h.Close)
+		g.Wait()
+		require.Zero(t, testutil.ToFloat64(m.loaded), "let go of once")
 	}
 }
