@@ -14,6 +14,9 @@ var (
 	// ErrUnavailable marks a store that can't answer now: not ready, not reached,
 	// too slow. (Unavailable; HTTP 503.)
 	ErrUnavailable = errors.New("unavailable")
+	// ErrNoConnection marks, beside ErrUnavailable, an endpoint to which there is
+	// no connection, as opposed to one that says it can't answer. (Not on the wire.)
+	ErrNoConnection = errors.New("no connection")
 	// ErrPartial marks an answer given up because a part of it could not be had
 	// and the selection asked for all or nothing. (Aborted; HTTP 422.)
 	ErrPartial = errors.New("partial response refused")

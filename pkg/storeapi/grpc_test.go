@@ -246,6 +246,10 @@ func TestForeignErrors(t *testing.T) {
 		{status.Error(codes.Code(422), "exceeded series limit"), storeapi.ErrLimit, "peer-1: limit exceeded: exceeded series limit"},
 		{status.Error(codes.Aborted, "store down"), storeapi.ErrPartial, "peer-1: partial response refused: store down"},
 		{status.Error(codes.InvalidArgument, "no matchers"), storeapi.ErrBadRequest, "peer-1: bad request: no matchers"},
+		{
+			status.Error(codes.Unavailable, `store-7: rpc error: code = Unavailable desc = connection error: desc = "transport: Error while dialing: dial tcp: lookup \"s\": no such host"`),
+			storeapi.ErrUnavailable, `peer-1: unavailable: store-7: dial tcp: lookup "s": no such host`,
+		},
 	} {
 		set, err := (&foreign{err: c.err}).dial(t).Series(t.Context(), everything())
 		require.NoError(t, err)
@@ -254,6 +258,7 @@ func TestForeignErrors(t *testing.T) {
 		if c.is != nil {
 			require.ErrorIs(t, set.Err(), c.is)
 		}
+		require.NotErrorIs(t, set.Err(), storeapi.ErrNoConnection, "the peer has answered")
 		set.Close()
 	}
 }
@@ -264,7 +269,10 @@ func TestUnreachablePeer(t *testing.T) {
 	defer conn.Close()
 	_, err = storeapi.NewClient(conn, "peer-1").Info(t.Context())
 	require.ErrorIs(t, err, storeapi.ErrUnavailable)
-	require.ErrorContains(t, err, "peer-1: ")
+	require.ErrorIs(t, err, storeapi.ErrNoConnection)
+	require.EqualError(t, err, "peer-1: unavailable: dial tcp 127.0.0.1:1: connect: connection refused")
+	_, err = storeapi.NewClient(conn, "endpoint 127.0.0.1:1").Info(t.Context())
+	require.EqualError(t, err, "endpoint 127.0.0.1:1: unavailable: connection refused", "the address once")
 }
 
 func TestWarnings(t *testing.T) {

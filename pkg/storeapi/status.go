@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -59,7 +60,12 @@ func fromStatus(endpoint string, err error) error {
 	if !ok {
 		return fmt.Errorf("%s: %w", endpoint, err)
 	}
-	return &remoteError{endpoint: endpoint, text: plainText(st.Message()), kinds: kindsOf(st)}
+	text := plainText(st.Message())
+	// Dialling names the address, which as a rule is the endpoint's name.
+	if dialled, cause, found := strings.Cut(text, ": "); found && strings.HasPrefix(dialled, "dial ") && strings.HasSuffix(endpoint, dialled[strings.LastIndexByte(dialled, ' '):]) {
+		text = strings.TrimPrefix(cause, "connect: ")
+	}
+	return &remoteError{endpoint: endpoint, text: text, kinds: kindsOf(st)}
 }
 
 // kindsOf returns the sentinels of a status; none: an internal error.
@@ -70,6 +76,8 @@ func kindsOf(st *status.Status) []error {
 		return []error{context.DeadlineExceeded, ErrUnavailable}
 	case code == 422: // Thanos' limiters, as HTTP says it
 		return []error{ErrLimit}
+	case code == codes.Unavailable && isTransport(st.Message()):
+		return []error{ErrUnavailable, ErrNoConnection}
 	case code == codes.Internal && (strings.Contains(st.Message(), ErrCorrupt.Error()) || strings.Contains(st.Message(), "failed to unmarshal")):
 		return []error{ErrCorrupt} // gRPC hides what our codec found wrong behind its own code
 	}
@@ -79,6 +87,16 @@ func kindsOf(st *status.Status) []error {
 		}
 	}
 	return nil
+}
+
+// isTransport tells whether gRPC itself, and not the peer, speaks in a message.
+func isTransport(msg string) bool {
+	for _, own := range []string{"connection error: ", "last connection error: ", "error reading from server: ", "write tcp ", "read tcp "} {
+		if strings.HasPrefix(msg, own) {
+			return true
+		}
+	}
+	return false
 }
 
 // remoteError is an error that came over the wire.
@@ -98,11 +116,21 @@ func (e *remoteError) Error() string {
 // Unwrap returns the sentinels.
 func (e *remoteError) Unwrap() []error { return e.kinds }
 
-// plainText removes what gRPC puts before messages, at each level it passed.
+// plainText removes what gRPC puts around messages, at each level it passed: the
+// code, and of connections that fail the quotes and who noticed.
 func plainText(msg string) string {
-	const pattern = `rpc error: code = [A-Za-z]+(\(\d+\))? desc = `
-	if !strings.Contains(msg, "rpc error: ") {
+	if strings.Contains(msg, "rpc error: ") {
+		msg = regexp.MustCompile(`rpc error: code = [A-Za-z]+(\(\d+\))? desc = `).ReplaceAllString(msg, "")
+	}
+	if !strings.Contains(msg, "connection error: ") {
 		return msg
 	}
-	return regexp.MustCompile(pattern).ReplaceAllString(msg, "")
+	return regexp.MustCompile(`connection error: desc = "(\\.|[^"\\])*"`).ReplaceAllStringFunc(msg, func(s string) string {
+		_, quoted, _ := strings.Cut(s, "= ")
+		cause, err := strconv.Unquote(quoted)
+		if err != nil {
+			return s
+		}
+		return strings.TrimPrefix(strings.TrimPrefix(cause, "transport: "), "Error while dialing: ")
+	})
 }

@@ -69,11 +69,12 @@ func (m *member) peer() Peer {
 	if m.conn != nil {
 		p.Services = m.conn.services()
 	}
+	// The causes as text alone: a limit, say, that a health check has met is not the request's.
 	switch {
 	case m.conn == nil:
-		p.Down = fmt.Errorf("%w: %w", storeapi.ErrUnavailable, m.err)
+		p.Down = fmt.Errorf("%w: %s", storeapi.ErrUnavailable, m.err)
 	case m.health.err != nil && !m.target.strict:
-		p.Down = fmt.Errorf("%w since %s: %w", storeapi.ErrUnavailable, m.health.since.UTC().Format(time.RFC3339), m.health.err)
+		p.Down = fmt.Errorf("%w since %s: %s", storeapi.ErrUnavailable, m.health.since.UTC().Format(time.RFC3339), m.health.err)
 	}
 	return p
 }

@@ -62,8 +62,7 @@ func (r *resolver) refresh(ctx context.Context, specs []spec, now time.Time) err
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				err = fmt.Errorf("look up %s: %w", address, err)
-				errs = append(errs, err)
+				errs = append(errs, fmt.Errorf("look up %s: %w", address, err))
 				found = r.known[address].addresses
 			}
 			r.known[address] = answer{lookup{found, err}, now}

@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -132,13 +133,15 @@ func TestNotAnEndpoint(t *testing.T) {
 		address string
 		want    []string
 	}{
-		"nobody there": {freePort(t), []string{"connection refused"}},
+		"nobody there": {freePort(t), []string{"nothing listens there; ", "? connection refused"}},
 		"junk":         {listen(t, sendJunk), []string{"not a gRPC endpoint"}},
 		"hangs":        {listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), []string{"no answer to a health check within 250ms"}},
 		"hangs up":     {listen(t, func(net.Conn) {}), []string{"not a gRPC endpoint"}},
 		"HTTP":         {listenHTTP(t, web), []string{"not a gRPC endpoint: it answers HTTP/1"}},
 		"other gRPC":   {serveNothing(t), []string{"not a StoreAPI endpoint"}},
-		"not ready":    {notReady(t), []string{"still loading"}},
+		"not ready":    {refusing(t, errors.New("still loading")), []string{"still loading"}},
+		"blind":        {refusing(t, fmt.Errorf("%w: dial Prometheus: connection refused", storeapi.ErrUnavailable)), []string{"dial Prometheus: connection refused"}},
+		"overloaded":   {refusing(t, fmt.Errorf("%w: too many streams", storeapi.ErrLimit)), []string{"limit exceeded: too many streams"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, func(cfg *Config) { cfg.Addresses = []string{good, c.address} })
@@ -150,9 +153,13 @@ func TestNotAnEndpoint(t *testing.T) {
 			for _, want := range c.want {
 				require.Contains(t, states[c.address].LastError, want)
 			}
+			if name == "blind" {
+				require.NotContains(t, states[c.address].LastError, "nothing listens", "the endpoint itself has answered")
+			}
 			require.Equal(t, "unknown", states[c.address].Component)
 			for _, p := range s.Peers() {
 				require.Equal(t, p.Name == c.address, p.Down != nil)
+				require.NotErrorIs(t, p.Down, storeapi.ErrLimit, "no request has met it")
 			}
 		})
 	}
@@ -215,10 +222,11 @@ func serveNothing(t *testing.T) string {
 	return lis.Addr().String()
 }
 
-func notReady(t *testing.T) string {
+// refusing serves an endpoint whose health checks end in err.
+func refusing(t *testing.T, err error) string {
 	t.Helper()
 	f := storetest.NewFake(nil, infoOf("store"))
-	f.Behave(storetest.Behaviour{Err: errors.New("still loading")})
+	f.Behave(storetest.Behaviour{Err: err})
 	address, _ := serve(t, "127.0.0.1:0", f)
 	return address
 }
@@ -269,7 +277,7 @@ func TestDNS(t *testing.T) {
 		peers := s.Peers()
 		return len(peers) == 1 && peers[0].Name == "dns+stores:1" && peers[0].Down != nil
 	})
-	require.Contains(t, s.Endpoints()[0].LastError, "no addresses found")
+	require.Contains(t, s.Endpoints()[0].LastError, "DNS has no addresses for this name")
 }
 
 // An address that discovery lists but that has long been silent leaves the list;

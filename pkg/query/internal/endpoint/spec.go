@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -106,7 +107,7 @@ func plan(specs []spec, lookups map[string]lookup) (targets []target, duplicates
 		addresses := slices.Sorted(slices.Values(found.addresses))
 		switch {
 		case len(addresses) == 0:
-			add(target{spec: s, name: s.address, err: notFound(s.address, found.err)})
+			add(target{spec: s, name: s.address, err: notFound(found.err)})
 		case s.group:
 			add(target{spec: s, name: s.address, addresses: slices.Compact(addresses)})
 		default:
@@ -123,9 +124,10 @@ func plan(specs []spec, lookups map[string]lookup) (targets []target, duplicates
 	return targets, slices.Compact(duplicates)
 }
 
-func notFound(address string, err error) error {
+// notFound is why a name has no addresses. Where it is shown the name stands beside it.
+func notFound(err error) error {
 	if err != nil {
-		return fmt.Errorf("look up %s: %w", address, err)
+		return fmt.Errorf("DNS lookup: %w", err)
 	}
-	return fmt.Errorf("look up %s: no addresses found", address)
+	return errors.New("DNS has no addresses for this name")
 }

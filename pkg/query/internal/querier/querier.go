@@ -148,7 +148,7 @@ func (q *querier) fetch(ctx context.Context, sel storeapi.Selection, shape shape
 	q.metrics.selects.Inc()
 	remote, err := q.store.Series(ctx, sel)
 	if err != nil {
-		return fmt.Errorf("select series: %w", err)
+		return err // tells who could not be asked; the engine adds that it was for series
 	}
 	defer remote.Close()
 	for remote.Next() {
@@ -160,7 +160,7 @@ func (q *querier) fetch(ctx context.Context, sel storeapi.Selection, shape shape
 	}
 	q.metrics.series.Add(float64(len(set.series)))
 	if err := remote.Err(); err != nil {
-		return fmt.Errorf("select series: %w", err)
+		return err
 	}
 	set.warnings = annotationsOf(remote.Report().Warnings)
 	return nil
