@@ -33,7 +33,7 @@ type Config struct {
 	IndexCacheConfig     string // Thanos' YAML, which takes the place of the size
 	IndexCacheConfigFile string // or a file with it
 
-	ChunkPoolSize    ByteSize // chunk bytes held by all requests; 0: no limit
+	ChunkPoolSize    ByteSize // of indexes and chunks held by all requests; 0: no limit
 	ChunkWindowSize  ByteSize // chunk bytes held by one request
 	ReadGap          ByteSize // ranges nearer than this are read together
 	ReadSize         ByteSize // ranges longer than this are read in parts

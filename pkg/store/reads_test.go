@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
@@ -121,4 +122,36 @@ func chunksOf(series []storeapi.Series) (n int) {
 		n += len(s.Chunks)
 	}
 	return n
+}
+
+// RELIABILITY P7: a selection that is sparse in its block reads, and holds, no
+// more than its window allows, though its chunks are nearer than the gap.
+func TestSparseSelectionKeepsToItsWindow(t *testing.T) {
+	const window = 64 << 10
+	bkt := newWatched()
+	upload(t, bkt, pods(300), labels.FromStrings("cluster", "a"), blocktest.Options{})
+	s := newGateway(t, bkt, fmt.Sprintf("--store.chunk-window-size=%d", window))
+	bkt.takeReads()
+	var mu sync.Mutex
+	var most int64
+	bkt.before = func(name string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if strings.Contains(name, "/chunks/") {
+			most = max(most, s.chunkPool.Used())
+		}
+	}
+	series, report := drain(t, s, selection(t, `{pod=~"pod-0[012][0-9]0"}`))
+	require.Len(t, series, 300)
+	require.Zero(t, s.chunkPool.Used())
+	require.LessOrEqual(t, most, int64(window+window/4), "bytes held at once")
+
+	var read int64
+	for _, r := range bkt.reads {
+		if strings.Contains(r.name, "/chunks/") {
+			read += r.n
+			require.LessOrEqual(t, r.n, int64(window))
+		}
+	}
+	require.Less(t, read, 3*report.Stats.ChunksTouchedBytes, "bytes read for bytes wanted")
 }

@@ -52,15 +52,19 @@ func (s *Store) limits() blockreader.Limits {
 	}
 }
 
+// leastBatch is how many bytes of a block's index a batch of series may take
+// however many blocks share the window: some 10,000 entries that lie together.
+const leastBatch = 2 << 20
+
 // query is a selection as one of n blocks needs it.
 func (s *Store) query(p pick, sel storeapi.Selection, n int) blockreader.Query {
+	// Each block holds two windows: one that is sent, one that is read.
+	window := max(int64(s.cfg.ChunkWindowSize)/int64(2*n), 1)
 	return blockreader.Query{
 		Mint: sel.Mint, Maxt: sel.Maxt, Matchers: p.matchers,
 		External: p.block.labels, Without: sel.WithoutReplicaLabels, Shard: sel.Shard,
 		SkipChunks: sel.SkipChunks, Aggregates: sel.Aggregates,
-		BatchSeries: s.cfg.SeriesBatch,
-		// Each block holds two windows: one that is sent, one that is read.
-		WindowBytes: max(int64(s.cfg.ChunkWindowSize)/int64(2*n), 1),
+		BatchSeries: s.cfg.SeriesBatch, BatchBytes: max(window, leastBatch), WindowBytes: window,
 	}
 }
 

@@ -84,7 +84,7 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 			Guesses: blockreader.Guesses{Series: int64(cfg.MaxSeriesGuess), Chunk: int64(cfg.MaxChunkGuess)},
 		},
 		headerMetrics: indexheader.NewMetrics(reg),
-		chunkPool:     fetch.NewBudget(int64(cfg.ChunkPoolSize), "chunk bytes for all requests together", flagChunkPool),
+		chunkPool:     fetch.NewBudget(int64(cfg.ChunkPoolSize), "bytes of indexes and chunks for all requests together", flagChunkPool),
 		gate:          newGate(cfg.MaxConcurrency, m),
 		lookAgain:     make(chan struct{}, 1),
 		blocks:        map[ulid.ULID]*loaded{}, known: map[ulid.ULID]string{},

@@ -62,7 +62,12 @@ type Limits struct {
 	Bytes   *fetch.Budget // fetched of index and chunks
 	Touched *fetch.Budget // series that matchers select, before time and shard do
 	Samples *fetch.Budget // in chunks fetched, taking each as 120
-	Held    *fetch.Budget // chunk bytes in memory; all requests share this one
+	Held    *fetch.Budget // bytes read that are in memory; all requests share this one
+}
+
+// terms are those of a reading that is to hold window bytes.
+func (l *Limits) terms(window int64) fetch.Terms {
+	return fetch.Terms{Bytes: l.Bytes, Held: l.Held, Window: window}
 }
 
 // Work is one request's work on one block. It is used by one goroutine at a time.

@@ -56,18 +56,17 @@ func (b *Block) planChunks(metas []chunks.Meta, mint, maxt int64, into []storeap
 	return out, nil
 }
 
-// guessed sums the guessed lengths in bytes.
-func guessed(want []wanted) (n int64) {
-	for _, w := range want {
-		n += w.span.Len()
-	}
-	return n
+// place is the span of a chunk among those of all segment files, one far behind the other.
+func (w wanted) place() fetch.Span {
+	const apart = 1 << 40
+	return fetch.Span{Start: int64(w.segment)*apart + w.span.Start, End: int64(w.segment)*apart + w.span.End}
 }
 
 // loadChunks reads chunks, in any order, segment files at the same time, and
 // puts their data where they belong. The data share one buffer of exactly their
-// length, so what was read around them is free again.
-func (b *Block) loadChunks(ctx context.Context, want []wanted, aggrs aggregates, w *Work) error {
+// length, so what was read around them is free again. It returns the length of
+// that buffer, which stays counted as held.
+func (b *Block) loadChunks(ctx context.Context, want []wanted, q *Query, w *Work) (held int64, err error) {
 	slices.SortFunc(want, func(x, y wanted) int {
 		return cmp.Or(cmp.Compare(x.segment, y.segment), cmp.Compare(x.span.Start, y.span.Start))
 	})
@@ -82,25 +81,38 @@ func (b *Block) loadChunks(ctx context.Context, want []wanted, aggrs aggregates,
 			for j, c := range group {
 				spans[j] = c.span
 			}
-			parts[i], costs[i], err = b.parts.Fetcher.Records(gctx, w.Limits.Bytes, fetch.Chunk, b.files.Segments[group[0].segment], spans)
+			parts[i], costs[i], err = b.parts.Fetcher.Records(gctx, w.Limits.terms(q.WindowBytes), fetch.Chunk, b.files.Segments[group[0].segment], spans)
 			return err
 		})
 	}
-	err := g.Wait()
+	err = g.Wait()
+	var read int64
 	for _, c := range costs {
+		read += c.Bytes
 		w.Stats.ChunksFetches += c.Reads
 		w.Stats.ChunksFetchedBytes += c.Bytes
 		w.spent(c)
 	}
+	defer w.Limits.Held.Give(read)
 	w.Stats.ChunksFetched += int64(len(want))
 	w.Stats.ChunksTouched += int64(len(want))
 	if err != nil {
-		return fmt.Errorf("chunks: %w", err)
+		return 0, fmt.Errorf("chunks: %w", err)
 	}
 	for _, p := range parts {
+		for _, r := range p {
+			held += int64(len(r))
+		}
 		records = append(records, p...)
 	}
-	return b.fill(want, records, aggrs, w)
+	if err := w.Limits.Held.Take(held); err != nil {
+		return 0, err
+	}
+	if err := b.fill(want, records, make([]byte, 0, held), q.Aggregates, w); err != nil {
+		w.Limits.Held.Give(held)
+		return 0, err
+	}
+	return held, nil
 }
 
 // bySegment cuts sorted chunks into those of one segment file each.
@@ -119,13 +131,9 @@ func bySegment(want []wanted) iter.Seq[[]wanted] {
 	}
 }
 
-// fill decodes records into the chunks they are wanted for.
-func (b *Block) fill(want []wanted, records [][]byte, aggrs aggregates, w *Work) error {
-	total := 0
-	for _, r := range records {
-		total += len(r)
-	}
-	buf := make([]byte, 0, total)
+// fill decodes records into the chunks they are wanted for. Their data goes into
+// buf, which has room for it.
+func (b *Block) fill(want []wanted, records [][]byte, buf []byte, aggrs aggregates, w *Work) error {
 	for i, wt := range want {
 		content := fetch.Chunk.Strip(records[i]) // encoding and data
 		w.Stats.ChunksTouchedBytes += int64(len(content))

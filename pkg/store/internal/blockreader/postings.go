@@ -33,7 +33,9 @@ func (b *Block) selectRefs(ctx context.Context, ms []*labels.Matcher, w *Work) (
 		return nil, err
 	}
 	lists, at := p.unique(b)
-	if err := b.loadLists(ctx, lists, w); err != nil {
+	held, err := b.loadLists(ctx, lists, w)
+	defer w.Limits.Held.Give(held)
+	if err != nil {
 		return nil, fmt.Errorf("postings: %w", err)
 	}
 	it, err := p.evaluate(ctx, func(span fetch.Span) (index.Postings, error) {
@@ -70,8 +72,9 @@ func (p plan) unique(b *Block) ([]list, map[fetch.Span]int) {
 	return lists, at
 }
 
-// loadLists fills in the contents of lists, which are sorted, by one batch of reads.
-func (b *Block) loadLists(ctx context.Context, lists []list, w *Work) error {
+// loadLists fills in the contents of lists, which are sorted, by one batch of
+// reads. It returns how many bytes it holds for them, with an error too.
+func (b *Block) loadLists(ctx context.Context, lists []list, w *Work) (held int64, err error) {
 	var missing []int
 	for i := range lists {
 		l := &lists[i]
@@ -87,26 +90,26 @@ func (b *Block) loadLists(ctx context.Context, lists []list, w *Work) error {
 		missing = append(missing, i)
 	}
 	if len(missing) == 0 {
-		return nil
+		return 0, nil
 	}
 	spans := make([]fetch.Span, len(missing))
 	for i, m := range missing {
 		spans[i] = lists[m].span
 	}
-	records, cost, err := b.parts.Fetcher.Records(ctx, w.Limits.Bytes, fetch.Postings, b.files.Index, spans)
+	records, cost, err := b.parts.Fetcher.Records(ctx, w.Limits.terms(0), fetch.Postings, b.files.Index, spans)
 	w.Stats.PostingsFetched += int64(len(missing))
 	w.Stats.PostingsFetches += cost.Reads
 	w.Stats.PostingsFetchedBytes += cost.Bytes
 	w.spent(cost)
 	if err != nil {
-		return err
+		return cost.Bytes, err
 	}
 	for i, m := range missing {
 		l := &lists[m]
 		l.content = fetch.Postings.Strip(records[i])
 		b.parts.Cache.Put(l.key, records[i])
 	}
-	return nil
+	return cost.Bytes, nil
 }
 
 // evaluate combines the lists of a plan; open returns the one at a span.

@@ -5,7 +5,9 @@ import (
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
 
+	"github.com/firnline/firnline/pkg/store/internal/fetch"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
@@ -21,6 +23,7 @@ type Query struct {
 	Aggregates []storeapi.Aggregate
 
 	BatchSeries int   // series entries read at once
+	BatchBytes  int64 // of the index held for them
 	WindowBytes int64 // of chunks read at once
 }
 
@@ -44,8 +47,9 @@ func (b *Block) scan(ctx context.Context, q *Query, w *Work, f func([]entry) err
 	if err != nil {
 		return err
 	}
-	for batch := range slices.Chunk(refs, q.BatchSeries) {
-		entries, err := b.loadEntries(ctx, batch, w)
+	for len(refs) > 0 {
+		n := b.batch(refs, q)
+		entries, err := b.loadEntries(ctx, refs[:n], q.BatchBytes, w)
 		if err != nil {
 			return err
 		}
@@ -56,6 +60,20 @@ func (b *Block) scan(ctx context.Context, q *Query, w *Work, f func([]entry) err
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		refs = refs[n:]
 	}
 	return nil
+}
+
+// batch is how many of refs, at least one, are read at once: few where they lie
+// so far apart that much beside them would be read.
+func (b *Block) batch(refs []storage.SeriesRef, q *Query) int {
+	reach := b.parts.Fetcher.Reach(q.BatchBytes)
+	n := 0
+	for n < min(len(refs), q.BatchSeries) && reach.Bytes < q.BatchBytes {
+		at := int64(refs[n]) * refUnit
+		reach.Add(fetch.Span{Start: at, End: at + b.files.MaxSeriesLen})
+		n++
+	}
+	return max(n, 1)
 }

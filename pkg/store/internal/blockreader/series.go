@@ -32,8 +32,9 @@ func (e *entry) within(mint, maxt int64) bool {
 	return slices.ContainsFunc(e.chunks, func(c chunks.Meta) bool { return overlaps(c, mint, maxt) })
 }
 
-// loadEntries reads the series of refs, which are sorted, by one batch of reads.
-func (b *Block) loadEntries(ctx context.Context, refs []storage.SeriesRef, w *Work) ([]entry, error) {
+// loadEntries reads the series of refs, which are sorted, by one batch of reads
+// that holds about window bytes.
+func (b *Block) loadEntries(ctx context.Context, refs []storage.SeriesRef, window int64, w *Work) ([]entry, error) {
 	section, err := b.header.SeriesSection(ctx)
 	if err != nil {
 		return nil, err
@@ -59,7 +60,9 @@ func (b *Block) loadEntries(ctx context.Context, refs []storage.SeriesRef, w *Wo
 		miss.spans = append(miss.spans, fetch.Span{Start: at, End: min(at+b.files.MaxSeriesLen, section.End)})
 	}
 	if len(miss.at) > 0 {
-		if err := b.fetchEntries(ctx, miss, contents, w); err != nil {
+		held, err := b.fetchEntries(ctx, miss, contents, w.Limits.terms(window), w)
+		defer w.Limits.Held.Give(held) // what is decoded doesn't share its memory
+		if err != nil {
 			return nil, fmt.Errorf("series: %w", err)
 		}
 	}
@@ -83,22 +86,23 @@ type missing struct {
 	spans []fetch.Span // guesses
 }
 
-// fetchEntries fills in the contents of the missing series.
-func (b *Block) fetchEntries(ctx context.Context, miss missing, contents [][]byte, w *Work) error {
-	records, cost, err := b.parts.Fetcher.Records(ctx, w.Limits.Bytes, fetch.Series, b.files.Index, miss.spans)
+// fetchEntries fills in the contents of the missing series. It returns how many
+// bytes it holds for them, with an error too.
+func (b *Block) fetchEntries(ctx context.Context, miss missing, contents [][]byte, t fetch.Terms, w *Work) (held int64, err error) {
+	records, cost, err := b.parts.Fetcher.Records(ctx, t, fetch.Series, b.files.Index, miss.spans)
 	w.Stats.SeriesFetched += int64(len(miss.at))
 	w.Stats.SeriesFetches += cost.Reads
 	w.Stats.SeriesFetchedBytes += cost.Bytes
 	w.spent(cost)
 	if err != nil {
-		return err
+		return cost.Bytes, err
 	}
 	for i, at := range miss.at {
 		contents[at] = fetch.Series.Strip(records[i])
 		w.Stats.SeriesTouchedBytes += int64(len(contents[at]))
 		b.parts.Cache.Put(b.seriesKey(miss.refs[i]), records[i])
 	}
-	return nil
+	return cost.Bytes, nil
 }
 
 // decodeEntry reads a series entry without its length and checksum. Invariant of

@@ -93,13 +93,17 @@ func (s *stream) materialise(ctx context.Context, batch []selected) error {
 			want []wanted
 			n    int
 		)
-		for n < len(batch) && (n == 0 || guessed(want) < s.query.WindowBytes) {
+		reach := s.block.parts.Fetcher.Reach(s.query.WindowBytes)
+		for n < len(batch) && (n == 0 || reach.Bytes < s.query.WindowBytes) {
 			out := storeapi.Series{Labels: batch[n].labels}
 			if !s.query.SkipChunks {
 				out.Chunks = make([]storeapi.Chunk, batch[n].within(s.query.Mint, s.query.Maxt))
 				w, err := s.block.planChunks(batch[n].chunks, s.query.Mint, s.query.Maxt, out.Chunks)
 				if err != nil {
 					return err
+				}
+				for _, c := range w {
+					reach.Add(c.place())
 				}
 				want = append(want, w...)
 			}
@@ -129,15 +133,10 @@ func (s *stream) fill(ctx context.Context, win *window, want []wanted) error {
 	if err := lim.Samples.Take(int64(len(want)) * samplesPerChunk); err != nil {
 		return err
 	}
-	held := guessed(want)
-	if err := lim.Held.Take(held); err != nil {
+	var err error
+	if win.held, err = s.block.loadChunks(ctx, want, &s.query, &s.work); err != nil {
 		return err
 	}
-	if err := s.block.loadChunks(ctx, want, s.query.Aggregates, &s.work); err != nil {
-		lim.Held.Give(held)
-		return err
-	}
-	win.held = held
 	for _, series := range win.series {
 		slices.SortStableFunc(series.Chunks, compareChunks)
 	}

@@ -85,20 +85,47 @@ type Object struct {
 	SizeBytes int64
 }
 
-// read fetches what covers want, which is sorted by Start, and counts it against
-// budget first.
-func (f *Fetcher) read(ctx context.Context, budget *Budget, obj Object, want []Span) (*buffers, Cost, error) {
+// Terms are what a reading has to keep to.
+type Terms struct {
+	Bytes *Budget // fetched
+	Held  *Budget // in memory; who reads gives Cost.Bytes back, after an error too
+
+	// Window is how many bytes the caller means to hold; 0 where it doesn't
+	// matter. It bounds the gaps that are read over.
+	Window int64
+}
+
+// gapShare is the part of a window, one in so many, that a gap read over may
+// take: sparse spans must not fill it with what nobody asked for.
+const gapShare = 8
+
+// gap is up to how many bytes apart spans are read together.
+func (f *Fetcher) gap(window int64) int64 {
+	if window <= 0 {
+		return f.cfg.Gap
+	}
+	return min(f.cfg.Gap, window/gapShare)
+}
+
+// Reach returns an empty sum of what readings with that Terms.Window hold.
+func (f *Fetcher) Reach(window int64) Reach { return Reach{gap: f.gap(window)} }
+
+// read fetches what covers want, which is sorted by Start, and counts it first.
+func (f *Fetcher) read(ctx context.Context, t Terms, obj Object, want []Span) (*buffers, Cost, error) {
 	began := time.Now()
 	want = slices.Clone(want)
 	for i := range want {
 		want[i].End = min(want[i].End, obj.SizeBytes)
 	}
-	bufs := &buffers{reads: planReads(want, f.cfg.Gap)}
+	bufs := &buffers{reads: planReads(want, f.gap(t.Window))}
 	var total int64
 	for _, r := range bufs.reads {
 		total += r.Len()
 	}
-	if err := budget.Take(total); err != nil {
+	if err := t.Bytes.Take(total); err != nil {
+		return nil, Cost{}, err
+	}
+	if err := t.Held.Take(total); err != nil {
 		return nil, Cost{}, err
 	}
 	bufs.data = make([][]byte, len(bufs.reads))

@@ -78,7 +78,7 @@ func TestRecordsShortGuess(t *testing.T) {
 		object, want = append(object, rec...), append(want, rec)
 	}
 	f, _ := newFetcher(t, object)
-	got, cost, err := f.Records(t.Context(), nil, Chunk, Object{"o", int64(len(object))}, spans)
+	got, cost, err := f.Records(t.Context(), Terms{}, Chunk, Object{"o", int64(len(object))}, spans)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 	require.Positive(t, cost.Reads)
@@ -100,14 +100,14 @@ func TestRecordsFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f, bkt := newFetcher(t, object)
 			bkt.faults, bkt.change = 1, change
-			got, _, err := f.Records(t.Context(), nil, Chunk, Object{"o", int64(len(object))}, spans)
+			got, _, err := f.Records(t.Context(), Terms{}, Chunk, Object{"o", int64(len(object))}, spans)
 			require.NoError(t, err)
 			require.Equal(t, object[100:], got[0])
 			require.Equal(t, 2, bkt.gets)
 
 			f, bkt = newFetcher(t, object)
 			bkt.faults, bkt.change = 100, change
-			_, _, err = f.Records(t.Context(), nil, Chunk, Object{"o", int64(len(object))}, spans)
+			_, _, err = f.Records(t.Context(), Terms{}, Chunk, Object{"o", int64(len(object))}, spans)
 			require.ErrorIs(t, err, storeapi.ErrCorrupt)
 			require.ErrorContains(t, err, "object o ")
 			require.ErrorContains(t, err, "offset 1")
@@ -120,7 +120,7 @@ func TestRecordsFaults(t *testing.T) {
 func TestRecordsLengthBounded(t *testing.T) {
 	object := append(binary.AppendUvarint(nil, 1<<40), make([]byte, 64)...)
 	f, _ := newFetcher(t, object)
-	_, cost, err := f.Records(t.Context(), nil, Series, Object{"o", int64(len(object))}, []Span{{0, 64}})
+	_, cost, err := f.Records(t.Context(), Terms{}, Series, Object{"o", int64(len(object))}, []Span{{0, 64}})
 	require.ErrorIs(t, err, storeapi.ErrCorrupt)
 	require.LessOrEqual(t, cost.Bytes, int64(256))
 }
@@ -130,7 +130,7 @@ func TestRecordsLengthBounded(t *testing.T) {
 func TestPostingsLengthBounded(t *testing.T) {
 	object := append([]byte{0, 0, 3, 0}, make([]byte, 4096)...)
 	f, _ := newFetcher(t, object)
-	_, cost, err := f.Records(t.Context(), nil, Postings, Object{"o", int64(len(object))}, []Span{{0, 16}})
+	_, cost, err := f.Records(t.Context(), Terms{}, Postings, Object{"o", int64(len(object))}, []Span{{0, 16}})
 	require.ErrorIs(t, err, storeapi.ErrCorrupt)
 	require.EqualValues(t, 32, cost.Bytes)
 }
@@ -139,7 +139,7 @@ func TestBudgetBeforeFetch(t *testing.T) {
 	object := make([]byte, 4096)
 	f, bkt := newFetcher(t, object)
 	budget := NewBudget(1000, "bytes", "store.grpc.downloaded-bytes-limit")
-	_, _, err := f.Records(t.Context(), budget, Chunk, Object{"o", 4096}, []Span{{0, 600}, {2000, 2600}})
+	_, _, err := f.Records(t.Context(), Terms{Bytes: budget}, Chunk, Object{"o", 4096}, []Span{{0, 600}, {2000, 2600}})
 	require.ErrorIs(t, err, storeapi.ErrLimit)
 	require.ErrorContains(t, err, "--store.grpc.downloaded-bytes-limit allows 1000")
 	require.Zero(t, bkt.gets, "nothing may be read before the limit says yes")
@@ -153,8 +153,31 @@ func TestSplitReadsAssemble(t *testing.T) {
 	object := chunkRecord(data)
 	f, bkt := newFetcher(t, object)
 	f.cfg.MaxRead = 512
-	got, _, err := f.Records(t.Context(), nil, Chunk, Object{"o", int64(len(object))}, []Span{{0, 16000}})
+	got, _, err := f.Records(t.Context(), Terms{}, Chunk, Object{"o", int64(len(object))}, []Span{{0, 16000}})
 	require.NoError(t, err)
 	require.Equal(t, object, got[0])
 	require.Greater(t, bkt.gets, 9)
+}
+
+// RELIABILITY P7: the gaps that are read over take memory too.
+func TestHeldCountsGaps(t *testing.T) {
+	var object []byte
+	var spans []Span
+	for range 10 {
+		rec := chunkRecord(make([]byte, 20))
+		spans = append(spans, Span{int64(len(object)), int64(len(object) + len(rec))})
+		object = append(append(object, rec...), make([]byte, 10)...)
+	}
+	f, _ := newFetcher(t, object)
+	held := NewBudget(int64(len(object)), "bytes", "chunk-pool-size")
+	_, cost, err := f.Records(t.Context(), Terms{Held: held}, Chunk, Object{"o", int64(len(object))}, spans)
+	require.NoError(t, err)
+	require.EqualValues(t, spans[9].End, cost.Bytes)
+	require.Equal(t, cost.Bytes, held.Used())
+	held.Give(cost.Bytes)
+
+	held = NewBudget(cost.Bytes-1, "bytes", "chunk-pool-size")
+	_, cost, err = f.Records(t.Context(), Terms{Held: held}, Chunk, Object{"o", int64(len(object))}, spans)
+	require.ErrorIs(t, err, storeapi.ErrLimit)
+	require.Equal(t, cost.Bytes, held.Used(), "what is to be given back")
 }

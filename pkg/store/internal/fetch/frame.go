@@ -96,7 +96,7 @@ func (k Frame) Strip(record []byte) []byte {
 // longer than its guess is read again, to the byte; one that can't be right is
 // read once more, and then is ErrCorrupt. The result has the whole records, including lengths
 // and checksums, in the order of spans; they share memory with one another.
-func (f *Fetcher) Records(ctx context.Context, budget *Budget, kind Frame, obj Object, spans []Span) ([][]byte, Cost, error) {
+func (f *Fetcher) Records(ctx context.Context, t Terms, kind Frame, obj Object, spans []Span) ([][]byte, Cost, error) {
 	var (
 		cost    Cost
 		out     = make([][]byte, len(spans))
@@ -112,7 +112,7 @@ func (f *Fetcher) Records(ctx context.Context, budget *Budget, kind Frame, obj O
 		for i, p := range pending {
 			ask[i] = want[p]
 		}
-		bufs, c, err := f.read(ctx, budget, obj, ask)
+		bufs, c, err := f.read(ctx, t, obj, ask)
 		cost.Add(c)
 		if err != nil {
 			return nil, cost, err

@@ -29,6 +29,30 @@ func planReads(want []Span, gap int64) []Span {
 	return reads
 }
 
+// Reach adds up what reading spans holds in memory, the gaps that are read over
+// included, as the spans come along. It is exact when they come sorted by Start,
+// and else no less than that.
+type Reach struct {
+	Bytes int64
+
+	gap        int64
+	start, end int64 // of the read that the last span is part of
+}
+
+// Add takes one more span in.
+func (r *Reach) Add(s Span) {
+	if s.Len() <= 0 {
+		return
+	}
+	if r.Bytes > 0 && s.Start >= r.start && s.Start-r.end <= r.gap {
+		r.Bytes += max(s.End-r.end, 0)
+		r.end = max(r.end, s.End)
+		return
+	}
+	r.Bytes += s.Len()
+	r.start, r.end = s.Start, s.End
+}
+
 // splitReads cuts reads longer than most into parts of equal length, so that
 // one long range comes over several connections. most is at least 1.
 func splitReads(reads []Span, most int64) []Span {

@@ -78,3 +78,40 @@ func BenchmarkPlanReads(b *testing.B) {
 		})
 	}
 }
+
+// TestReach compares with the plan: what is counted is what is read.
+func TestReach(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for range 500 {
+		want, gap := randomSpans(rnd, 1+rnd.IntN(20), 1000), rnd.Int64N(50)
+		var planned int64
+		for _, r := range planReads(want, gap) {
+			planned += r.Len()
+		}
+		sorted := Reach{gap: gap}
+		for _, s := range want {
+			sorted.Add(s)
+		}
+		require.Equal(t, planned, sorted.Bytes)
+
+		rnd.Shuffle(len(want), func(i, j int) { want[i], want[j] = want[j], want[i] })
+		mixed := Reach{gap: 0}
+		for _, s := range want {
+			mixed.Add(s)
+		}
+		slices.SortFunc(want, func(a, b Span) int { return int(a.Start - b.Start) })
+		planned = 0
+		for _, r := range planReads(want, 0) {
+			planned += r.Len()
+		}
+		require.GreaterOrEqual(t, mixed.Bytes, planned)
+	}
+}
+
+// The gaps that are read over stay small beside what is wanted in memory.
+func TestGapOfWindow(t *testing.T) {
+	f := &Fetcher{cfg: Config{Gap: 512}}
+	require.EqualValues(t, 512, f.gap(0))
+	require.EqualValues(t, 512, f.gap(1<<20))
+	require.EqualValues(t, 10, f.gap(80))
+}
