@@ -60,11 +60,13 @@ func fromMatchers(in []*labels.Matcher) []*storepb.LabelMatcher {
 	return out
 }
 
+// toLabels makes labels of those received. What package labels can't hold of a
+// name or value, which then is no label but garbage, it cuts off.
 func toLabels(in []*labelpb.Label) labels.Labels {
 	b := labels.NewScratchBuilder(len(in))
 	for _, l := range in {
 		if l.Value != "" {
-			b.Add(l.Name, l.Value)
+			b.Add(l.Name[:min(len(l.Name), maxLabelBytes)], l.Value[:min(len(l.Value), maxLabelBytes)])
 		}
 	}
 	b.Sort()

@@ -14,9 +14,9 @@ import (
 
 func fromTime(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
-// toTime is the zero time where the message has none.
+// toTime is the zero time where the message has none, or one that can't be written as JSON.
 func toTime(t *timestamppb.Timestamp) time.Time {
-	if t == nil {
+	if !t.IsValid() {
 		return time.Time{}
 	}
 	return t.AsTime()
@@ -131,7 +131,7 @@ func toAlertingRule(r *storepb.Alert) Rule {
 			Value: i.Value, PartialResponseStrategy: i.PartialResponseStrategy.String(),
 		}
 		if i.ActiveAt != nil {
-			t := i.ActiveAt.AsTime()
+			t := toTime(i.ActiveAt)
 			alert.ActiveAt = &t
 		}
 		out.Alerts = append(out.Alerts, alert)

@@ -1,10 +1,12 @@
 package storeapi
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -14,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/firnline/firnline/pkg/storeapi/storepb"
 	"github.com/firnline/firnline/pkg/storeapi/storepb/labelpb"
@@ -213,6 +216,17 @@ func TestFrameLabels(t *testing.T) {
 	var f inFrame
 	require.NoError(t, f.decode(data))
 	require.Equal(t, labels.FromStrings("a", "1", "b", "2"), f.series[0].Labels)
+}
+
+// What can't be right in the messages beside series neither panics nor makes an
+// answer that can't be written as JSON.
+func TestOddValues(t *testing.T) {
+	long := strings.Repeat("x", 1<<24)
+	require.Equal(t, labels.FromStrings("a", long[1:]), toLabels([]*labelpb.Label{{Name: "a", Value: long}}))
+	for _, odd := range []*timestamppb.Timestamp{nil, {Seconds: 1 << 60}, {Nanos: -1}} {
+		_, err := json.Marshal(toRuleGroup(&storepb.RuleGroup{LastEvaluation: odd}))
+		require.NoError(t, err)
+	}
 }
 
 // histograms returns samples whose layout grows, with a counter reset, so that more than one chunk is needed.

@@ -81,7 +81,7 @@ func (c *connections) Collect(ch chan<- prometheus.Metric) {
 				}
 				values[i] = strings.Join(sets, ",")
 			case "store_type":
-				values[i] = p.Info.Component
+				values[i] = strings.ToValidUTF8(p.Info.Component, "\uFFFD") // an endpoint may say anything
 			case "ip_port":
 				values[i] = p.Name
 			}

@@ -165,6 +165,20 @@ func TestNotAnEndpoint(t *testing.T) {
 	}
 }
 
+// What an endpoint says of itself can't break the page of metrics.
+func TestConnectionsOfOddEndpoint(t *testing.T) {
+	odd := infoOf("store\xff\xff")
+	odd.LabelSets = []labels.Labels{labels.FromStrings("a\xff", "b\xff")}
+	address, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, odd))
+	s := start(t, func(cfg *Config) { cfg.Addresses = []string{address} })
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(newConnections(s, nil))
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	require.Len(t, families, 1)
+	require.Equal(t, "store\uFFFD", families[0].Metric[0].Label[1].GetValue())
+}
+
 func sendJunk(c net.Conn) {
 	_, _ = c.Write([]byte(strings.Repeat("junk", 100)))
 	_, _ = io.Copy(io.Discard, c)
