@@ -22,8 +22,9 @@ func DataOf(c chunkenc.Chunk) Data {
 }
 
 // Chunk returns the data as a chunk of the TSDB, to be iterated over and not
-// to be appended to. An encoding that is unknown, or fewer bytes than its
-// header has, is ErrCorrupt. It allocates the chunk and copies no bytes.
+// to be appended to. An encoding that is unknown, fewer bytes than its header
+// has, or more buckets than can be there, is ErrCorrupt. It allocates the chunk
+// and copies no bytes.
 func (d Data) Chunk() (chunkenc.Chunk, error) {
 	size := headerWithFlags
 	switch d.Encoding {
@@ -36,6 +37,11 @@ func (d Data) Chunk() (chunkenc.Chunk, error) {
 	}
 	if len(d.Bytes) < size {
 		return nil, fmt.Errorf("%w: chunk of encoding %s has %d bytes, its header alone has %d", ErrCorrupt, d.Encoding, len(d.Bytes), size)
+	}
+	if d.Encoding != chunkenc.EncXOR && d.Encoding != chunkenc.EncXOR2 {
+		if err := checkLayout(d.Bytes); err != nil {
+			return nil, err
+		}
 	}
 	return chunkenc.FromData(d.Encoding, d.Bytes)
 }
