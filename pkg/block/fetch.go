@@ -227,7 +227,8 @@ func (f *Fetcher) get(ctx context.Context, t task) (*fetched, error) {
 	return &fetched{task: t, data: data}, nil
 }
 
-// take parses what was read and puts it into s.
+// take parses what was read and puts it into s. A meta.json that is corrupt is
+// read again in the next pass: its bytes may have been broken on their way.
 func (f *Fetcher) take(s *fetchState, r fetched) {
 	if r.name != MetaFilename {
 		marks := s.marks[r.id]
@@ -239,9 +240,13 @@ func (f *Fetcher) take(s *fetchState, r fetched) {
 		return
 	}
 	m, err := ParseMeta(r.id, r.data)
-	s.noteVersion(r.task)
+	if !errors.Is(err, ErrCorrupt) {
+		s.noteVersion(r.task)
+	}
 	if err != nil {
-		f.log.Warn("block is left out", "block", r.id, "err", err)
+		if old := s.bad[r.id]; old == nil || old.Error() != err.Error() {
+			f.log.Warn("block is left out", "block", r.id, "err", err)
+		}
 		s.bad[r.id] = err
 		delete(s.metas, r.id)
 		return

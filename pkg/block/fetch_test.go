@@ -1,9 +1,11 @@
 package block_test
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -107,10 +109,12 @@ func TestFetch(t *testing.T) {
 			require.ErrorIs(t, v.Problems[newer], block.ErrUnknownVersion)
 			require.Len(t, w.gets, 7, "five metas, two marks")
 
-			// The second pass reads nothing, a restarted one only what isn't on disk.
+			// The second pass reads only what may have been torn on its way, a
+			// restarted one what isn't on disk too.
 			w.gets = nil
 			require.Equal(t, v, w.fetch())
-			require.Empty(t, w.gets)
+			require.Equal(t, []string{block.Name(torn, block.MetaFilename)}, w.gets)
+			w.gets = nil
 			w.restart(with)
 			require.Equal(t, v, w.fetch())
 			require.Len(t, w.gets, 4, "two metas that are not kept, two marks")
@@ -241,6 +245,48 @@ func TestFetchVanished(t *testing.T) {
 	require.NotContains(t, v.Metas, a)
 	require.Contains(t, v.Metas, b)
 	require.Contains(t, w.fetch().Partial, a)
+}
+
+// RELIABILITY B1: a meta.json that comes broken once is read again, although it
+// is not written anew.
+func TestFetchMetaBrokenOnItsWay(t *testing.T) {
+	w := newWatch(t, nil)
+	id := w.put(1)
+	bkt := &garbling{faulty: w.bkt, left: 2}
+	var cfg block.FetcherConfig
+	cfg.RegisterFlags(flag.NewFlagSet("", flag.PanicOnError))
+	f, err := block.NewFetcher(cfg, bkt, "", slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	require.NoError(t, err)
+	for range 2 {
+		v, err := f.Fetch(context.Background())
+		require.NoError(t, err)
+		require.ErrorIs(t, v.Problems[id], block.ErrCorrupt)
+	}
+	v, err := f.Fetch(context.Background())
+	require.NoError(t, err)
+	require.Contains(t, v.Metas, id)
+	require.Empty(t, v.Problems)
+}
+
+// garbling flips a byte of the first bodies.
+type garbling struct {
+	*faulty
+	left int
+}
+
+func (g *garbling) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	body, err := g.faulty.Get(ctx, name)
+	if err != nil || g.left == 0 {
+		return body, err
+	}
+	g.left--
+	raw, err := io.ReadAll(body)
+	if err != nil {
+		return nil, err
+	}
+	raw = bytes.Clone(raw)
+	raw[0] ^= 1
+	return io.NopCloser(bytes.NewReader(raw)), nil
 }
 
 // TestFetchTornCache: a copy on disk that was cut at any byte is read anew.
