@@ -26,6 +26,7 @@ type shipState struct {
 	dir, file string // folder of the TSDB; name of the list in it
 
 	shipped map[ulid.ULID]struct{} // what they hold has been verified in the bucket
+	unsaved bool                   // the list on disk is another: writing it failed
 	own     ownState
 }
 
@@ -92,7 +93,7 @@ func readJSON[T any](path string, v *T, version func() int) (lost bool, err erro
 	}
 	if err := json.Unmarshal(data, v); err != nil || version() == 0 {
 		*v = *new(T)
-		return true, nil
+		return true, nil //nolint:nilerr // a torn file is as good as none
 	}
 	if version() != shipStateVersion {
 		return false, fmt.Errorf("%s: %w %d, this program reads %d; upgrade it, or remove the file to have it rebuilt from the bucket", path, ErrUnknownVersion, version(), shipStateVersion)
@@ -114,7 +115,8 @@ func (s *shipState) add(ids ...ulid.ULID) error {
 }
 
 // prune forgets shipped blocks that are no longer local, except sources of local
-// ones: they tell whether a compacted block holds anything new.
+// ones: they tell whether a compacted block holds anything new. It also writes
+// the list if that has failed before.
 func (s *shipState) prune(local []*Meta) error {
 	keep := map[ulid.ULID]struct{}{}
 	for _, m := range local {
@@ -128,7 +130,7 @@ func (s *shipState) prune(local []*Meta) error {
 		_, ok := keep[id]
 		return !ok
 	})
-	if len(s.shipped) == before {
+	if len(s.shipped) == before && !s.unsaved {
 		return nil
 	}
 	return s.saveList()
@@ -139,7 +141,9 @@ func (s *shipState) saveList() error {
 	if list.Uploaded == nil {
 		list.Uploaded = []ulid.ULID{} // Prometheus wants a list
 	}
-	return writeJSON(filepath.Join(s.dir, s.file), list)
+	err := writeJSON(filepath.Join(s.dir, s.file), list)
+	s.unsaved = err != nil
+	return err
 }
 
 func (s *shipState) saveOwn() error { return writeJSON(filepath.Join(s.dir, ownStateFilename), s.own) }

@@ -172,7 +172,7 @@ func (up *upload) landed(ctx context.Context, have map[string]int64) (bool, erro
 		return false, ErrRemoved
 	}
 	if !visible || up.differs(have) != nil {
-		return false, nil
+		return false, nil //nolint:nilerr // what differs is what is to be sent
 	}
 	m, err := up.readBack(ctx)
 	if errors.Is(err, ErrCorrupt) {
