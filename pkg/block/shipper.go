@@ -87,14 +87,22 @@ func newShipMetrics(reg prometheus.Registerer) *shipMetrics {
 	}
 }
 
-// NewShipper wires a Shipper for the TSDB in dir and starts nothing; call
-// Prepare before Prometheus compacts anything, then Run. extLabels are asked in
-// each pass, and may be empty as long as they aren't known. source is what
-// meta.json says who sent the block.
-func NewShipper(cfg ShipperConfig, dir string, bkt Bucket, extLabels func() labels.Labels, source string, log *slog.Logger, reg prometheus.Registerer) *Shipper {
+// ShipperParts are what a Shipper works with.
+type ShipperParts struct {
+	Dir     string // of the TSDB
+	Bucket  Bucket
+	Labels  func() labels.Labels // the external ones; asked in each pass, and empty as long as they aren't known
+	Source  string               // who sends the blocks, for their meta.json
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// NewShipper wires a Shipper and starts nothing; call Prepare before Prometheus
+// compacts anything, then Run.
+func NewShipper(cfg ShipperConfig, parts ShipperParts) *Shipper {
 	return &Shipper{
-		cfg: cfg, dir: dir, bkt: bkt, labels: extLabels, source: source, log: log,
-		metrics:    newShipMetrics(reg),
+		cfg: cfg, dir: parts.Dir, bkt: parts.Bucket, labels: parts.Labels, source: parts.Source, log: parts.Log,
+		metrics:    newShipMetrics(parts.Metrics),
 		now:        time.Now,
 		rand:       randv2.Float64,
 		quarantine: map[ulid.ULID]setAside{},

@@ -57,7 +57,10 @@ func (r *rig) twin() *rig {
 
 // restart begins a new life of the process, as after a kill.
 func (r *rig) restart() {
-	r.Shipper = block.NewShipper(r.cfg, r.dir, r.bkt, func() labels.Labels { return r.labels }, block.SourceSidecar, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	r.Shipper = block.NewShipper(r.cfg, block.ShipperParts{
+		Dir: r.dir, Bucket: r.bkt, Labels: func() labels.Labels { return r.labels }, Source: block.SourceSidecar,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+	})
 	r.SetClock(r.clock.now)
 	r.SetFault(r.fault)
 }
@@ -572,11 +575,21 @@ func TestShipperDiskFull(t *testing.T) {
 	require.ErrorContains(t, err, "can't be listed as shipped")
 	require.Empty(t, r.shipped(), "the old list is whole")
 	require.NoError(t, os.RemoveAll(block))
-	r.restart()
 	r.bkt.puts()
 	r.sync()
 	require.Empty(t, r.bkt.puts(), "it is not sent again")
 	require.Equal(t, ids(id), r.shipped())
+
+	second := r.cut(2, blocktest.Options{})
+	require.NoError(t, os.MkdirAll(filepath.Join(block, "x"), 0o755))
+	_, err = r.Sync(context.Background())
+	require.ErrorContains(t, err, "can't be listed as shipped")
+	require.NoError(t, os.RemoveAll(block))
+	r.restart()
+	r.bkt.puts()
+	r.sync()
+	require.Empty(t, r.bkt.puts(), "nor after a restart")
+	require.Equal(t, ids(id, second), r.shipped())
 }
 
 // TestShipperForgets keeps the list no longer than the folder.

@@ -62,7 +62,9 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 		extras:   &extras{prom: prom, state: w.current},
 	}
 	if bkt != nil {
-		shipper := block.NewShipper(cfg.Shipper, cfg.TSDBPath, bkt, w.labels, "sidecar", log, reg)
+		shipper := block.NewShipper(cfg.Shipper, block.ShipperParts{
+			Dir: cfg.TSDBPath, Bucket: bkt, Labels: w.labels, Source: block.SourceSidecar, Log: log, Metrics: reg,
+		})
 		w.source = &source{dir: cfg.TSDBPath, stateFile: shipper.StateFile(), ignoreSize: cfg.Shipper.IgnoreUnequalBlockSize}
 		s.shipping = &shipping{shipper: shipper, known: w.known, dir: cfg.TSDBPath, log: log, metrics: m, retry: prepareRetry}
 	}
