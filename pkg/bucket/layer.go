@@ -80,7 +80,7 @@ func list[T any](ctx context.Context, l *layer, c Call, f func(T) error, do func
 			return stop
 		})
 		if stop != nil {
-			return nil
+			err = nil // the caller's, not the bucket's
 		}
 		return err
 	})

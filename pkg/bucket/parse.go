@@ -123,7 +123,7 @@ func parseTarget(root *yaml.Node) (*Target, []error) {
 	if doc.Config.Kind != 0 {
 		errs = append(errs, fill(config, resolve(&doc.Config), "config.")...)
 	}
-	if t.azure != nil && t.azure.MSIResource != "" {
+	if t.azure != nil && t.azure.MSIResource != "" { //nolint:staticcheck // deprecated, which is what is said of it
 		t.Warnings = append(t.Warnings, "config.msi_resource has no effect: the Azure SDK finds it")
 	}
 	return t, append(errs, t.validate()...)
