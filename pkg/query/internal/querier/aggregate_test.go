@@ -52,7 +52,7 @@ func TestMixedResolutions(t *testing.T) {
 		readMax:     {"299:50", "599:60", "610:35", "620:5"},
 		readCounter: {"10:1", "299:50", "599:80", "610:85", "620:90"},
 	} {
-		s := newSeries(series, &shape{read: read, counter: read == readCounter, kind: dedup.Firnline, trim: true, maxt: 1000})
+		s := newSeries(series, &shape{read: read, counter: read == readCounter, kind: dedup.Firnline, bounds: bounds{0, 1000}})
 		require.Equal(t, want, samplesOf(t, s.Iterator(nil)), "reading %d", read)
 	}
 }
@@ -61,7 +61,7 @@ func TestMixedResolutions(t *testing.T) {
 func TestRawCounterAsItIs(t *testing.T) {
 	s := newSeries(storeapi.Series{Chunks: []storeapi.Chunk{
 		{MinTime: 1, MaxTime: 2, Raw: floats(t, 1, 10, 2, 20)}, {MinTime: 3, MaxTime: 4, Raw: floats(t, 3, 5, 4, 6)},
-	}}, &shape{read: readCounter, counter: true, kind: dedup.Firnline, trim: true, maxt: 100})
+	}}, &shape{read: readCounter, counter: true, kind: dedup.Firnline, bounds: bounds{0, 100}})
 	require.Equal(t, []string{"1:10", "2:20", "3:5", "4:6"}, samplesOf(t, s.Iterator(nil)))
 }
 
@@ -73,7 +73,7 @@ func TestTrimAndReuse(t *testing.T) {
 		from := float64(i * 10)
 		chunks = append(chunks, storeapi.Chunk{MinTime: int64(from), MaxTime: int64(from) + 5, Raw: floats(t, from, from, from+5, from+5)})
 	}
-	sh := &shape{kind: dedup.Firnline, trim: true, mint: 15, maxt: 30}
+	sh := &shape{kind: dedup.Firnline, bounds: bounds{15, 30}}
 	s := newSeries(storeapi.Series{Chunks: chunks}, sh)
 	var it chunkenc.Iterator
 	for range 3 {
@@ -88,7 +88,11 @@ func TestTrimAndReuse(t *testing.T) {
 	require.Equal(t, int64(25), it.AtT())
 	require.Equal(t, chunkenc.ValNone, it.Seek(31))
 	require.Equal(t, chunkenc.ValNone, it.Seek(15), "the end is the end")
-	require.Len(t, samplesOf(t, newSeries(storeapi.Series{Chunks: chunks}, &shape{}).Iterator(it)), 20)
+	inside := newSeries(storeapi.Series{Chunks: chunks}, &shape{bounds: bounds{20, 25}}).Iterator(it)
+	require.Equal(t, []string{"20:20", "25:25"}, samplesOf(t, inside), "bounds that are those of a chunk")
+	require.Equal(t, chunkenc.ValNone, inside.Seek(20), "the end is the end")
+	require.Empty(t, samplesOf(t, newSeries(storeapi.Series{Chunks: chunks}, &shape{bounds: bounds{16, 19}}).Iterator(it)), "between chunks")
+	require.Len(t, samplesOf(t, newSeries(storeapi.Series{Chunks: chunks}, &shape{bounds: unbounded()}).Iterator(it)), 20)
 }
 
 // One iterator passed from series to series, as the engine does: what it
@@ -100,7 +104,7 @@ func BenchmarkIterate(b *testing.B) {
 			list = append(list, storetest.Sample{T: int64(i) * 15_000, V: float64(i)})
 		}
 		in := storeapi.Series{Labels: labels.FromStrings("a", "b"), Chunks: storetest.Chunks(b, list, false, 120)}
-		sh := &shape{kind: dedup.Firnline, trim: true, maxt: int64(samples) * 15_000}
+		sh := &shape{kind: dedup.Firnline, bounds: bounds{0, int64(samples) * 15_000}}
 		b.Run(fmt.Sprintf("samples=%d", samples), func(b *testing.B) {
 			b.ReportAllocs()
 			var it chunkenc.Iterator
@@ -121,7 +125,7 @@ func TestAllocationsPerSeries(t *testing.T) {
 			list = append(list, storetest.Sample{T: int64(i) * 15_000, V: float64(i)})
 		}
 		in := storeapi.Series{Chunks: storetest.Chunks(t, list, false, 120)}
-		sh := &shape{kind: dedup.Firnline, trim: true, maxt: int64(samples) * 15_000}
+		sh := &shape{kind: dedup.Firnline, bounds: bounds{0, int64(samples) * 15_000}}
 		var it chunkenc.Iterator
 		return testing.AllocsPerRun(20, func() {
 			it = newSeries(in, sh).Iterator(it)

@@ -128,10 +128,11 @@ func (q *querier) selection(hints *storage.SelectHints, matchers []*labels.Match
 			By: hints.By, Grouping: slices.Clone(hints.Grouping),
 		},
 	}
-	return sel, shape{
-		read: read, kind: q.kind, counter: isCounter(hints.Func),
-		mint: hints.Start, maxt: hints.End, trim: !hints.DisableTrimming,
+	sh := shape{read: read, kind: q.kind, counter: isCounter(hints.Func), bounds: bounds{hints.Start, hints.End}}
+	if hints.DisableTrimming {
+		sh.bounds = unbounded()
 	}
+	return sel, sh
 }
 
 // fetch reads a selection into set, when its turn has come.

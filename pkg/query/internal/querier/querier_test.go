@@ -328,7 +328,7 @@ func TestLabels(t *testing.T) {
 // A damaged chunk is an error that says where, not a panic and not a gap.
 func TestCorruptChunk(t *testing.T) {
 	for _, raw := range []storeapi.Data{{Encoding: 99, Bytes: []byte{0, 1, 2}}, {Encoding: chunkenc.EncXOR, Bytes: []byte{1}}, {Encoding: chunkenc.EncXOR, Bytes: []byte{0, 9, 1}}} {
-		s := newSeries(storeapi.Series{Chunks: []storeapi.Chunk{{MinTime: 0, MaxTime: 10, Raw: raw}}}, &shape{maxt: 100, trim: true})
+		s := newSeries(storeapi.Series{Chunks: []storeapi.Chunk{{MinTime: 0, MaxTime: 10, Raw: raw}}}, &shape{bounds: bounds{0, 100}})
 		it := s.Iterator(nil)
 		for it.Next() != chunkenc.ValNone {
 		}

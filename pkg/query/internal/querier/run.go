@@ -10,28 +10,29 @@ import (
 )
 
 // run reads chunks that follow one another, raw and downsampled ones mixed, as
-// one iterator. It is made once a series and used again for the next; per chunk
-// it allocates nothing for floats in XOR encoding.
+// one iterator, and of them the samples that were asked for. Chunks that reach
+// beyond those are read through a window; the others, most of all, directly. It
+// is made once a series and used again for the next; per chunk it allocates
+// nothing for floats in XOR encoding.
 type run struct {
 	chunkenc.Iterator // over the current chunk; never nil
 
 	read   reading
+	bounds bounds
 	chunks []storeapi.Chunk // still to come
+	edge   window           // that of the current chunk, where it needs one
 	xor    *chunkenc.XORChunk
 	inner  chunkenc.Iterator // the iterator of the last chunk, to use again
 	err    error
 }
 
 // newRun returns a run over chunks in the memory of reuse, where that is one.
-func newRun(chunks []storeapi.Chunk, read reading, reuse chunkenc.Iterator) *run {
-	if w, ok := reuse.(*window); ok {
-		reuse = w.Iterator
-	}
+func newRun(chunks []storeapi.Chunk, read reading, b bounds, reuse chunkenc.Iterator) *run {
 	r, ok := reuse.(*run)
 	if !ok {
 		r = &run{xor: chunkenc.NewXORChunk()}
 	}
-	r.Iterator, r.read, r.chunks, r.err = chunkenc.NewNopIterator(), read, chunks, nil
+	r.Iterator, r.read, r.bounds, r.chunks, r.err = chunkenc.NewNopIterator(), read, b, chunks, nil
 	return r
 }
 
@@ -75,7 +76,14 @@ func (r *run) Err() error {
 
 // open moves on to the next chunk, if there is one and the last ended well.
 func (r *run) open() bool {
-	if r.Err() != nil || len(r.chunks) == 0 {
+	if r.Err() != nil {
+		return false
+	}
+	for len(r.chunks) > 0 && r.chunks[0].MaxTime < r.bounds.mint {
+		r.chunks = r.chunks[1:]
+	}
+	if len(r.chunks) == 0 || r.chunks[0].MinTime > r.bounds.maxt {
+		r.Iterator, r.chunks = chunkenc.NewNopIterator(), nil
 		return false
 	}
 	c := &r.chunks[0]
@@ -85,7 +93,10 @@ func (r *run) open() bool {
 		r.err = fmt.Errorf("chunk from %d to %d ms: %w", c.MinTime, c.MaxTime, err)
 		return false
 	}
-	r.Iterator = it
+	if r.Iterator = it; c.MinTime < r.bounds.mint || c.MaxTime > r.bounds.maxt {
+		r.edge = window{Iterator: it, bounds: r.bounds}
+		r.Iterator = &r.edge
+	}
 	return true
 }
 

@@ -14,11 +14,10 @@ import (
 
 // shape is how the chunks of all series of a selection become samples.
 type shape struct {
-	read       reading
-	kind       dedup.Kind
-	counter    bool
-	trim       bool // return only samples in [mint, maxt]
-	mint, maxt int64
+	read    reading
+	kind    dedup.Kind
+	counter bool
+	bounds  bounds // of the samples to return
 }
 
 // series is one series of an answer, a storage.Series.
@@ -46,40 +45,45 @@ func (s *series) Labels() labels.Labels { return s.lset }
 
 // Iterator implements storage.Series. It uses the memory of it where it can.
 func (s *series) Iterator(it chunkenc.Iterator) chunkenc.Iterator {
+	sh := s.shape
 	if len(s.replicas) == 0 {
-		return s.shape.trimmed(s.shape.replica(s.chunks, it), it)
+		if !sh.corrected(s.chunks) {
+			return newRun(s.chunks, sh.read, sh.bounds, it)
+		}
+		return sh.trimmed(sh.replica(s.chunks))
 	}
 	its := make([]chunkenc.Iterator, len(s.replicas))
 	for i, chunks := range s.replicas {
-		its[i] = s.shape.replica(chunks, nil)
+		its[i] = sh.replica(chunks)
 	}
-	return s.shape.trimmed(dedup.New(s.shape.kind, s.shape.counter, its...), it)
+	return sh.trimmed(dedup.New(sh.kind, sh.counter, its...))
 }
 
-// replica returns the samples of chunks that don't overlap. Raw counters come as
-// they are; where some chunks are downsampled, and so corrected for resets, all are.
-func (sh *shape) replica(chunks []storeapi.Chunk, reuse chunkenc.Iterator) chunkenc.Iterator {
-	if sh.read != readCounter || !slices.ContainsFunc(chunks, func(c storeapi.Chunk) bool { return c.Aggr != nil }) {
-		return newRun(chunks, sh.read, reuse)
+// corrected tells whether a counter has to come without its resets: where some
+// chunks are downsampled, and so corrected for them, all are.
+func (sh *shape) corrected(chunks []storeapi.Chunk) bool {
+	return sh.read == readCounter && slices.ContainsFunc(chunks, func(c storeapi.Chunk) bool { return c.Aggr != nil })
+}
+
+// replica returns all samples of chunks that don't overlap: what was before the
+// first one asked for bears upon counters and upon the choice of replicas.
+func (sh *shape) replica(chunks []storeapi.Chunk) chunkenc.Iterator {
+	if !sh.corrected(chunks) {
+		return newRun(chunks, sh.read, unbounded(), nil)
 	}
 	its := make([]chunkenc.Iterator, len(chunks))
 	for i := range chunks {
-		its[i] = newRun(chunks[i:i+1], sh.read, nil)
+		its[i] = newRun(chunks[i:i+1], sh.read, unbounded(), nil)
 	}
 	return downsample.NewCounter(its)
 }
 
 // trimmed leaves out the samples that were not asked for.
-func (sh *shape) trimmed(it, reuse chunkenc.Iterator) chunkenc.Iterator {
-	if !sh.trim {
+func (sh *shape) trimmed(it chunkenc.Iterator) chunkenc.Iterator {
+	if sh.bounds == unbounded() {
 		return it
 	}
-	w, ok := reuse.(*window)
-	if !ok {
-		w = &window{}
-	}
-	*w = window{Iterator: it, mint: sh.mint, maxt: sh.maxt}
-	return w
+	return &window{Iterator: it, bounds: sh.bounds}
 }
 
 // apart tells whether chunks, sorted by time, don't overlap.

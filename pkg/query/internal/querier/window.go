@@ -1,13 +1,23 @@
 package querier
 
-import "github.com/prometheus/prometheus/tsdb/chunkenc"
+import (
+	"math"
 
-// window returns the samples of an iterator within [mint, maxt], ms.
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+// bounds are a closed interval of time, ms.
+type bounds struct{ mint, maxt int64 }
+
+// unbounded is all of time.
+func unbounded() bounds { return bounds{math.MinInt64, math.MaxInt64} }
+
+// window returns the samples of an iterator within bounds.
 type window struct {
 	chunkenc.Iterator
-	mint, maxt int64
-	started    bool
-	ended      bool
+	bounds
+	started bool
+	ended   bool
 }
 
 // Next implements chunkenc.Iterator.
