@@ -1,0 +1,177 @@
+package model
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/firnline/firnline/pkg/bucket"
+	"github.com/firnline/firnline/pkg/storeapi"
+)
+
+var seedFlag = flag.Uint64("seed", 0, "run this seed of TestRandomRuns alone")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestRandomRuns writes, ships, compacts and reads under random settings, faults
+// and restarts, in one process. At any time what is read was once written; with
+// all faults gone everything is shipped within two passes, and each answer
+// equals the model's.
+//
+// It runs for 20 seconds, or for FIRNLINE_SOAK (a duration). A seed that fails is
+// run again by: go test ./e2e/model -run TestRandomRuns -seed=N
+func TestRandomRuns(t *testing.T) {
+	if *seedFlag != 0 {
+		t.Run(fmt.Sprint("seed=", *seedFlag), func(t *testing.T) { run(t, *seedFlag) })
+		return
+	}
+	last := 20 * time.Second
+	if s := os.Getenv("FIRNLINE_SOAK"); s != "" {
+		var err error
+		last, err = time.ParseDuration(s)
+		require.NoError(t, err, "FIRNLINE_SOAK")
+	}
+	first := uint64(time.Now().UnixNano()) >> 20
+	t.Logf("seeds from %d", first)
+	for seed, began := first, time.Now(); time.Since(began) < last && !t.Failed(); seed++ {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { run(t, seed) })
+	}
+}
+
+func run(t *testing.T, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, seed))
+	w := newWorld(t, rnd)
+	read := &faults{rnd: rand.New(rand.NewPCG(seed, 1))}
+	gateway := startGateway(t, bucket.WithFaults(w.memory, read.hook), gatewayFlags[rnd.IntN(len(gatewayFlags))]...)
+	for n := range int64(12 + rnd.IntN(12)) {
+		w.step(n)
+		read.draw()
+		r, err := readAll(t.Context(), gateway, w.model, 0)
+		require.Empty(t, r.wrong, "read what was never written")
+		if err != nil {
+			require.ErrorContains(t, err, errFault.Error())
+		}
+	}
+	w.heal()
+	read.end()
+	cut := w.cut()
+	want := w.model.Samples(0, cut)
+	require.Positive(t, want)
+	var last reading
+	var err error
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if last, err = readAll(t.Context(), gateway, w.model, cut); err == nil && last.samples == want {
+			break
+		}
+	}
+	require.NoError(t, err, "the gateway has not converged")
+	require.Empty(t, last.wrong)
+	require.Equal(t, want, last.samples, "samples before %d", cut)
+	compare(t, w, gateway, cut)
+}
+
+// compare asks a querier over one or two gateways, of which one lived through
+// the faults, and the model.
+func compare(t *testing.T, w *world, gateway storeapi.Store, cut int64) {
+	endpoints := []string{listen(t, storeapi.Services{Store: gateway})}
+	if w.rnd.IntN(2) == 0 { // a second one with the same blocks
+		fresh := startGateway(t, w.memory, gatewayFlags[w.rnd.IntN(len(gatewayFlags))]...)
+		endpoints = append(endpoints, listen(t, storeapi.Services{Store: fresh}))
+	}
+	querier := startQuerier(t, endpoints)
+	equal(t, w.model, querier, questions(w.rnd, cut, 60), "false")
+	same := questions(w.rnd, cut, 40)
+	for _, q := range same {
+		restrict(t, q.params, labels.MustNewMatcher(labels.MatchEqual, "cluster", "same"))
+	}
+	equal(t, w.model.Without("replica"), querier, same, "true")
+	fromReplicas(t, w.model, querier, cut)
+}
+
+// equal asks each question twice, so that caches are cold and warm.
+func equal(t *testing.T, m *Model, querier http.Handler, questions []question, dedup string) {
+	t.Helper()
+	oracle := oracle(t, m)
+	for _, q := range questions {
+		want := ask(t, oracle, q.path, q.params)
+		q.params.Set("dedup", dedup)
+		q.params.Set("partial_response", "false")
+		for _, caches := range []string{"cold", "warm"} {
+			got := ask(t, querier, q.path, q.params)
+			require.Equal(t, want.Status, got.Status, "%s %v: %s", q.path, q.params, got.Error)
+			require.Equal(t, string(want.Data), string(got.Data), "%s %v, caches %s", q.path, q.params, caches)
+		}
+	}
+}
+
+// restrict puts a matcher into every selector of a request.
+func restrict(t *testing.T, params url.Values, m *labels.Matcher) {
+	t.Helper()
+	for _, name := range []string{"query", "match[]"} {
+		if !params.Has(name) {
+			continue
+		}
+		expr, err := parser.NewParser(parser.Options{}).ParseExpr(params.Get(name))
+		require.NoError(t, err)
+		parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+			if v, ok := n.(*parser.VectorSelector); ok {
+				v.LabelMatchers = append(v.LabelMatchers, m)
+			}
+			return nil
+		})
+		params.Set(name, expr.String())
+	}
+}
+
+// fromReplicas checks a pair whose replicas scrape each for itself: every sample
+// of a deduplicated gauge is one that a replica has.
+func fromReplicas(t *testing.T, m *Model, querier http.Handler, cut int64) {
+	t.Helper()
+	a := ask(t, querier, "query", url.Values{"query": {`queue{cluster="own"}[10h]`}, "time": {seconds(cut - 1)}, "dedup": {"true"}})
+	var data struct {
+		Result []struct {
+			Metric map[string]string
+			Values [][2]json.RawMessage
+		}
+	}
+	require.NoError(t, json.Unmarshal(a.Data, &data), a.Error)
+	require.NotEmpty(t, data.Result)
+	for _, s := range data.Result {
+		require.NotContains(t, s.Metric, "replica")
+		for _, point := range s.Values {
+			require.True(t, oneHas(t, m, s.Metric, point), "%v: no replica has %s", s.Metric, point)
+		}
+	}
+}
+
+func oneHas(t *testing.T, m *Model, metric map[string]string, point [2]json.RawMessage) bool {
+	t.Helper()
+	at, err := strconv.ParseFloat(string(point[0]), 64)
+	require.NoError(t, err)
+	v, err := strconv.ParseFloat(strings.Trim(string(point[1]), `"`), 64)
+	require.NoError(t, err)
+	sample := Sample{Time: int64(math.Round(at * 1000)), Value: v}
+	if math.IsNaN(v) {
+		sample.Value = math.NaN()
+	}
+	for _, replica := range []string{"a", "b"} {
+		if m.Has(labels.NewBuilder(labels.FromMap(metric)).Set("replica", replica).Labels(), sample) {
+			return true
+		}
+	}
+	return false
+}
