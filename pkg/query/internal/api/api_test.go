@@ -101,6 +101,20 @@ type warned struct {
 
 func (w warned) Warnings() annotations.Annotations { return w.notes }
 
+// TestReplicaLabelsAreListed: label lookups see what selectors may name; series are those that queries return.
+func TestReplicaLabelsAreListed(t *testing.T) {
+	data := &dataOf{data: (&store{}).source()}
+	a := newTestAPI(t, nil, func(_ *Config, p *Parts) {
+		p.Data = data
+		p.ReplicaLabels = []string{"replica"}
+	})
+	for path, dedup := range map[string]bool{"labels": false, "label/replica/values": false, "series?match[]=up": true} {
+		require.Equal(t, 200, get(a, "/api/v1/"+path).Code)
+		require.Equal(t, dedup, data.opts.Dedup, path)
+		require.True(t, data.opts.SkipChunks, path)
+	}
+}
+
 // RELIABILITY section 6, status codes: the kind of a store's error decides, and the
 // body is one readable line.
 func TestStatusCodes(t *testing.T) {

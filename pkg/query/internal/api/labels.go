@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/firnline/firnline/pkg/query/internal/querier"
 )
 
 // selection is what requests for labels and series have in common.
@@ -43,11 +45,7 @@ func (a *API) selectionParams(r *http.Request) (selection, error) {
 }
 
 // querier opens the data of a selection. Labels need no samples.
-func (a *API) querier(r *http.Request, sel selection) (storage.Querier, error) {
-	opts, err := a.dataOptions(r, 0)
-	if err != nil {
-		return nil, err
-	}
+func (a *API) querier(sel selection, opts querier.Options) (storage.Querier, error) {
 	opts.SkipChunks = true
 	return a.parts.Data.Queryable(opts).Querier(timestamp.FromTime(sel.start), timestamp.FromTime(sel.end))
 }
@@ -76,7 +74,9 @@ func (a *API) labelValues(r *http.Request) (answer, error) {
 // lookupFunc lists the names or values of the series that one set of matchers selects.
 type lookupFunc func(ctx context.Context, q storage.Querier, hints *storage.LabelHints, set []*labels.Matcher) ([]string, annotations.Annotations, error)
 
-// lookup unites what a lookup finds for each match[], sorted.
+// lookup unites what a lookup finds for each match[], sorted. Replica labels are
+// labels like others here, since selectors may name them: a dashboard whose
+// variable lists the replicas finds them.
 func (a *API) lookup(r *http.Request, find lookupFunc) (answer, error) {
 	sel, err := a.selectionParams(r)
 	if err != nil {
@@ -85,7 +85,12 @@ func (a *API) lookup(r *http.Request, find lookupFunc) (answer, error) {
 	if sel.sets, err = a.matchParam(r); err != nil {
 		return answer{}, bad("%w", err)
 	}
-	q, err := a.querier(r, sel)
+	opts, err := a.dataOptions(r, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	opts.Dedup = false
+	q, err := a.querier(sel, opts)
 	if err != nil {
 		return answer{}, err
 	}

@@ -23,7 +23,11 @@ func (a *API) series(r *http.Request) (answer, error) {
 	if sel.sets, err = a.matchParam(r); err != nil {
 		return answer{}, badParam("match[]", err)
 	}
-	q, err := a.querier(r, sel)
+	opts, err := a.dataOptions(r, 0)
+	if err != nil {
+		return answer{}, err
+	}
+	q, err := a.querier(sel, opts)
 	if err != nil {
 		return answer{}, err
 	}
