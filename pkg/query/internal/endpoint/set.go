@@ -237,7 +237,7 @@ func (s *Set) record(m *member, info storeapi.Info, err error) {
 			s.log.Warn("endpoint is down", "endpoint", m.target.name, "err", err)
 		}
 	case before.err != nil || before.checked.IsZero():
-		s.log.Info("endpoint is well", "endpoint", m.target.name, "component", info.Component)
+		s.log.Info("endpoint is well", "endpoint", m.target.name, "type", info.Component)
 	}
 }
 
