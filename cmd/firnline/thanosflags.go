@@ -15,7 +15,10 @@ type noEffect struct {
 // ignored lists the flags which a command line written for Thanos may have and
 // which change no answer, so that it keeps working. What would change one is an error instead.
 func ignored() []noEffect {
-	const prometheusEngine = "PromQL is evaluated as Prometheus does"
+	const (
+		prometheusEngine = "PromQL is evaluated as Prometheus does"
+		noTenants        = "requests are not told apart by tenant"
+	)
 	return []noEffect{
 		// Sidecar.
 		{"shipper.allow-out-of-order-uploads", true, "a block that can't be shipped never holds up others"},
@@ -31,6 +34,8 @@ func ignored() []noEffect {
 		{"debug.advertise-compatibility-label", true, "all queriers since 0.8 work without"},
 		{"bucket-web-label", false, "there is no page of blocks yet"},
 		{"disable-admin-operations", true, "there are none"},
+		{"delete-delay", false, "nothing is deleted here"},
+		{"web.disable-cors", true, "there is no API for browsers here"},
 		{"web.disable", true, "there are no pages yet"},
 		// Querier.
 		{"query.disable-fallback", true, prometheusEngine},
