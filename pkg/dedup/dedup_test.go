@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
@@ -43,7 +44,7 @@ func iterate(replicas [][]chunks.Meta) (out []chunkenc.Iterator) {
 		for _, m := range r {
 			its = append(its, m.Chunk.Iterator(nil))
 		}
-		out = append(out, Concat(its...))
+		out = append(out, storage.ChainSampleIteratorFromIterators(nil, its))
 	}
 	return out
 }

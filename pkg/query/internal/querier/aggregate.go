@@ -66,10 +66,6 @@ func (r reading) aggregates() []storeapi.Aggregate {
 	return []storeapi.Aggregate{storeapi.AggregateCount, storeapi.AggregateSum}
 }
 
-// AutoResolution is the coarsest resolution that a query with such a step does
-// well with: five samples a step.
-func AutoResolution(step time.Duration) time.Duration { return step / 5 }
-
 // maxResolution returns the coarsest resolution for a selector, in ms. Functions
 // of how values change need two samples in their range.
 func maxResolution(wanted time.Duration, function string, rangeMillis int64) int64 {

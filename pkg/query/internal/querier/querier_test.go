@@ -252,7 +252,6 @@ func TestMaxResolution(t *testing.T) {
 		{time.Hour, "increase", 10 * minute, 5 * minute},
 		{time.Hour, "increase", 120 * minute, 60 * minute},
 		{time.Hour, "max_over_time", 5 * minute, 60 * minute},
-		{AutoResolution(30 * time.Minute), "", 0, 5 * minute},
 	} {
 		require.Equal(t, c.want, maxResolution(c.wanted, c.f, c.rng), "%+v", c)
 	}
