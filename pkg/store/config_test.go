@@ -46,6 +46,7 @@ func TestIndexCacheConfig(t *testing.T) {
 		"": 250 << 20,
 		"type: IN-MEMORY\nconfig: {max_size: 1GB, max_item_size: 100MB}": 1 << 30,
 		"type: IN-MEMORY": 250 << 20,
+		"type: in-memory\nttl: 24h\nenabled_items: [Postings]": 250 << 20,
 	} {
 		cfg := newConfig(t, "--index-cache.config="+yaml)
 		got, err := cfg.indexCacheSize()
@@ -54,8 +55,9 @@ func TestIndexCacheConfig(t *testing.T) {
 	}
 	for yaml, want := range map[string]string{
 		"type: MEMCACHED": "type \"MEMCACHED\" is not served, only IN-MEMORY",
-		"type: IN-MEMORY\nconfig:\n  max_sice: 1GB":  "line 3",
-		"type: IN-MEMORY\nconfig: {max_size: a lot}": "max_size",
+		"type: MEMCACHED\nconfig: {addresses: [a:1]}": "type \"MEMCACHED\" is not served, only IN-MEMORY",
+		"type: IN-MEMORY\nconfig:\n  max_sice: 1GB":   "line 3",
+		"type: IN-MEMORY\nconfig: {max_size: a lot}":  "max_size",
 	} {
 		cfg := newConfig(t, "--index-cache.config="+yaml)
 		require.ErrorContains(t, cfg.Validate(), "--index-cache.config")
@@ -63,4 +65,15 @@ func TestIndexCacheConfig(t *testing.T) {
 	}
 	cfg := newConfig(t, "--index-cache.config-file=/nowhere/at/all")
 	require.ErrorContains(t, cfg.Validate(), "/nowhere/at/all")
+}
+
+// The YAML of the index cache may have environment variables, as that of a bucket.
+func TestIndexCacheConfigFromEnvironment(t *testing.T) {
+	t.Setenv("FIRNLINE_TEST_CACHE", "7MB")
+	cfg := newConfig(t, "--index-cache.config={type: IN-MEMORY, config: {max_size: $(FIRNLINE_TEST_CACHE)}}")
+	size, err := cfg.indexCacheSize()
+	require.NoError(t, err)
+	require.EqualValues(t, 7<<20, size)
+	cfg = newConfig(t, "--index-cache.config={type: $(FIRNLINE_UNSET)}")
+	require.ErrorContains(t, cfg.Validate(), "FIRNLINE_UNSET is not set")
 }
