@@ -42,6 +42,12 @@ func ignored() []noEffect {
 		{"query.telemetry.request-duration-seconds-quantiles", false, "durations are native histograms"},
 		{"query.telemetry.request-samples-quantiles", false, "sizes are native histograms"},
 		{"query.telemetry.request-series-seconds-quantiles", false, "sizes are native histograms"},
+		{"query.tenant-header", false, noTenants},
+		{"query.default-tenant-id", false, noTenants},
+		{"query.tenant-label-name", false, noTenants},
+		{"query.tenant-certificate-field", false, noTenants},
+		{"query.partition-label", false, "queries are evaluated here over all endpoints"},
+		{"alert.query-url", false, "there are no pages yet"},
 		{"grpc.proxy-strategy", false, "streams are merged as they come"},
 		// All.
 		{"web.external-prefix", false, "there are no pages yet"},
