@@ -314,7 +314,7 @@ func TestFetcherConfig(t *testing.T) {
 		"times":       {[]string{"-min-time=-1w", "-max-time=-2w"}, "--min-time=-1w is after --max-time=-2w"},
 		"selector":    {[]string{"-selector.relabel-config=- {action: replace, target_label: x}"}, "--selector.relabel-config"},
 		"yaml":        {[]string{"-selector.relabel-config=[}"}, "yaml: "},
-		"environment": {[]string{"-selector.relabel-config=- {action: keep, regex: $(FIRNLINE_UNSET)}"}, "$(FIRNLINE_UNSET)"},
+		"environment": {[]string{"-selector.relabel-config=- {action: keep, regex: $(FIRNLINE_UNSET)}"}, "FIRNLINE_UNSET is not set"},
 		"file":        {[]string{"-selector.relabel-config-file=/nowhere"}, "--selector.relabel-config-file"},
 		"both":        {[]string{"-selector.relabel-config=[]", "-selector.relabel-config-file=x"}, "exclude each other"},
 	} {

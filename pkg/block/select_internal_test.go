@@ -115,7 +115,7 @@ func TestSelect(t *testing.T) {
 			body, blocks = "", d.Input
 		}
 		var sel Selection
-		rules, err := ParseSelector(body)
+		rules, err := parseSelector([]byte(body))
 		if err != nil {
 			return "error: " + err.Error()
 		}

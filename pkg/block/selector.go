@@ -2,24 +2,19 @@ package block
 
 import (
 	"fmt"
-	"os"
-	"regexp"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/relabel"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/firnline/firnline/pkg/content"
 )
 
-// ParseSelector reads a list of relabel rules that choose blocks, with $(NAME)
-// replaced by environment variables. Of relabelling only keep, drop and hashmod
-// make sense for blocks; any other action is an error.
-func ParseSelector(content string) ([]*relabel.Config, error) {
-	content, err := expandEnv(content)
-	if err != nil {
-		return nil, err
-	}
+// parseSelector reads a list of relabel rules that choose blocks. Of relabelling
+// only keep, drop and hashmod make sense for blocks; any other action is an error.
+func parseSelector(text []byte) ([]*relabel.Config, error) {
 	var rules []*relabel.Config
-	if err := yaml.Unmarshal([]byte(content), &rules); err != nil {
+	if err := yaml.Unmarshal(text, &rules); err != nil {
 		return nil, err
 	}
 	for i, r := range rules {
@@ -38,43 +33,15 @@ func ParseSelector(content string) ([]*relabel.Config, error) {
 	return rules, nil
 }
 
-// loadSelector takes the rules from a flag's content or from the file that another flag names.
-func loadSelector(content, file string) ([]*relabel.Config, error) {
-	const flag = "selector.relabel-config"
-	if content != "" && file != "" {
-		return nil, fmt.Errorf("--%s and --%s-file exclude each other; give one", flag, flag)
-	}
-	if file != "" {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("--%s-file: %w", flag, err)
-		}
-		content, flagged := string(data), "--"+flag+"-file "+file
-		rules, err := ParseSelector(content)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", flagged, err)
-		}
-		return rules, nil
-	}
-	rules, err := ParseSelector(content)
+// loadSelector takes the rules from a flag's text or from the file that another flag names.
+func loadSelector(text, file string) ([]*relabel.Config, error) {
+	given, source, err := content.Of("selector.relabel-config", text, file)
 	if err != nil {
-		return nil, fmt.Errorf("--%s: %w", flag, err)
+		return nil, err
+	}
+	rules, err := parseSelector(given)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", source, err)
 	}
 	return rules, nil
-}
-
-// expandEnv replaces $(NAME); an unset variable is an error.
-func expandEnv(s string) (string, error) {
-	var missing string
-	s = regexp.MustCompile(`\$\(([a-zA-Z_][a-zA-Z0-9_]*)\)`).ReplaceAllStringFunc(s, func(ref string) string {
-		value, ok := os.LookupEnv(ref[2 : len(ref)-1])
-		if !ok {
-			missing = ref
-		}
-		return value
-	})
-	if missing != "" {
-		return "", fmt.Errorf("environment variable of %s is not set", missing)
-	}
-	return s, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -15,6 +14,8 @@ import (
 	"github.com/thanos-io/objstore/providers/gcs"
 	"github.com/thanos-io/objstore/providers/s3"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/firnline/firnline/pkg/content"
 )
 
 // supported lists the types that ParseConfig accepts; elsewhere those that
@@ -24,19 +25,16 @@ var (
 	elsewhere = []objstore.ObjProvider{objstore.SWIFT, objstore.COS, objstore.ALIYUNOSS, objstore.BOS, objstore.OCI, objstore.OBS}
 )
 
-// envReference is $(NAME), which stands for the environment variable NAME.
-var envReference = regexp.MustCompile(`\$\(([A-Za-z_][A-Za-z0-9_]*)\)`)
-
 // ParseConfig reads an objstore YAML as Thanos has it, after replacing $(NAME)
 // by environment variables. The error lists everything that is wrong, one
 // problem a line, with the line of the YAML where there is one; it shows no
 // values, since any of them may be a secret.
-func ParseConfig(content []byte) (*Target, error) {
-	content, err := expandEnv(content, os.LookupEnv)
+func ParseConfig(given []byte) (*Target, error) {
+	text, err := content.Expand(string(given), os.LookupEnv)
 	if err != nil {
 		return nil, fmt.Errorf("objstore config: %w", err)
 	}
-	root, err := parseDocument(content)
+	root, err := parseDocument([]byte(text))
 	if err != nil {
 		return nil, fmt.Errorf("objstore config: %w", err)
 	}
@@ -45,21 +43,6 @@ func ParseConfig(content []byte) (*Target, error) {
 		return nil, fmt.Errorf("objstore config: %w", errors.Join(problems...))
 	}
 	return t, nil
-}
-
-// expandEnv replaces the references that content has; one that is not set is an error.
-func expandEnv(content []byte, lookup func(string) (string, bool)) ([]byte, error) {
-	var unset []error
-	out := envReference.ReplaceAllFunc(content, func(ref []byte) []byte {
-		name := string(ref[2 : len(ref)-1])
-		value, ok := lookup(name)
-		if !ok {
-			line := 1 + bytes.Count(content[:bytes.Index(content, ref)], []byte("\n"))
-			unset = append(unset, fmt.Errorf("line %d: environment variable %s is not set", line, name))
-		}
-		return []byte(value)
-	})
-	return out, errors.Join(unset...)
 }
 
 // parseDocument returns the mapping that is content's only document.

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/firnline/firnline/pkg/content"
 )
 
 // requestLogging says which requests are logged.
@@ -113,16 +115,12 @@ func (l logLevel) level() slog.Level {
 
 // requestLogging reads the flags' YAML.
 func (c *Config) requestLogging() (requestLogging, error) {
-	content, err := Content("request.logging-config", c.RequestLogging, c.RequestLoggingFile)
+	text, source, err := content.Of("request.logging-config", c.RequestLogging, c.RequestLoggingFile)
 	if err != nil {
 		return requestLogging{}, err
 	}
-	out, err := parseRequestLogging(content)
+	out, err := parseRequestLogging(text)
 	if err != nil {
-		source := "--request.logging-config"
-		if c.RequestLoggingFile != "" {
-			source += "-file: " + c.RequestLoggingFile
-		}
 		return requestLogging{}, fmt.Errorf("%s: %w", source, err)
 	}
 	return out, nil

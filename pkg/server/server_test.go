@@ -304,7 +304,7 @@ func TestValidateListsEverything(t *testing.T) {
 	err := cfg.Validate()
 	for _, want := range []string{
 		"--http-address: want host:port", "--http-read-timeout: must be greater than 0", "--grpc-server-tls-min-version: want 1.0",
-		"--http.config: open", "--request.logging-config and --request.logging-config-file: give one of them",
+		"--http.config: open", "--request.logging-config and --request.logging-config-file exclude each other",
 	} {
 		require.ErrorContains(t, err, want)
 	}

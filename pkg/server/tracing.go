@@ -14,6 +14,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/firnline/firnline/pkg/content"
 )
 
 const (
@@ -40,16 +42,12 @@ func (c *TracingConfig) Validate() error {
 }
 
 func (c *TracingConfig) parse() (*otlpConfig, error) {
-	content, err := Content("tracing.config", c.Tracing, c.TracingFile)
+	text, source, err := content.Of("tracing.config", c.Tracing, c.TracingFile)
 	if err != nil {
 		return nil, err
 	}
-	out, err := parseTracing(content)
+	out, err := parseTracing(text)
 	if err != nil {
-		source := "--tracing.config"
-		if c.TracingFile != "" {
-			source += "-file: " + c.TracingFile
-		}
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
 	return out, nil

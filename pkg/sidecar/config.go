@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"net/url"
-	"os"
 	"time"
 
 	"github.com/grafana/dskit/flagext"
@@ -13,6 +12,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/content"
 	"github.com/firnline/firnline/pkg/sidecar/internal/promapi"
 	"github.com/firnline/firnline/pkg/sidecar/internal/reload"
 )
@@ -107,7 +107,7 @@ func (c *Config) Validate() error {
 	if c.TSDBPath == "" {
 		errs = append(errs, errors.New("--tsdb.path: must be given"))
 	}
-	if _, err := c.Prometheus.clientConfig(os.LookupEnv); err != nil {
+	if _, err := c.Prometheus.clientConfig(); err != nil {
 		errs = append(errs, err)
 	}
 	for name, v := range map[string]int64{
@@ -143,28 +143,14 @@ func (c *PrometheusConfig) url() (*url.URL, error) {
 }
 
 // clientConfig returns the HTTP client configuration; unknown keys are errors.
-func (c *PrometheusConfig) clientConfig(lookup func(string) (string, bool)) (commonconfig.HTTPClientConfig, error) {
-	const name = "--prometheus.http-client"
-	text := c.HTTPClient
-	switch {
-	case c.HTTPClient != "" && c.HTTPClientFile != "":
-		return commonconfig.HTTPClientConfig{}, fmt.Errorf("%s and %s-file: give one of them, not both", name, name)
-	case c.HTTPClientFile != "":
-		raw, err := os.ReadFile(c.HTTPClientFile)
-		if err != nil {
-			return commonconfig.HTTPClientConfig{}, fmt.Errorf("%s-file: %w", name, err)
-		}
-		text = string(raw)
-	case text == "":
-		return commonconfig.DefaultHTTPClientConfig, nil
+func (c *PrometheusConfig) clientConfig() (commonconfig.HTTPClientConfig, error) {
+	text, source, err := content.Of("prometheus.http-client", c.HTTPClient, c.HTTPClientFile)
+	if err != nil || text == nil {
+		return commonconfig.DefaultHTTPClientConfig, err
 	}
-	text, err := reload.Expand(text, lookup)
+	cfg, err := commonconfig.LoadHTTPConfig(string(text))
 	if err != nil {
-		return commonconfig.HTTPClientConfig{}, fmt.Errorf("%s: %w", name, err)
-	}
-	cfg, err := commonconfig.LoadHTTPConfig(text)
-	if err != nil {
-		return commonconfig.HTTPClientConfig{}, fmt.Errorf("%s: %w", name, err)
+		return commonconfig.HTTPClientConfig{}, fmt.Errorf("%s: %w", source, err)
 	}
 	return *cfg, nil
 }

@@ -68,7 +68,7 @@ func TestHTTPClient(t *testing.T) {
 	cfg := defaults(t).Prometheus
 	cfg.HTTPClientFile = filepath.Join(t.TempDir(), "client.yml")
 	require.NoError(t, os.WriteFile(cfg.HTTPClientFile, []byte("basic_auth: {username: me, password: $(FIRNLINE_TEST_PASSWORD)}"), 0o600))
-	got, err := cfg.clientConfig(os.LookupEnv)
+	got, err := cfg.clientConfig()
 	require.NoError(t, err)
 	require.Equal(t, "me", got.BasicAuth.Username)
 	require.Equal(t, "secret", string(got.BasicAuth.Password))

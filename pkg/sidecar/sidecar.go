@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -79,7 +78,7 @@ func newClient(cfg PrometheusConfig) (*promapi.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	clientCfg, err := cfg.clientConfig(os.LookupEnv)
+	clientCfg, err := cfg.clientConfig()
 	if err != nil {
 		return nil, err
 	}

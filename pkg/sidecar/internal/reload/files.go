@@ -2,9 +2,7 @@ package reload
 
 import (
 	"bytes"
-	"cmp"
 	"compress/gzip"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -64,37 +62,6 @@ func checkConfig(path, text string) error {
 		return fmt.Errorf("configuration %s is empty", path)
 	}
 	return nil
-}
-
-// writeAtomic puts content into path so that a reader sees the old or the new, also after a crash.
-func writeAtomic(path, content string) (err error) {
-	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(tmp.Name())
-		}
-	}()
-	_, err = tmp.WriteString(content)
-	err = cmp.Or(err, tmp.Chmod(0o644), tmp.Sync()) // Prometheus may run as another user
-	if err = cmp.Or(err, tmp.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // look returns a fingerprint of names, sizes and times of the watched files.

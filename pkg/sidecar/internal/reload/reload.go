@@ -17,6 +17,9 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/content"
 )
 
 // Prometheus is what is told to reload.
@@ -89,8 +92,8 @@ func (r *Reloader) apply(ctx context.Context) error {
 	}
 	r.pending = true
 	if r.cfg.OutputFile != "" {
-		if err := writeAtomic(r.cfg.OutputFile, text); err != nil {
-			return fmt.Errorf("write configuration %s: %w", r.cfg.OutputFile, err)
+		if err := block.WriteFile(r.cfg.OutputFile, []byte(text)); err != nil {
+			return fmt.Errorf("configuration with its variables replaced: %w", err)
 		}
 	}
 	r.metrics.reloads.Inc()
@@ -114,7 +117,7 @@ func (r *Reloader) read() (text string, sum uint64, err error) {
 			return "", 0, err
 		}
 		if r.cfg.OutputFile != "" {
-			if text, err = Expand(text, os.LookupEnv); err != nil {
+			if text, err = content.Expand(text, os.LookupEnv); err != nil {
 				return "", 0, fmt.Errorf("configuration %s: %w", r.cfg.ConfigFile, err)
 			}
 		}

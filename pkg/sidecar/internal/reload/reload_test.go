@@ -18,26 +18,11 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/firnline/firnline/pkg/block"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func TestExpand(t *testing.T) {
-	lookup := func(name string) (string, bool) {
-		v, ok := map[string]string{"A": "1", "EMPTY": "", "R": "$(A)"}[name]
-		return v, ok
-	}
-	for in, want := range map[string]string{
-		"": "", "plain": "plain", "$(A)": "1", "x$(A)y$(A)$(EMPTY)z": "x1y1z", "$A ${A} $$ $(": "$A ${A} $$ $(",
-		"$(R)": "$(A)", "$(not a name)": "$(not a name)",
-	} {
-		got, err := Expand(in, lookup)
-		require.NoError(t, err)
-		require.Equal(t, want, got)
-	}
-	_, err := Expand("a\n$(B)\n$(A)\n$(C)", lookup)
-	require.EqualError(t, err, "line 2: environment variable B is not set\nline 4: environment variable C is not set")
-}
 
 // target counts reloads and refuses them while told to.
 type target struct {
@@ -83,7 +68,7 @@ func start(t *testing.T, change func(*Config)) *fixture {
 
 func (f *fixture) put(path, text string) {
 	f.t.Helper()
-	require.NoError(f.t, writeAtomic(path, text))
+	require.NoError(f.t, block.WriteFile(path, []byte(text)))
 }
 
 func (f *fixture) output() string {

@@ -1,4 +1,6 @@
-package server
+// Package content is what operators give as text: by a flag, or by the file that
+// a second flag names, with environment variables in it.
+package content
 
 import (
 	"errors"
@@ -9,29 +11,30 @@ import (
 	"strings"
 )
 
-// Content returns what the operator gave by a pair of flags --name (the content
-// itself) and --name-file (the path of a file that has it), with $(ENV)
-// replaced. Neither given: nil. Both given, an unreadable file and a variable
-// that is not set are errors that name the flag.
-func Content(name, content, file string) ([]byte, error) {
-	source := "--" + name
+// Of returns what the operator gave by a pair of flags --name (the text itself)
+// and --name-file (the path of a file that has it), with $(ENV) replaced, and
+// how to call its source in errors. Neither given: nil. Both given, an
+// unreadable file and a variable that is not set are errors that name the flag.
+func Of(name, text, file string) (content []byte, source string, err error) {
+	source = "--" + name
 	switch {
-	case content != "" && file != "":
-		return nil, fmt.Errorf("--%s and --%s-file: give one of them, not both", name, name)
+	case text != "" && file != "":
+		return nil, source, fmt.Errorf("--%s and --%s-file exclude each other; give one of them", name, name)
 	case file != "":
+		source = fmt.Sprintf("--%s-file: %s", name, file)
 		b, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("--%s-file: %w", name, err)
+			return nil, source, fmt.Errorf("--%s-file: %w", name, err)
 		}
-		content, source = string(b), fmt.Sprintf("--%s-file: %s", name, file)
-	case content == "":
-		return nil, nil
+		text = string(b)
+	case text == "":
+		return nil, source, nil
 	}
-	out, err := Expand(content, os.LookupEnv)
+	text, err = Expand(text, os.LookupEnv)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", source, err)
+		return nil, source, fmt.Errorf("%s: %w", source, err)
 	}
-	return []byte(out), nil
+	return []byte(text), source, nil
 }
 
 // Expand replaces each $(NAME) in s by what lookup knows of NAME. All names

@@ -1,6 +1,7 @@
-package server
+package content
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -28,24 +29,26 @@ func TestExpand(t *testing.T) {
 	}
 }
 
-func TestContent(t *testing.T) {
+func TestOf(t *testing.T) {
 	t.Setenv("FIRN_TEST_BUCKET", "metrics")
-	path := write(t, filepath.Join(t.TempDir(), "objstore.yml"), "bucket: $(FIRN_TEST_BUCKET)\nkey: $(FIRN_TEST_UNSET)\n")
+	path := filepath.Join(t.TempDir(), "objstore.yml")
+	require.NoError(t, os.WriteFile(path, []byte("bucket: $(FIRN_TEST_BUCKET)\nkey: $(FIRN_TEST_UNSET)\n"), 0o600))
 
-	got, err := Content("objstore.config", "bucket: $(FIRN_TEST_BUCKET)", "")
+	got, source, err := Of("objstore.config", "bucket: $(FIRN_TEST_BUCKET)", "")
 	require.NoError(t, err)
 	require.Equal(t, "bucket: metrics", string(got))
+	require.Equal(t, "--objstore.config", source)
 
-	got, err = Content("objstore.config", "", "")
+	got, _, err = Of("objstore.config", "", "")
 	require.NoError(t, err)
 	require.Nil(t, got)
 
-	_, err = Content("objstore.config", "", path)
+	_, _, err = Of("objstore.config", "", path)
 	require.EqualError(t, err, "--objstore.config-file: "+path+": line 2: environment variable FIRN_TEST_UNSET is not set")
 
-	_, err = Content("objstore.config", "a", path)
-	require.EqualError(t, err, "--objstore.config and --objstore.config-file: give one of them, not both")
+	_, _, err = Of("objstore.config", "a", path)
+	require.EqualError(t, err, "--objstore.config and --objstore.config-file exclude each other; give one of them")
 
-	_, err = Content("objstore.config", "", path+".missing")
+	_, _, err = Of("objstore.config", "", path+".missing")
 	require.ErrorContains(t, err, "--objstore.config-file: open "+path+".missing")
 }
