@@ -164,14 +164,23 @@ func TestPair(t *testing.T) {
 
 func storesOf(t *testing.T, q *Query) string { return string(get(t, q, "/api/v1/stores").Data) }
 
-// RELIABILITY Q2
+// RELIABILITY Q2: whether the query finds out or it is known already, the error
+// says once who is down, and why, without gRPC's own words around it.
 func TestAllDead(t *testing.T) {
 	a, stop := listen(t, "127.0.0.1:0", storeapi.Services{Store: counter(t, "cluster", "x")})
 	q := startQuery(t, "--endpoint="+a)
 	stop()
-	ans := get(t, q, "/api/v1/query", "query", "requests_total", "time", "3000")
-	require.GreaterOrEqual(t, ans.code, 422)
-	require.Contains(t, ans.Error, a)
+	check := func() {
+		ans := get(t, q, "/api/v1/query", "query", "requests_total", "time", "3000")
+		require.Equal(t, http.StatusServiceUnavailable, ans.code)
+		require.Equal(t, "unavailable", ans.Type)
+		require.Contains(t, ans.Error, "no endpoint answered: endpoint "+a+": unavailable")
+		require.Equal(t, 1, strings.Count(ans.Error, a), ans.Error)
+		require.NotContains(t, ans.Error, "desc = ")
+	}
+	check()
+	require.Eventually(t, func() bool { return strings.Contains(storesOf(t, q), "nothing listens there") }, 5*time.Second, 10*time.Millisecond)
+	check()
 }
 
 // RELIABILITY Q3: a hole two queriers down shows at the top, with its path.
