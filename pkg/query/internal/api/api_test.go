@@ -443,6 +443,11 @@ func TestPrefixes(t *testing.T) {
 	a = newTestAPI(t, db, func(c *Config, _ *Parts) { c.ExternalPrefix, c.RoutePrefix = "/outside", "/prometheus" })
 	require.Equal(t, 200, get(a, "/prometheus/api/v1/labels").Code)
 	require.Equal(t, "/outside/", get(a, "/").Header().Get("Location"))
+
+	for prefix, base := range map[string]string{".": "", "//": "", "./a//b/": "/a/b", "..": ""} {
+		a = newTestAPI(t, db, func(c *Config, _ *Parts) { c.ExternalPrefix = prefix })
+		require.Equal(t, 200, get(a, base+"/api/v1/labels").Code, prefix)
+	}
 }
 
 func TestConfigErrors(t *testing.T) {

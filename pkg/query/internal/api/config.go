@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"path"
 	"strings"
 	"time"
 
@@ -89,13 +90,21 @@ func (c *Config) Validate() error {
 // prefix returns the path under which the API is served: empty, or with a
 // leading and no trailing slash.
 func (c *Config) prefix() string {
-	p := c.RoutePrefix
-	if p == "" {
-		p = c.ExternalPrefix
+	if c.RoutePrefix == "" {
+		return c.outside()
 	}
-	p = strings.Trim(p, "/")
-	if p == "" {
-		return ""
+	return cleanPrefix(c.RoutePrefix)
+}
+
+// outside is the prefix as clients see it.
+func (c *Config) outside() string {
+	if p := cleanPrefix(c.ExternalPrefix); p != "" || c.RoutePrefix == "" {
+		return p
 	}
-	return "/" + p
+	return cleanPrefix(c.RoutePrefix)
+}
+
+// cleanPrefix takes what command lines have: /a, a/, and a dot for none.
+func cleanPrefix(p string) string {
+	return strings.TrimSuffix(path.Clean("/"+p), "/")
 }

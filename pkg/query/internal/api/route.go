@@ -62,8 +62,8 @@ func (a *API) routes(read http.Handler) http.Handler {
 	}
 	mux.HandleFunc("GET "+prefix+"/{$}", a.index)
 	if prefix != "" {
-		mux.Handle("GET /{$}", http.RedirectHandler(a.outside()+"/", http.StatusFound))
-		mux.Handle("GET "+prefix, http.RedirectHandler(a.outside()+"/", http.StatusFound))
+		mux.Handle("GET /{$}", http.RedirectHandler(a.cfg.outside()+"/", http.StatusFound))
+		mux.Handle("GET "+prefix, http.RedirectHandler(a.cfg.outside()+"/", http.StatusFound))
 	}
 	return a.cors(preflight(bases, mux))
 }
@@ -80,14 +80,6 @@ func preflight(bases []string, next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// outside is the prefix as clients see it.
-func (a *API) outside() string {
-	if p := strings.Trim(a.cfg.ExternalPrefix, "/"); p != "" {
-		return "/" + p
-	}
-	return a.cfg.prefix()
 }
 
 // index is a plain page that lists the API. Its links are relative, so that
