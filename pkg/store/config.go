@@ -42,7 +42,7 @@ type Config struct {
 	SeriesBatch      int      // series entries read at once
 	MaxSeriesGuess   ByteSize // of a block that doesn't say
 	MaxChunkGuess    ByteSize // of a block that doesn't say
-	MaxConcurrency   int      // Series requests at once
+	MaxConcurrency   int      // requests at once that read series
 	TouchedLimit     int64    // series, 0: no limit; so below
 	FetchedSamples   int64
 	DownloadedLimit  ByteSize
@@ -85,9 +85,9 @@ func (c *Config) registerMemory(fs *flag.FlagSet) {
 	fs.Var(&c.IndexCacheSize, "index-cache-size", "Memory for postings and series entries that queries have read. 0 turns the cache off.")
 	fs.StringVar(&c.IndexCacheConfig, "index-cache.config", "", "Index cache as YAML: type IN-MEMORY, config with max_size. It overrides --index-cache-size.")
 	fs.StringVar(&c.IndexCacheConfigFile, "index-cache.config-file", "", "File with the YAML of --index-cache.config.")
-	fs.Var(&c.ChunkPoolSize, flagChunkPool, "Chunk bytes that all requests together may hold; a request that would exceed it fails. 0 is no limit.")
+	fs.Var(&c.ChunkPoolSize, flagChunkPool, "Bytes of indexes and chunks that all requests together may hold; a request that would exceed it fails. 0 is no limit.")
 	fs.Var(&c.ChunkWindowSize, "store.chunk-window-size", "Chunk bytes that one request reads ahead of what it has sent.")
-	fs.Var(&c.ReadGap, "store.read-gap", "Ranges of an object less than this apart are read by one request to the bucket.")
+	fs.Var(&c.ReadGap, "store.read-gap", "Ranges of an object up to this far apart are read by one request to the bucket; less far where many blocks share a small --store.chunk-window-size.")
 	fs.Var(&c.ReadSize, "store.read-size", "A range longer than this is read by several requests to the bucket at the same time.")
 	fs.IntVar(&c.ReadConcurrency, "store.read-concurrency", 128, "Ranged reads sent to the bucket at once.")
 	fs.IntVar(&c.ReadsPerRequest, "store.read-concurrency-per-block", 16, "Ranged reads sent to the bucket at once for one block of one request.")
@@ -97,7 +97,7 @@ func (c *Config) registerMemory(fs *flag.FlagSet) {
 }
 
 func (c *Config) registerLimits(fs *flag.FlagSet) {
-	fs.IntVar(&c.MaxConcurrency, flagConcurrency, 20, "Series requests served at once; more wait.")
+	fs.IntVar(&c.MaxConcurrency, flagConcurrency, 20, "Requests served at once that read series, or the names or values of their labels; more wait.")
 	fs.Int64Var(&c.TouchedLimit, flagTouched, 0, "Series that one request may touch, counted per block; a request that needs more fails. 0 is no limit.")
 	fs.Int64Var(&c.FetchedSamples, flagFetchedSamples, 0, "Samples that one request may fetch, each chunk counted as 120; a request that needs more fails. 0 is no limit.")
 	fs.Var(&c.DownloadedLimit, flagDownloaded, "Bytes of index and chunks that one request may fetch from the bucket, counted beforehand; a request that needs more fails. 0 is no limit.")

@@ -87,6 +87,12 @@ func (s *Store) strings(ctx context.Context, sel storeapi.Selection, ask func(co
 	if s.view.Load() != nil && !s.clamp(&sel) {
 		return nil, storeapi.Report{}, nil
 	}
+	if len(sel.Matchers) > 0 { // without, headers know, and nothing is read from the bucket
+		if err := s.gate.enter(ctx); err != nil {
+			return nil, storeapi.Report{}, err
+		}
+		defer s.gate.leave()
+	}
 	picks, err := s.acquire(sel, true)
 	if err != nil {
 		return nil, storeapi.Report{}, err
