@@ -57,6 +57,42 @@ func TestMixedResolutions(t *testing.T) {
 	}
 }
 
+// A downsampled counter that was reset, and raw samples which overlap it and go
+// on: a block and a sidecar, say. The raw ones know nothing of the reset before
+// them; still the whole is one counter, however replicas are merged.
+func TestCounterOverlapsDownsampled(t *testing.T) {
+	var raw []float64
+	for at := 450.0; at <= 900; at += 15 {
+		raw = append(raw, at*1000, at/15) // 30, 31, …
+	}
+	series := storeapi.Series{Chunks: []storeapi.Chunk{
+		// Up to 500 at 299, then reset: 40 at 599.
+		{MinTime: 0, MaxTime: 599_000, Aggr: &storeapi.Aggregates{Counter: floats(t,
+			0, 100, 99_000, 300, 199_000, 400, 299_000, 500, 399_000, 526, 499_000, 533, 599_000, 540, 599_000, 40)}},
+		{MinTime: 450_000, MaxTime: 900_000, Raw: floats(t, raw...)},
+	}}
+	for _, kind := range []dedup.Kind{dedup.Firnline, dedup.Penalty, dedup.Chain} {
+		it := newSeries(series, &shape{read: readCounter, counter: true, kind: kind, bounds: bounds{0, 1_000_000}}).Iterator(nil)
+		last, n := 0.0, 0
+		for ; it.Next() != chunkenc.ValNone; n++ {
+			_, v := it.At()
+			require.GreaterOrEqual(t, v, last, kind)
+			last = v
+		}
+		require.NoError(t, it.Err())
+		require.Greater(t, n, 10, kind)
+		// 540 at 599, and 20 more until 900, or up to 15 fewer where penalty is silent for a while.
+		require.InDelta(t, 552, last, 9, kind)
+	}
+	it := newSeries(series, &shape{read: readCounter, counter: true, kind: dedup.Firnline, bounds: bounds{800_000, 1_000_000}}).Iterator(nil)
+	for range 3 {
+		require.Equal(t, chunkenc.ValFloat, it.Seek(0), "stays")
+	}
+	at, v := it.At()
+	require.Equal(t, int64(810_000), at)
+	require.InDelta(t, 554, v, 1, "wherever a reader begins")
+}
+
 // Raw counters are not corrected; that is PromQL's part.
 func TestRawCounterAsItIs(t *testing.T) {
 	s := newSeries(storeapi.Series{Chunks: []storeapi.Chunk{

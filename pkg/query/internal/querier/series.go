@@ -46,17 +46,18 @@ func (s *series) Labels() labels.Labels { return s.lset }
 // Iterator implements storage.Series. It uses the memory of it where it can.
 func (s *series) Iterator(it chunkenc.Iterator) chunkenc.Iterator {
 	sh := s.shape
+	corrected := sh.corrected(s.chunks) || slices.ContainsFunc(s.replicas, sh.corrected)
 	if len(s.replicas) == 0 {
-		if !sh.corrected(s.chunks) {
+		if !corrected {
 			return newRun(s.chunks, sh.read, sh.bounds, it)
 		}
-		return sh.trimmed(sh.replica(s.chunks))
+		return sh.trimmed(sh.replica(s.chunks, true))
 	}
 	its := make([]chunkenc.Iterator, len(s.replicas))
 	for i, chunks := range s.replicas {
-		its[i] = sh.replica(chunks)
+		its[i] = sh.replica(chunks, corrected)
 	}
-	return sh.trimmed(dedup.New(sh.kind, sh.counter, its...))
+	return sh.trimmed(sh.merged(its, corrected))
 }
 
 // corrected tells whether a counter has to come without its resets: where some
@@ -67,8 +68,8 @@ func (sh *shape) corrected(chunks []storeapi.Chunk) bool {
 
 // replica returns all samples of chunks that don't overlap: what was before the
 // first one asked for bears upon counters and upon the choice of replicas.
-func (sh *shape) replica(chunks []storeapi.Chunk) chunkenc.Iterator {
-	if !sh.corrected(chunks) {
+func (sh *shape) replica(chunks []storeapi.Chunk, corrected bool) chunkenc.Iterator {
+	if !corrected {
 		return newRun(chunks, sh.read, unbounded(), nil)
 	}
 	its := make([]chunkenc.Iterator, len(chunks))
@@ -76,6 +77,16 @@ func (sh *shape) replica(chunks []storeapi.Chunk) chunkenc.Iterator {
 		its[i] = newRun(chunks[i:i+1], sh.read, unbounded(), nil)
 	}
 	return downsample.NewCounter(its)
+}
+
+// merged makes one of replicas. Those of a corrected counter differ by the
+// resets before them: penalty knows how to go on with another one, chain would
+// go back and forth between them.
+func (sh *shape) merged(its []chunkenc.Iterator, corrected bool) chunkenc.Iterator {
+	if corrected && sh.kind != dedup.Penalty {
+		return &raised{Iterator: dedup.New(dedup.Firnline, false, its...)}
+	}
+	return dedup.New(sh.kind, sh.counter, its...)
 }
 
 // trimmed leaves out the samples that were not asked for.
