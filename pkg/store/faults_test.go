@@ -496,3 +496,20 @@ func TestExternalValueStopsEarly(t *testing.T) {
 	require.Equal(t, []string{"a"}, values)
 	require.LessOrEqual(t, strings.Count(bkt.takeReads(), "GET"), 2, "postings, and one batch of series")
 }
+
+// What a writer says of the longest entries is a hint: whatever it is, answers
+// are the same and no request takes more than it needs.
+func TestIndexStatsThatLie(t *testing.T) {
+	bkt := bucket.NewMemory()
+	m := upload(t, bkt, pods(100), cluster, blocktest.Options{})
+	sel := selection(t, `{__name__="metric_0", pod="pod-0000"}`)
+	want, _ := drain(t, newGateway(t, bkt), sel)
+	for _, size := range []int64{1, 50, 1 << 40, math.MaxInt64} {
+		m.Thanos.IndexStats = block.IndexStats{SeriesMaxSize: size, ChunkMaxSize: size}
+		body, err := m.Encode()
+		require.NoError(t, err)
+		require.NoError(t, bkt.Upload(t.Context(), block.Name(m.ULID, block.MetaFilename), bytes.NewReader(body)))
+		got, _ := drain(t, newGateway(t, bkt, "--chunk-pool-size=2MiB"), sel)
+		require.Equal(t, want, got, "said to be %d bytes", size)
+	}
+}

@@ -38,6 +38,10 @@ type Parts struct {
 	Guesses Guesses
 }
 
+// mostGuess bounds what is believed of a writer's word on lengths, in bytes: what
+// is longer than its guess is read again to the byte, so a low one does no harm.
+const mostGuess = 1 << 20
+
 // Block reads one block.
 type Block struct {
 	id     ulid.ULID
@@ -54,6 +58,7 @@ func New(id ulid.ULID, files Files, header *indexheader.Header, parts Parts) *Bl
 	if files.MaxChunkLen <= 0 {
 		files.MaxChunkLen = parts.Guesses.Chunk
 	}
+	files.MaxSeriesLen, files.MaxChunkLen = min(files.MaxSeriesLen, mostGuess), min(files.MaxChunkLen, mostGuess)
 	return &Block{id: id, files: files, header: header, parts: parts}
 }
 
