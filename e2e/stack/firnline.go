@@ -36,19 +36,47 @@ func Binary() (string, error) {
 
 // StartFirnline runs a component on the given addresses and waits until it is ready.
 func StartFirnline(ctx context.Context, dir, name, httpAddr, grpcAddr string, args ...string) (*Firnline, error) {
-	path, err := Binary()
+	f, err := newFirnline(dir, name, httpAddr, grpcAddr, args)
 	if err != nil {
 		return nil, err
-	}
-	f := &Firnline{HTTP: httpAddr, GRPC: grpcAddr}
-	f.spec = Spec{
-		Name: name, Dir: dir, Path: path, Ready: "http://" + httpAddr + "/-/ready",
-		Args: append(args, "--http-address="+httpAddr, "--grpc-address="+grpcAddr),
 	}
 	if f.Process, err = Start(ctx, f.spec); err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+// LaunchFirnline runs a component on free ports and does not wait. With a prefix
+// the program and its arguments follow those words: a tracer, for example.
+func LaunchFirnline(dir, name string, prefix []string, args ...string) (*Firnline, error) {
+	var addrs [2]string
+	for i := range addrs {
+		var err error
+		if addrs[i], err = FreeAddr(); err != nil {
+			return nil, err
+		}
+	}
+	f, err := newFirnline(dir, name, addrs[0], addrs[1], args)
+	if err != nil {
+		return nil, err
+	}
+	if len(prefix) > 0 {
+		f.spec.Args = append(append(append([]string{}, prefix[1:]...), f.spec.Path), f.spec.Args...)
+		f.spec.Path = prefix[0]
+	}
+	f.Process, err = Launch(f.spec)
+	return f, err
+}
+
+func newFirnline(dir, name, httpAddr, grpcAddr string, args []string) (*Firnline, error) {
+	path, err := Binary()
+	if err != nil {
+		return nil, err
+	}
+	return &Firnline{HTTP: httpAddr, GRPC: grpcAddr, spec: Spec{
+		Name: name, Dir: dir, Path: path, Ready: "http://" + httpAddr + "/-/ready",
+		Args: append(args, "--http-address="+httpAddr, "--grpc-address="+grpcAddr),
+	}}, nil
 }
 
 // Restart runs it again, after Stop or Kill.

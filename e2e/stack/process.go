@@ -146,9 +146,9 @@ func (p *Process) Stop() {
 	}
 }
 
-// Kill ends the program at once.
+// Kill ends the program at once, and what it has started.
 func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill()
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // its group
 	<-p.done
 }
 
