@@ -52,3 +52,20 @@ func New(kind Kind, counter bool, replicas ...chunkenc.Iterator) chunkenc.Iterat
 		return newFirnline(counter, replicas)
 	}
 }
+
+// NewCorrected merges counters that each were corrected for resets since their
+// own beginning (package downsample), and so differ by the resets before that.
+// None of them goes down; nor does the result: a replica that lags behind is
+// raised from where the merge moves to it. Chain, which would go back and forth
+// between them, is taken for Firnline.
+func NewCorrected(kind Kind, replicas ...chunkenc.Iterator) chunkenc.Iterator {
+	if len(replicas) == 1 {
+		return replicas[0]
+	}
+	if kind == Penalty {
+		return newPenalties(true, replicas)
+	}
+	f := newFirnline(false, replicas)
+	f.level = true
+	return f
+}

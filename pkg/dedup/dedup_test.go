@@ -173,6 +173,23 @@ func TestRealResetAtAMoveIsKept(t *testing.T) {
 	require.Equal(t, point{125_000, 25_000}, got[len(a)])
 }
 
+// Two corrected counters of which one has seen a reset of 1000 more: moving to
+// the other and back neither goes down nor jumps.
+func TestCorrectedCounters(t *testing.T) {
+	a := series(0, 600_000, 30_000, func(t int64) float64 { return 1000 + float64(t/1000) })
+	a = slices.DeleteFunc(a, func(p point) bool { return p.t > 200_000 && p.t < 400_000 })
+	b := series(10_000, 900_000, 30_000, func(t int64) float64 { return float64(t / 1000) })
+	for _, kind := range []Kind{Firnline, Penalty, Chain} {
+		got := drain(t, NewCorrected(kind, iterate([][]chunks.Meta{replica(t, 120, a), replica(t, 120, b)})...))
+		for i := 1; i < len(got); i++ {
+			grown := got[i].v - got[i-1].v
+			require.GreaterOrEqual(t, grown, 0.0, "%s at %d", kind, got[i].t)
+			require.LessOrEqual(t, grown, 200.0, "%s at %d", kind, got[i].t)
+		}
+		require.InDelta(t, 1000+900, got[len(got)-1].v, 100, kind)
+	}
+}
+
 // RELIABILITY Q5
 func TestRandomPairs(t *testing.T) {
 	for seed := range uint64(400) {

@@ -23,6 +23,8 @@ import (
 // The result doesn't depend on where a reader seeks to: a Seek walks.
 type firnline struct {
 	counter bool
+	level   bool    // see NewCorrected
+	top     float64 // greatest value returned, where level is set
 	cursors []*cursor
 	cur     *cursor // whose head is the current sample
 
@@ -33,7 +35,7 @@ type firnline struct {
 	err     error
 }
 
-func newFirnline(counter bool, replicas []chunkenc.Iterator) chunkenc.Iterator {
+func newFirnline(counter bool, replicas []chunkenc.Iterator) *firnline {
 	f := &firnline{counter: counter, cursors: make([]*cursor, len(replicas))}
 	for i, it := range replicas {
 		f.cursors[i] = newCursor(it, counter)
@@ -68,7 +70,7 @@ func (f *firnline) start() {
 		}
 	}
 	if f.cur != nil {
-		f.at = f.cur.head
+		f.settle(f.cur, false)
 	}
 }
 
@@ -161,6 +163,9 @@ func (f *firnline) settle(c *cursor, moved bool) {
 	if !f.at.ok() {
 		return
 	}
+	if f.level {
+		f.raise(c)
+	}
 	if moved && f.counter {
 		f.raiseFloor(c, &before)
 	}
@@ -170,6 +175,17 @@ func (f *firnline) settle(c *cursor, moved bool) {
 	if moved || f.floored {
 		f.forgetHint()
 	}
+}
+
+// raise adds to the current sample what c's counter has missed: as much as keeps
+// it from going down.
+func (f *firnline) raise(c *cursor) {
+	if f.at.typ != chunkenc.ValFloat || f.at.stale() {
+		return
+	}
+	c.missed += max(0, f.top-(f.at.v+c.missed))
+	f.at.v += c.missed
+	f.top = f.at.v
 }
 
 // raiseFloor looks, after a move to c, whether its head lies below the sample

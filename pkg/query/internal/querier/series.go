@@ -57,7 +57,10 @@ func (s *series) Iterator(it chunkenc.Iterator) chunkenc.Iterator {
 	for i, chunks := range s.replicas {
 		its[i] = sh.replica(chunks, corrected)
 	}
-	return sh.trimmed(sh.merged(its, corrected))
+	if corrected {
+		return sh.trimmed(dedup.NewCorrected(sh.kind, its...))
+	}
+	return sh.trimmed(dedup.New(sh.kind, sh.counter, its...))
 }
 
 // corrected tells whether a counter has to come without its resets: where some
@@ -77,16 +80,6 @@ func (sh *shape) replica(chunks []storeapi.Chunk, corrected bool) chunkenc.Itera
 		its[i] = newRun(chunks[i:i+1], sh.read, unbounded(), nil)
 	}
 	return downsample.NewCounter(its)
-}
-
-// merged makes one of replicas. Those of a corrected counter differ by the
-// resets before them: penalty knows how to go on with another one, chain would
-// go back and forth between them.
-func (sh *shape) merged(its []chunkenc.Iterator, corrected bool) chunkenc.Iterator {
-	if corrected && sh.kind != dedup.Penalty {
-		return &raised{Iterator: dedup.New(dedup.Firnline, false, its...)}
-	}
-	return dedup.New(sh.kind, sh.counter, its...)
 }
 
 // trimmed leaves out the samples that were not asked for.
