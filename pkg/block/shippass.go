@@ -134,25 +134,30 @@ func (p *pass) lease(ctx context.Context, lset labels.Labels) error {
 	return nil
 }
 
-// ship sends blocks one after the other. One that fails does not stop the rest,
-// unless so many fail in a row that it must be the bucket.
+// ship sends blocks one after the other. One that fails does not stop the rest.
+// Where several fail in a row the newest block tells whether it is them or the
+// bucket: if that one fails too, the pass is over.
 func (p *pass) ship(ctx context.Context, blocks []localBlock) error {
 	var errs []error
 	inARow := 0
-	for _, b := range blocks {
-		if ctx.Err() != nil {
-			errs = append(errs, ctx.Err())
-			break
-		}
+	try := func(b localBlock) (goOn bool) {
 		err := p.shipOne(ctx, b)
 		if err == nil {
 			inARow = 0
-			continue
+			return true
 		}
 		p.metrics.failures.Inc()
 		errs = append(errs, err)
+		inARow++
 		var held *HeldError
-		if inARow++; inARow == consecutiveFailures || errors.As(err, &held) {
+		return ctx.Err() == nil && inARow <= consecutiveFailures && !errors.As(err, &held)
+	}
+	for len(blocks) > 0 {
+		next, rest := blocks[0], blocks[1:]
+		if inARow == consecutiveFailures {
+			next, rest = blocks[len(blocks)-1], blocks[:len(blocks)-1]
+		}
+		if blocks = rest; !try(next) {
 			break
 		}
 	}

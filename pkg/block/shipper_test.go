@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -390,6 +391,28 @@ func TestShipperWithoutConditions(t *testing.T) {
 			require.True(t, r.Status().Unleased)
 		})
 	}
+}
+
+// TestShipperStubbornBlocks: blocks that the bucket never takes don't hold back
+// those behind them.
+func TestShipperStubbornBlocks(t *testing.T) {
+	r := newRig(t)
+	require.Zero(t, r.sync())
+	var all []ulid.ULID
+	for i := range 10 {
+		all = append(all, r.cut(i, blocktest.Options{}))
+	}
+	stubborn := all[:5]
+	r.bkt.fail = func(op, name string) error {
+		if id, _, ok := block.SplitName(name); ok && op == "put" && slices.Contains(stubborn, id) {
+			return errFault
+		}
+		return nil
+	}
+	_, err := r.Sync(context.Background())
+	require.ErrorIs(t, err, errFault)
+	require.ElementsMatch(t, ids(all[5:]...), r.metaOrder())
+	require.Equal(t, len(stubborn), r.Status().Pending)
 }
 
 func unsupported(op, _ string) error {
