@@ -107,8 +107,10 @@ type PrometheusConfig struct {
 	ScrapeInterval time.Duration // 0: a second
 	BlockDuration  time.Duration // 0: 30 s; it is both the smallest and the largest unless MaxBlock is set
 	MaxBlock       time.Duration
-	Rules          string   // a rule file's content
-	Args           []string // more flags
+	OutOfOrder     time.Duration // how old a sample may be that comes late
+	CompactAtOnce  bool          // as before 3.9: without regard to what the sidecar has shipped
+	Rules          string        // a rule file's content
+	Args           []string      // more flags
 }
 
 // Prometheus is a running Prometheus.
@@ -132,6 +134,11 @@ var prometheusYAML = template.Must(template.New("").Parse(`global:
     {{ $k }}: {{ $v }}
 {{- end }}
 {{- end }}
+{{- if .OutOfOrder }}
+storage:
+  tsdb:
+    out_of_order_time_window: {{ .OutOfOrder }}
+{{- end }}
 {{- if .Rules }}
 rule_files: [rules.yml]
 {{- end }}
@@ -142,7 +149,7 @@ scrape_configs:
 `))
 
 // StartPrometheus runs a Prometheus with its data below dir. It delays its own
-// compaction until blocks are listed in the sidecar's state file.
+// compaction until blocks are listed in the sidecar's state file, unless told otherwise.
 func StartPrometheus(ctx context.Context, dir string, cfg PrometheusConfig) (*Prometheus, error) {
 	path, err := Peer("prometheus", "prometheus")
 	if err != nil {
@@ -172,12 +179,14 @@ func StartPrometheus(ctx context.Context, dir string, cfg PrometheusConfig) (*Pr
 			"--storage.tsdb.path=" + p.DataDir,
 			"--storage.tsdb.min-block-duration=" + cfg.BlockDuration.String(),
 			"--storage.tsdb.max-block-duration=" + cfg.MaxBlock.String(),
-			"--storage.tsdb.delay-compact-file.path=" + filepath.Join(p.DataDir, "thanos.shipper.json"),
 			"--enable-feature=exemplar-storage",
 			"--web.listen-address=" + cfg.Addr,
 			"--web.enable-lifecycle",
 			"--log.level=warn",
 		}, cfg.Args...),
+	}
+	if !cfg.CompactAtOnce {
+		p.spec.Args = append(p.spec.Args, "--storage.tsdb.delay-compact-file.path="+filepath.Join(p.DataDir, "thanos.shipper.json"))
 	}
 	p.Process, err = Start(ctx, p.spec)
 	if err != nil {
