@@ -25,6 +25,7 @@ import (
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/blocktest"
 	"github.com/firnline/firnline/pkg/bucket"
+	"github.com/firnline/firnline/pkg/downsample"
 	"github.com/firnline/firnline/pkg/store/internal/indexcache"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
@@ -359,6 +360,21 @@ func TestMetaUnreadable(t *testing.T) {
 	bkt.metaErr = ""
 	require.NoError(t, s.sync(t.Context()))
 	require.Len(t, s.view.Load().blocks, 2)
+}
+
+// A block of a resolution nobody knows is named by queries that would need it, once.
+func TestUnknownResolution(t *testing.T) {
+	bkt := newWatched()
+	first, _ := twoBlocks(t, bkt)
+	first.Thanos.Downsample.Resolution = 7
+	encoded, err := first.Encode()
+	require.NoError(t, err)
+	require.NoError(t, bkt.Upload(t.Context(), block.Name(first.ULID, block.MetaFilename), bytes.NewReader(encoded)))
+	s := newGateway(t, bkt)
+	sel := selection(t, `{__name__="metric_1"}`)
+	sel.MaxResolution, sel.PartialResponse = downsample.Resolution5m, true
+	_, report := drain(t, s, sel)
+	require.Equal(t, []string{"block " + first.ULID.String() + ": resolution of 7 ms in meta.json is none of 0, 300000 and 3600000"}, report.Warnings)
 }
 
 // RELIABILITY G2: values that were poisoned in the cache are found out and read again.

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/downsample"
 	"github.com/firnline/firnline/pkg/store/internal/blockreader"
 	"github.com/firnline/firnline/pkg/store/internal/fetch"
 	"github.com/firnline/firnline/pkg/store/internal/indexheader"
@@ -46,9 +47,14 @@ type loaded struct {
 // newLoaded makes a block known. It reads the bucket only where meta.json
 // doesn't tell the sizes of its files.
 func (s *Store) newLoaded(ctx context.Context, m *block.Meta) (*loaded, error) {
+	switch r := m.Resolution(); r {
+	case 0, downsample.Resolution5m, downsample.Resolution1h:
+	default:
+		return nil, fmt.Errorf("resolution of %d ms in meta.json is none of 0, %d and %d", r, downsample.Resolution5m, downsample.Resolution1h)
+	}
 	files, err := filesOf(ctx, s.bkt, m)
 	if err != nil {
-		return nil, fmt.Errorf("block %s: %w", m.ULID, err)
+		return nil, err
 	}
 	l := &loaded{meta: m, labels: m.Labels(), folder: filepath.Join(s.cfg.DataDir, m.ULID.String())}
 	l.header = indexheader.New(indexheader.Source{
