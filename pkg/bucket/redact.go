@@ -27,10 +27,14 @@ func (t *Target) secrets() []string {
 	return nil
 }
 
+// shortestSecret is the length in bytes below which a value is no secret: taking
+// it out would take letters out of every word.
+const shortestSecret = 4
+
 // redact takes secrets out of a text that a provider made.
 func (t *Target) redact(text string) string {
 	for _, s := range t.secrets() {
-		if s != "" {
+		if len(s) >= shortestSecret {
 			text = strings.ReplaceAll(text, s, "<secret>")
 		}
 	}
@@ -62,10 +66,16 @@ func (r *redacted) Error() string {
 		text = strings.ReplaceAll(text, azure.Error(), fmt.Sprintf("%d %s", azure.StatusCode, azure.ErrorCode))
 	}
 	text = r.target.redact(text)
-	if r.call.Op == "" || strings.Contains(text, r.call.Name) && r.call.Name != "" {
+	op, name := strings.ReplaceAll(string(r.call.Op), "_", " "), r.call.Name
+	switch {
+	case op == "", name != "" && strings.Contains(text, name):
 		return text
+	case name == "" && strings.HasPrefix(text, op+":"):
+		return text
+	case name == "":
+		return op + ": " + text
 	}
-	return fmt.Sprintf("%s %s: %s", strings.ReplaceAll(string(r.call.Op), "_", " "), r.call.Name, text)
+	return op + " " + name + ": " + text
 }
 
 func (r *redacted) Unwrap() error { return r.err }
