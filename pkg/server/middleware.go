@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -33,7 +34,7 @@ func recovered(next http.Handler, log *slog.Logger, m *metrics) http.Handler {
 			if cause == nil {
 				return
 			}
-			if cause == http.ErrAbortHandler {
+			if err, ok := cause.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(cause) // a handler's way to cut the connection
 			}
 			m.panics.WithLabelValues("http").Inc()
