@@ -154,8 +154,8 @@ func TestOutOfOrder(t *testing.T) {
 	require.NoError(t, os.RemoveAll(p.DataDir))
 	require.NoError(t, p.Restart(t.Context()))
 	r.launch(nil, r.sidecarArgs(p)...)
-	began := time.Now().Add(5 * time.Second)
-	time.Sleep(20 * time.Second)
+	began := time.Now().Add(10 * time.Second) // its first scrapes are done by then
+	time.Sleep(25 * time.Second)
 	r.sameHistory(q, p, began, began.Add(10*time.Second), "up")
 	old, err := results(t, "http://"+q.HTTP, rangeParams("up", now.Add(10*time.Second), before, time.Second))
 	require.NoError(t, err)
