@@ -219,15 +219,15 @@ func (r *replica) scrape(start, n int64) (out []appended) {
 
 // late makes up samples of one series that come out of order: scrapes that were
 // missed, or any at or after from, between those that are there. The latter only
-// without a twin: where copies meet, samples between samples count as another
-// replica's.
+// of gauges where there is a twin: late values of these counters are new ones, so
+// that they go up and down, and where copies meet a counter must not go down.
 func (r *replica) late(from int64) (out []appended) {
 	s := r.targets[r.rnd.IntN(len(r.targets))]
 	if s.labels.Get("__name__") == "mixed" {
 		return nil // of a float and a histogram of one time the TSDB may keep either
 	}
 	times := s.missed
-	if s.missed = nil; r.labels.Get("cluster") == "own" {
+	if s.missed = nil; r.labels.Get("cluster") == "own" || s.labels.Get("__name__") == "queue" {
 		for i := range int64(10) {
 			times = append(times, from+i*7_001)
 		}

@@ -38,10 +38,10 @@ func replica(tb testing.TB, n int, points []point) (out []chunks.Meta) {
 	return out
 }
 
-func iterate(replicas [][]chunks.Meta) (out []chunkenc.Iterator) {
+func iterate(replicas []Replica) (out []chunkenc.Iterator) {
 	for _, r := range replicas {
 		var its []chunkenc.Iterator
-		for _, m := range r {
+		for _, m := range slices.Concat(r...) {
 			its = append(its, m.Chunk.Iterator(nil))
 		}
 		out = append(out, storage.ChainSampleIteratorFromIterators(nil, its))
@@ -100,9 +100,33 @@ func TestSplitTellsReplicasApart(t *testing.T) {
 	mixed := slices.Concat(a, b, a)
 	for range 20 {
 		rand.Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
-		require.Equal(t, [][]chunks.Meta{a, b}, Split(mixed))
+		require.Equal(t, []Replica{{a}, {b}}, Split(mixed))
 	}
 	require.Empty(t, Split(nil))
+}
+
+// Late samples of a known replica lie between those it had in time: they are not
+// another replica's, and none is left out.
+func TestSplitKeepsLateSamplesOfAKnownReplica(t *testing.T) {
+	f := func(t int64) float64 { return float64(t) }
+	inTime := replica(t, 10, series(0, 900_000, 30_000, f))
+	late := replica(t, 10, series(7_000, 400_000, 30_000, f))
+	of := func(ref chunks.ChunkRef, metas []chunks.Meta) []chunks.Meta {
+		for i := range metas {
+			metas[i].Ref = ref
+		}
+		return metas
+	}
+	mixed := slices.Concat(of(1, inTime), of(1, late), of(2, replica(t, 10, series(3_000, 903_000, 30_000, f))))
+	split := Split(mixed)
+	require.Len(t, split, 2)
+	require.Equal(t, Replica{inTime, late}, split[0])
+	got := drain(t, New(Firnline, true, iterate(split)...))
+	want := slices.Concat(series(0, 900_000, 30_000, f), series(7_000, 400_000, 30_000, f))
+	slices.SortFunc(want, func(a, b point) int { return int(a.t - b.t) })
+	for _, p := range want {
+		require.Contains(t, got, p)
+	}
 }
 
 // RELIABILITY Q5: k equal copies are one.
@@ -180,7 +204,7 @@ func TestCorrectedCounters(t *testing.T) {
 	a = slices.DeleteFunc(a, func(p point) bool { return p.t > 200_000 && p.t < 400_000 })
 	b := series(10_000, 900_000, 30_000, func(t int64) float64 { return float64(t / 1000) })
 	for _, kind := range []Kind{Firnline, Penalty, Chain} {
-		got := drain(t, NewCorrected(kind, iterate([][]chunks.Meta{replica(t, 120, a), replica(t, 120, b)})...))
+		got := drain(t, NewCorrected(kind, iterate([]Replica{{replica(t, 120, a)}, {replica(t, 120, b)}})...))
 		for i := 1; i < len(got); i++ {
 			grown := got[i].v - got[i-1].v
 			require.GreaterOrEqual(t, grown, 0.0, "%s at %d", kind, got[i].t)

@@ -8,27 +8,53 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 )
 
-// Split tells apart the replicas whose chunks were mixed into one series: within
-// each returned list no two chunks overlap, and a chunk goes to the replica
-// which it continues best, that is, where the pause before it is nearest to its
-// own interval between samples. Equal chunks are kept once.
+// Replica are the chunks of one replica, as runs within each of which no two
+// chunks overlap. More than one run: the replica has some of its samples twice,
+// from a live Prometheus and from its blocks, or came by some of them late.
+type Replica [][]chunks.Meta
+
+// Split tells apart the replicas whose chunks were mixed into one series. Ref of
+// a chunk says which replica it is of; 0: not known. Among chunks without a Ref
+// those that overlap are taken for different replicas, and each goes to the
+// replica which it continues best, that is, where the pause before it is nearest
+// to its own interval between samples. Equal chunks are kept once.
 //
 // The chunks carry their data. The result depends on the chunks alone, not on
-// their order, and there are as few replicas as can be.
-func Split(metas []chunks.Meta) [][]chunks.Meta {
+// their order, and there are as few runs as can be.
+func Split(metas []chunks.Meta) []Replica {
 	sorted := slices.Clone(metas)
-	slices.SortFunc(sorted, compare)
+	slices.SortFunc(sorted, func(a, b chunks.Meta) int { return cmp.Or(compare(a, b), cmp.Compare(a.Ref, b.Ref)) })
 	sorted = slices.CompactFunc(sorted, func(a, b chunks.Meta) bool { return compare(a, b) == 0 })
 
-	var replicas [][]chunks.Meta
+	var replicas []Replica
+	var unknown [][]chunks.Meta
+	at := map[chunks.ChunkRef]int{}
 	for _, m := range sorted {
-		if i := bestFit(replicas, m); i >= 0 {
-			replicas[i] = append(replicas[i], m)
-		} else {
-			replicas = append(replicas, []chunks.Meta{m})
+		if m.Ref == 0 {
+			unknown = addToRuns(unknown, m)
+			continue
 		}
+		i, ok := at[m.Ref]
+		if !ok {
+			i = len(replicas)
+			at[m.Ref] = i
+			replicas = append(replicas, nil)
+		}
+		replicas[i] = addToRuns(replicas[i], m)
+	}
+	for _, run := range unknown {
+		replicas = append(replicas, Replica{run})
 	}
 	return replicas
+}
+
+// addToRuns adds m to the run that it continues best, or begins a run with it.
+func addToRuns(runs [][]chunks.Meta, m chunks.Meta) [][]chunks.Meta {
+	if i := bestFit(runs, m); i >= 0 {
+		runs[i] = append(runs[i], m)
+		return runs
+	}
+	return append(runs, []chunks.Meta{m})
 }
 
 // compare orders chunks by time and then by content.
@@ -41,11 +67,11 @@ func compare(a, b chunks.Meta) int {
 	)
 }
 
-// bestFit returns the replica which m continues best, or -1 where m overlaps all.
-func bestFit(replicas [][]chunks.Meta, m chunks.Meta) int {
+// bestFit returns the run which m continues best, or -1 where m overlaps all.
+func bestFit(runs [][]chunks.Meta, m chunks.Meta) int {
 	best, bestOff := -1, int64(0)
 	own := meanInterval(m)
-	for i, r := range replicas {
+	for i, r := range runs {
 		last := r[len(r)-1]
 		if last.MaxTime >= m.MinTime {
 			continue

@@ -110,7 +110,7 @@ func (c *Client) Series(ctx context.Context, sel Selection) (SeriesSet, error) {
 	set.unsorted = resort
 	var out SeriesSet = set
 	if resort {
-		out = Sorted(out, NewExtender(labels.EmptyLabels(), sel.WithoutReplicaLabels).Extend)
+		out = Sorted(out, NewExtender(labels.EmptyLabels(), sel.WithoutReplicaLabels))
 	}
 	if filter {
 		out = Sharded(out, sel.Shard)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -26,6 +27,7 @@ func MatchExternal(ext labels.Labels, matchers []*labels.Matcher) (rest []*label
 // Extender gives series their external labels and takes replica labels away.
 // It is not safe for concurrent use.
 type Extender struct {
+	ext     labels.Labels
 	add     []labels.Label // external labels but those in without, by name
 	without []string
 	builder labels.Builder
@@ -34,7 +36,7 @@ type Extender struct {
 // NewExtender makes an Extender which sets ext on each series, over labels of
 // the same name, and then removes those named in without.
 func NewExtender(ext labels.Labels, without []string) *Extender {
-	e := &Extender{without: slices.Clone(without)}
+	e := &Extender{ext: ext, without: slices.Sorted(slices.Values(without))}
 	ext.Range(func(l labels.Label) {
 		if !slices.Contains(without, l.Name) {
 			e.add = append(e.add, l)
@@ -53,6 +55,30 @@ func (e *Extender) Extend(lset labels.Labels) labels.Labels {
 	return e.builder.Labels()
 }
 
+// mark notes in chunks which replica they are of: that of a series which had
+// the labels lset before Extend.
+func (e *Extender) mark(lset labels.Labels, chunks []Chunk) {
+	if len(e.without) == 0 {
+		return
+	}
+	var buf []byte
+	for _, name := range e.without {
+		v := e.ext.Get(name)
+		if v == "" {
+			v = lset.Get(name)
+		}
+		if v != "" {
+			buf = append(append(append(append(buf, name...), 0xff), v...), 0xff)
+		}
+	}
+	replica := uint32(xxhash.Sum64(buf)) | 1 // never 0
+	for i := range chunks {
+		if chunks[i].Replica == 0 {
+			chunks[i].Replica = replica
+		}
+	}
+}
+
 // Extended sets external labels on each series of a sorted set, removes the
 // labels named in without, and keeps the result sorted, each series once.
 //
@@ -65,7 +91,7 @@ func (e *Extender) Extend(lset labels.Labels) labels.Labels {
 func Extended(set SeriesSet, ext labels.Labels, without []string, clash bool) SeriesSet {
 	e := NewExtender(ext, without)
 	if clash {
-		return &sortedSet{SeriesSet: set, change: e.Extend}
+		return Sorted(set, e)
 	}
 	if len(e.add) == 0 && len(without) == 0 {
 		return set
@@ -137,6 +163,7 @@ func (s *extendedSet) read() {
 	at.Labels.Range(func(l labels.Label) { h.plain = append(h.plain, l) })
 	h.extended = s.extender.Extend(at.Labels)
 	h.chunks = append(h.chunks, at.Chunks...)
+	s.extender.mark(at.Labels, h.chunks)
 	if h.extended.Len() != len(h.plain)+len(s.extender.add) {
 		s.err = fmt.Errorf("%w: series %s has come up with an external or replica label; ask again", ErrUnavailable, at.Labels)
 		return

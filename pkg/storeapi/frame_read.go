@@ -116,6 +116,8 @@ func decodeChunk(data []byte) (c Chunk, err error) {
 			c.MinTime = int64(v.number)
 		case fieldMaxTime:
 			c.MaxTime = int64(v.number)
+		case fieldReplica:
+			c.Replica = uint32(v.number)
 		case fieldRaw:
 			raw = true
 			c.Raw, err = decodeData(v.bytes)

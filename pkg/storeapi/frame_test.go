@@ -163,6 +163,21 @@ func TestFrameAgainstGenerated(t *testing.T) {
 }
 
 // Random series survive writing and reading, in one frame or several.
+// Replicas are told apart between our own components; others are not sent what
+// they don't know.
+func TestFrameReplica(t *testing.T) {
+	in := series([]Chunk{{MinTime: 1, MaxTime: 2, Raw: Data{chunkenc.EncXOR, []byte{9}}, Replica: 1 << 31}}, "a", "1")
+	for _, c := range []struct {
+		encodings []uint32
+		want      uint32
+	}{{nil, 0}, {extraEncodings(), 1 << 31}} {
+		rec := &recorder{t: t}
+		require.NoError(t, newFrameWriter(rec, 0, c.encodings).series(in))
+		require.Equal(t, c.want, rec.frames[0].GetSeries().Chunks[0].FirnlineReplica)
+		require.Equal(t, c.want, read(framesSet(t, rec.frames))[0].Chunks[0].Replica)
+	}
+}
+
 func TestFrameRandom(t *testing.T) {
 	for seed := range int64(200) {
 		rnd := rand.New(rand.NewSource(seed))

@@ -19,6 +19,7 @@ import (
 //	Series         │ labels 1 … │ chunks 2 …                  │
 //	Label          │ name 1 │ value 2 │
 //	AggrChunk      │ min_time 1 │ max_time 2 │ raw 3 │ count 4 │ sum 5 │ min 6 │ max 7 │ counter 8 │
+//	               │ firnline_replica 1001 │   to who asks for firnline_encodings only
 //	Chunk          │ type 1 │ data 2 │ hash 3 │
 const (
 	fieldSeries, fieldWarning, fieldHints, fieldBatch      = 1, 2, 3, 4
@@ -27,6 +28,7 @@ const (
 	fieldName, fieldValue                                  = 1, 2
 	fieldMinTime, fieldMaxTime, fieldRaw                   = 1, 2, 3
 	fieldCount, fieldSum, fieldMin, fieldMax, fieldCounter = 4, 5, 6, 7, 8
+	fieldReplica                                           = 1001
 	fieldType, fieldData                                   = 1, 2
 )
 
@@ -44,6 +46,7 @@ type frameWriter struct {
 	to      sink
 	batch   int             // series a frame; 1 or less: no batches
 	accepts map[uint32]bool // encodings beyond 1 to 3 that the peer takes
+	own     bool            // the peer is one of ours
 
 	pending  *[]byte // encoded series of the open frame, from the pool
 	count    int     // series in it
@@ -52,7 +55,7 @@ type frameWriter struct {
 }
 
 func newFrameWriter(to sink, batch int64, encodings []uint32) *frameWriter {
-	w := &frameWriter{to: to, batch: int(min(batch, 1<<20)), accepts: map[uint32]bool{}, maxBytes: maxFrameBytes}
+	w := &frameWriter{to: to, batch: int(min(batch, 1<<20)), accepts: map[uint32]bool{}, own: len(encodings) > 0, maxBytes: maxFrameBytes}
 	for _, e := range extraEncodings() {
 		w.accepts[e] = slices.Contains(encodings, e)
 	}
@@ -69,7 +72,7 @@ func (w *frameWriter) series(s Series) error {
 	for first := true; first || len(chunks) > 0; first = false {
 		n, size := 0, 0
 		for n < len(chunks) && (n == 0 || size < w.maxBytes) {
-			size += sizeNested(sizeChunk(&chunks[n]))
+			size += sizeNested(w.sizeChunk(&chunks[n]))
 			n++
 		}
 		if err := w.part(s.Labels, chunks[:n], size); err != nil {
@@ -94,7 +97,7 @@ func (w *frameWriter) part(lset labels.Labels, chunks []Chunk, chunkBytes int) e
 	}
 	b = appendLabels(b, lset)
 	for i := range chunks {
-		b = appendChunk(b, &chunks[i])
+		b = w.appendChunk(b, &chunks[i])
 	}
 	*w.pending = b
 	w.count++
@@ -251,8 +254,11 @@ func appendTime(b []byte, field protowire.Number, t int64) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), uint64(t))
 }
 
-func sizeChunk(c *Chunk) int {
+func (w *frameWriter) sizeChunk(c *Chunk) int {
 	n := sizeTime(c.MinTime) + sizeTime(c.MaxTime)
+	if w.own && c.Replica != 0 {
+		n += protowire.SizeTag(fieldReplica) + protowire.SizeVarint(uint64(c.Replica))
+	}
 	if c.Aggr == nil {
 		return n + sizeNested(sizeData(c.Raw))
 	}
@@ -264,10 +270,13 @@ func sizeChunk(c *Chunk) int {
 	return n
 }
 
-func appendChunk(b []byte, c *Chunk) []byte {
-	b = appendHead(b, fieldChunks, sizeChunk(c))
+func (w *frameWriter) appendChunk(b []byte, c *Chunk) []byte {
+	b = appendHead(b, fieldChunks, w.sizeChunk(c))
 	b = appendTime(b, fieldMinTime, c.MinTime)
 	b = appendTime(b, fieldMaxTime, c.MaxTime)
+	if w.own && c.Replica != 0 {
+		b = protowire.AppendVarint(protowire.AppendTag(b, fieldReplica, protowire.VarintType), uint64(c.Replica))
+	}
 	if c.Aggr == nil {
 		return appendData(b, fieldRaw, c.Raw)
 	}

@@ -165,7 +165,7 @@ func TestExtendedRandom(t *testing.T) {
 			}
 			all = append(all, series([]Chunk{chunk(int64(rnd.Intn(3)), 5, 0)}, pairs...))
 		}
-		all = read(Sorted(SliceSet(all, Report{}), func(l labels.Labels) labels.Labels { return l }))
+		all = read(Sorted(SliceSet(all, Report{}), NewExtender(labels.EmptyLabels(), nil)))
 
 		others := []string{"b", "d", "f", "h", "j", "B"}
 		if clash {
@@ -183,7 +183,7 @@ func TestExtendedRandom(t *testing.T) {
 		}
 		ext := b.Labels()
 		e := NewExtender(ext, without)
-		want := read(Sorted(SliceSet(all, Report{}), e.Extend))
+		want := read(Sorted(SliceSet(all, Report{}), e))
 		got := Extended(SliceSet(all, Report{}), ext, without, clash)
 		require.Equal(t, want, read(got), "seed %d: %s without %v", seed, ext, without)
 		require.NoError(t, got.Err())
@@ -291,4 +291,34 @@ func BenchmarkExtended(b *testing.B) {
 			}
 		})
 	}
+}
+
+// What tells replicas apart is the labels taken away, wherever they were.
+func TestExtendedMarksReplicas(t *testing.T) {
+	one := func() SeriesSet { return SliceSet([]Series{series([]Chunk{chunk(1, 2, 0)}, "a", "1")}, Report{}) }
+	replica := func(set SeriesSet) uint32 {
+		all := read(set)
+		require.Len(t, all, 1)
+		require.Len(t, all[0].Chunks, 1)
+		return all[0].Chunks[0].Replica
+	}
+	ext := func(r string) labels.Labels { return labels.FromStrings("cluster", "x", "replica", r) }
+	without := []string{"replica"}
+	a := replica(Extended(one(), ext("a"), without, false))
+	require.NotZero(t, a)
+	require.Equal(t, a, replica(Extended(one(), ext("a"), without, true)), "sorted or not")
+	require.NotEqual(t, a, replica(Extended(one(), ext("b"), without, false)))
+	require.Zero(t, replica(Extended(one(), ext("a"), nil, false)), "nothing is taken away")
+
+	inner := SliceSet([]Series{series([]Chunk{chunk(1, 2, 0)}, "a", "1", "replica", "a")}, Report{})
+	require.Equal(t, a, replica(Sorted(inner, NewExtender(labels.EmptyLabels(), without))))
+
+	// Equal chunks of two replicas are kept once, of the same one in any order.
+	both := func() (SeriesSet, SeriesSet) {
+		return Extended(one(), ext("a"), without, false), Extended(one(), ext("b"), without, false)
+	}
+	x, y := both()
+	merged := replica(Merge(x, y))
+	x, y = both()
+	require.Equal(t, merged, replica(Merge(y, x)))
 }

@@ -6,21 +6,21 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Sorted changes the labels of each series of a set, sorts the result and makes
-// one of the series that have become equal. It holds the whole set in memory,
+// Sorted changes the labels of each series of a set as e does, sorts the result
+// and makes one of the series that have become equal. It holds the whole set in memory,
 // from the first call of Next on; where the order is known to survive there are
 // cheaper ways (Extended).
-func Sorted(set SeriesSet, change func(labels.Labels) labels.Labels) SeriesSet {
-	return &sortedSet{SeriesSet: set, change: change}
+func Sorted(set SeriesSet, e *Extender) SeriesSet {
+	return &sortedSet{SeriesSet: set, extender: e}
 }
 
 type sortedSet struct {
 	SeriesSet
-	change func(labels.Labels) labels.Labels
-	series []Series // left to return, when read is set
-	read   bool
-	cur    Series
-	closed bool
+	extender *Extender
+	series   []Series // left to return, when read is set
+	read     bool
+	cur      Series
+	closed   bool
 }
 
 func (s *sortedSet) Next() bool {
@@ -50,7 +50,9 @@ func (s *sortedSet) readAll() {
 	s.read = true
 	for s.SeriesSet.Next() {
 		at := s.SeriesSet.At()
-		s.series = append(s.series, Series{Labels: s.change(at.Labels), Chunks: slices.Clone(at.Chunks)})
+		chunks := slices.Clone(at.Chunks)
+		s.extender.mark(at.Labels, chunks)
+		s.series = append(s.series, Series{Labels: s.extender.Extend(at.Labels), Chunks: chunks})
 	}
 	slices.SortStableFunc(s.series, func(a, b Series) int { return labels.Compare(a.Labels, b.Labels) })
 }

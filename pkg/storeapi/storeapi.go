@@ -161,6 +161,11 @@ type Chunk struct {
 
 	Raw  Data        // valid when Aggr is nil
 	Aggr *Aggregates // nil: a raw chunk
+
+	// Replica tells chunks of different replicas apart once their series have
+	// become one: a hash of the labels that Selection.WithoutReplicaLabels took
+	// away. 0: not known, as from Thanos' components.
+	Replica uint32
 }
 
 // Aggregates are the sub-chunks of a downsampled chunk. Those absent or not asked for have no bytes.

@@ -305,17 +305,20 @@ func (x *Chunk) GetHash() uint64 {
 
 // AggrChunk is a raw chunk, or the aggregates of a downsampled one.
 type AggrChunk struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MinTime       int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"` // ms
-	MaxTime       int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"` // ms
-	Raw           *Chunk                 `protobuf:"bytes,3,opt,name=raw,proto3" json:"raw,omitempty"`
-	Count         *Chunk                 `protobuf:"bytes,4,opt,name=count,proto3" json:"count,omitempty"`
-	Sum           *Chunk                 `protobuf:"bytes,5,opt,name=sum,proto3" json:"sum,omitempty"`
-	Min           *Chunk                 `protobuf:"bytes,6,opt,name=min,proto3" json:"min,omitempty"`
-	Max           *Chunk                 `protobuf:"bytes,7,opt,name=max,proto3" json:"max,omitempty"`
-	Counter       *Chunk                 `protobuf:"bytes,8,opt,name=counter,proto3" json:"counter,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	MinTime int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"` // ms
+	MaxTime int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"` // ms
+	Raw     *Chunk                 `protobuf:"bytes,3,opt,name=raw,proto3" json:"raw,omitempty"`
+	Count   *Chunk                 `protobuf:"bytes,4,opt,name=count,proto3" json:"count,omitempty"`
+	Sum     *Chunk                 `protobuf:"bytes,5,opt,name=sum,proto3" json:"sum,omitempty"`
+	Min     *Chunk                 `protobuf:"bytes,6,opt,name=min,proto3" json:"min,omitempty"`
+	Max     *Chunk                 `protobuf:"bytes,7,opt,name=max,proto3" json:"max,omitempty"`
+	Counter *Chunk                 `protobuf:"bytes,8,opt,name=counter,proto3" json:"counter,omitempty"`
+	// Firnline's own: tells chunks of different replicas apart once their replica
+	// labels are gone. Sent only to who has asked for SeriesRequest.firnline_encodings.
+	FirnlineReplica uint32 `protobuf:"varint,1001,opt,name=firnline_replica,json=firnlineReplica,proto3" json:"firnline_replica,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *AggrChunk) Reset() {
@@ -402,6 +405,13 @@ func (x *AggrChunk) GetCounter() *Chunk {
 		return x.Counter
 	}
 	return nil
+}
+
+func (x *AggrChunk) GetFirnlineReplica() uint32 {
+	if x != nil {
+		return x.FirnlineReplica
+	}
+	return 0
 }
 
 type Series struct {
@@ -524,7 +534,7 @@ const file_storepb_types_proto_rawDesc = "" +
 	"\x0fFLOAT_HISTOGRAM\x10\x02\x12\x11\n" +
 	"\rFIRNLINE_XOR2\x10h\x12\x19\n" +
 	"\x15FIRNLINE_HISTOGRAM_ST\x10i\x12\x1f\n" +
-	"\x1bFIRNLINE_FLOAT_HISTOGRAM_ST\x10j\"\x93\x02\n" +
+	"\x1bFIRNLINE_FLOAT_HISTOGRAM_ST\x10j\"\xbf\x02\n" +
 	"\tAggrChunk\x12\x19\n" +
 	"\bmin_time\x18\x01 \x01(\x03R\aminTime\x12\x19\n" +
 	"\bmax_time\x18\x02 \x01(\x03R\amaxTime\x12\x1f\n" +
@@ -533,7 +543,8 @@ const file_storepb_types_proto_rawDesc = "" +
 	"\x03sum\x18\x05 \x01(\v2\r.thanos.ChunkR\x03sum\x12\x1f\n" +
 	"\x03min\x18\x06 \x01(\v2\r.thanos.ChunkR\x03min\x12\x1f\n" +
 	"\x03max\x18\a \x01(\v2\r.thanos.ChunkR\x03max\x12'\n" +
-	"\acounter\x18\b \x01(\v2\r.thanos.ChunkR\acounter\"Z\n" +
+	"\acounter\x18\b \x01(\v2\r.thanos.ChunkR\acounter\x12*\n" +
+	"\x10firnline_replica\x18\xe9\a \x01(\rR\x0ffirnlineReplica\"Z\n" +
 	"\x06Series\x12%\n" +
 	"\x06labels\x18\x01 \x03(\v2\r.thanos.LabelR\x06labels\x12)\n" +
 	"\x06chunks\x18\x02 \x03(\v2\x11.thanos.AggrChunkR\x06chunks\"5\n" +

@@ -151,6 +151,13 @@ func (m *AggrChunk) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.FirnlineReplica != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.FirnlineReplica))
+		i--
+		dAtA[i] = 0x3e
+		i--
+		dAtA[i] = 0xc8
+	}
 	if m.Counter != nil {
 		size, err := m.Counter.MarshalToSizedBufferVT(dAtA[:i])
 		if err != nil {
@@ -402,6 +409,9 @@ func (m *AggrChunk) SizeVT() (n int) {
 	if m.Counter != nil {
 		l = m.Counter.SizeVT()
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.FirnlineReplica != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.FirnlineReplica))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -985,6 +995,25 @@ func (m *AggrChunk) UnmarshalVT(dAtA []byte) error {
 				return err
 			}
 			iNdEx = postIndex
+		case 1001:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field FirnlineReplica", wireType)
+			}
+			m.FirnlineReplica = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.FirnlineReplica |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -38,7 +38,7 @@ func (r *rework) apply(set storeapi.SeriesSet) storeapi.SeriesSet {
 		return set
 	}
 	if len(r.without) > 0 {
-		set = storeapi.Sorted(set, storeapi.NewExtender(labels.EmptyLabels(), r.without).Extend)
+		set = storeapi.Sorted(set, storeapi.NewExtender(labels.EmptyLabels(), r.without))
 	}
 	return storeapi.Sharded(set, r.shard)
 }

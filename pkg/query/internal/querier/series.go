@@ -23,10 +23,13 @@ type shape struct {
 // series is one series of an answer, a storage.Series.
 type series struct {
 	lset     labels.Labels
-	chunks   []storeapi.Chunk   // of the only replica, in order and apart; or
-	replicas [][]storeapi.Chunk // of each of several
+	chunks   []storeapi.Chunk // in order and apart; or
+	replicas []replica        // where they overlap
 	shape    *shape
 }
+
+// replica are the chunks of one replica, as runs of chunks that don't overlap.
+type replica [][]storeapi.Chunk
 
 // newSeries copies what lives only until the set moves on.
 func newSeries(s storeapi.Series, shape *shape) *series {
@@ -46,16 +49,16 @@ func (s *series) Labels() labels.Labels { return s.lset }
 // Iterator implements storage.Series. It uses the memory of it where it can.
 func (s *series) Iterator(it chunkenc.Iterator) chunkenc.Iterator {
 	sh := s.shape
-	corrected := sh.corrected(s.chunks) || slices.ContainsFunc(s.replicas, sh.corrected)
+	corrected := sh.corrected(s.chunks) || slices.ContainsFunc(s.replicas, func(r replica) bool { return slices.ContainsFunc(r, sh.corrected) })
 	if len(s.replicas) == 0 {
 		if !corrected {
 			return newRun(s.chunks, sh.read, sh.bounds, it)
 		}
-		return sh.trimmed(sh.replica(s.chunks, true))
+		return sh.trimmed(sh.run(s.chunks, true))
 	}
-	its := make([]chunkenc.Iterator, len(s.replicas))
-	for i, chunks := range s.replicas {
-		its[i] = sh.replica(chunks, corrected)
+	var its []chunkenc.Iterator
+	for _, r := range s.replicas {
+		its = append(its, sh.replica(r, corrected)...)
 	}
 	if corrected {
 		return sh.trimmed(dedup.NewCorrected(sh.kind, its...))
@@ -69,9 +72,23 @@ func (sh *shape) corrected(chunks []storeapi.Chunk) bool {
 	return sh.read == readCounter && slices.ContainsFunc(chunks, func(c storeapi.Chunk) bool { return c.Aggr != nil })
 }
 
-// replica returns all samples of chunks that don't overlap: what was before the
+// replica returns all samples of a replica, whichever of its runs they are in, as
+// one iterator; or each run as one where they are corrected for resets, since
+// each then counts from its own beginning.
+func (sh *shape) replica(r replica, corrected bool) []chunkenc.Iterator {
+	its := make([]chunkenc.Iterator, len(r))
+	for i, chunks := range r {
+		its[i] = sh.run(chunks, corrected)
+	}
+	if corrected {
+		return its
+	}
+	return []chunkenc.Iterator{dedup.New(dedup.Chain, false, its...)}
+}
+
+// run returns all samples of chunks that don't overlap: what was before the
 // first one asked for bears upon counters and upon the choice of replicas.
-func (sh *shape) replica(chunks []storeapi.Chunk, corrected bool) chunkenc.Iterator {
+func (sh *shape) run(chunks []storeapi.Chunk, corrected bool) chunkenc.Iterator {
 	if !corrected {
 		return newRun(chunks, sh.read, unbounded(), nil)
 	}
@@ -101,20 +118,22 @@ func apart(chunks []storeapi.Chunk) bool {
 }
 
 // split tells apart the replicas that were mixed into one series.
-func split(list []storeapi.Chunk) [][]storeapi.Chunk {
+func split(list []storeapi.Chunk) []replica {
 	parts := make([]part, len(list))
 	metas := make([]chunks.Meta, len(list))
 	for i := range list {
 		parts[i] = part{of: &list[i]}
-		metas[i] = chunks.Meta{MinTime: list[i].MinTime, MaxTime: list[i].MaxTime, Chunk: &parts[i]}
+		metas[i] = chunks.Meta{MinTime: list[i].MinTime, MaxTime: list[i].MaxTime, Chunk: &parts[i], Ref: chunks.ChunkRef(list[i].Replica)}
 	}
-	var replicas [][]storeapi.Chunk
-	for _, metas := range dedup.Split(metas) {
-		replica := make([]storeapi.Chunk, len(metas))
-		for i, m := range metas {
-			replica[i] = *m.Chunk.(*part).of
+	var replicas []replica
+	for _, runs := range dedup.Split(metas) {
+		r := make(replica, len(runs))
+		for i, run := range runs {
+			for _, m := range run {
+				r[i] = append(r[i], *m.Chunk.(*part).of)
+			}
 		}
-		replicas = append(replicas, replica)
+		replicas = append(replicas, r)
 	}
 	return replicas
 }
