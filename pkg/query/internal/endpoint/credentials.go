@@ -41,6 +41,7 @@ func (r *rotating) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, er
 
 // Info implements credentials.TransportCredentials.
 func (r *rotating) Info() credentials.ProtocolInfo {
+	//nolint:staticcheck // Deprecated for one authority a channel, but gRPC still asks credentials for it, and ours can name one.
 	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: r.cfg.ServerName}
 }
 

@@ -72,9 +72,9 @@ func (m *member) peer() Peer {
 	// The causes as text alone: a limit, say, that a health check has met is not the request's.
 	switch {
 	case m.conn == nil:
-		p.Down = fmt.Errorf("%w: %s", storeapi.ErrUnavailable, m.err)
+		p.Down = fmt.Errorf("%w: %s", storeapi.ErrUnavailable, m.err.Error())
 	case m.health.err != nil && !m.target.strict:
-		p.Down = fmt.Errorf("%w since %s: %s", storeapi.ErrUnavailable, m.health.since.UTC().Format(time.RFC3339), m.health.err)
+		p.Down = fmt.Errorf("%w since %s: %s", storeapi.ErrUnavailable, m.health.since.UTC().Format(time.RFC3339), m.health.err.Error())
 	}
 	return p
 }
