@@ -18,7 +18,7 @@ PKG     := github.com/prometheus/common/version
 LDFLAGS := -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(shell git rev-parse HEAD 2>/dev/null) -X $(PKG).Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 GO_TEST := go test -tags $(TAGS)
 
-.PHONY: help deps tools build test unit e2e lint proto bench fuzz demo clean
+.PHONY: help deps tools build test unit e2e lint proto bench fuzz soak demo clean
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -64,6 +64,9 @@ fuzz: ## Each fuzz target for a minute
 	@for p in $$(grep -rl --include='*_test.go' '^func Fuzz' pkg | xargs -n1 dirname | sort -u); do \
 		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$p/*_test.go | cut -c6-); do \
 			$(GO_TEST) -run '^$$' -fuzz "^$$f\$$" -fuzztime 60s ./$$p || exit 1; done; done
+
+soak: ## Random runs against the reference model for an hour
+	FIRNLINE_SOAK=1h $(GO_TEST) -timeout 0 -count=1 ./e2e/model
 
 demo: build deps ## Two HA pairs of Prometheus, sidecars, MinIO, store and querier on loopback
 	go run -tags $(TAGS) ./e2e/demo
