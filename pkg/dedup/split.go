@@ -17,13 +17,13 @@ type Replica [][]chunks.Meta
 // a chunk says which replica it is of; 0: not known. Among chunks without a Ref
 // those that overlap are taken for different replicas, and each goes to the
 // replica which it continues best, that is, where the pause before it is nearest
-// to its own interval between samples. Equal chunks are kept once.
+// to its own interval between samples. Equal chunks of one replica are kept once.
 //
 // The chunks carry their data. The result depends on the chunks alone, not on
 // their order, and there are as few runs as can be.
 func Split(metas []chunks.Meta) []Replica {
 	sorted := slices.Clone(metas)
-	slices.SortFunc(sorted, func(a, b chunks.Meta) int { return cmp.Or(compare(a, b), cmp.Compare(a.Ref, b.Ref)) })
+	slices.SortFunc(sorted, compare)
 	sorted = slices.CompactFunc(sorted, func(a, b chunks.Meta) bool { return compare(a, b) == 0 })
 
 	var replicas []Replica
@@ -57,13 +57,14 @@ func addToRuns(runs [][]chunks.Meta, m chunks.Meta) [][]chunks.Meta {
 	return append(runs, []chunks.Meta{m})
 }
 
-// compare orders chunks by time and then by content.
+// compare orders chunks by time, then by content, then by replica.
 func compare(a, b chunks.Meta) int {
 	return cmp.Or(
 		cmp.Compare(a.MinTime, b.MinTime),
 		cmp.Compare(a.MaxTime, b.MaxTime),
 		cmp.Compare(a.Chunk.Encoding(), b.Chunk.Encoding()),
 		bytes.Compare(a.Chunk.Bytes(), b.Chunk.Bytes()),
+		cmp.Compare(a.Ref, b.Ref),
 	)
 }
 

@@ -58,13 +58,9 @@ func compareTimes(a, b Chunk) int {
 // what is in them and then by replica, so that it returns 0 for exact duplicates
 // only and the order of chunks does not depend on where they came from.
 func compareChunks(a, b Chunk) int {
-	if c := compareContent(a, b); c != 0 {
-		return c
-	}
-	return cmp.Compare(a.Replica, b.Replica)
+	return cmp.Or(compareContent(a, b), cmp.Compare(a.Replica, b.Replica))
 }
 
-// compareContent is compareChunks whatever the replicas.
 func compareContent(a, b Chunk) int {
 	if c := compareTimes(a, b); c != 0 {
 		return c
@@ -90,8 +86,9 @@ func compareData(a, b Data) int {
 }
 
 // SortChunks sorts chunks in place by MinTime, then MaxTime, and drops exact
-// duplicates: same times, encodings and bytes, of whichever replica. It returns
-// the shortened slice.
+// duplicates: same times, encodings, bytes and replica. It returns the shortened
+// slice. Equal chunks of two replicas stay: without its own a replica would seem
+// to have a gap.
 func SortChunks(chunks []Chunk) []Chunk {
 	if len(chunks) < 2 {
 		return chunks
@@ -99,5 +96,5 @@ func SortChunks(chunks []Chunk) []Chunk {
 	if !slices.IsSortedFunc(chunks, compareChunks) {
 		slices.SortFunc(chunks, compareChunks)
 	}
-	return slices.CompactFunc(chunks, func(a, b Chunk) bool { return compareContent(a, b) == 0 })
+	return slices.CompactFunc(chunks, func(a, b Chunk) bool { return compareChunks(a, b) == 0 })
 }

@@ -55,11 +55,11 @@ func (e *Extender) Extend(lset labels.Labels) labels.Labels {
 	return e.builder.Labels()
 }
 
-// mark notes in chunks which replica they are of: that of a series which had
-// the labels lset before Extend.
-func (e *Extender) mark(lset labels.Labels, chunks []Chunk) {
+// Replica returns what goes into Chunk.Replica for the chunks of a series that
+// had the labels lset before Extend: 0 if no labels are taken away.
+func (e *Extender) Replica(lset labels.Labels) uint32 {
 	if len(e.without) == 0 {
-		return
+		return 0
 	}
 	var buf []byte
 	for _, name := range e.without {
@@ -71,7 +71,11 @@ func (e *Extender) mark(lset labels.Labels, chunks []Chunk) {
 			buf = append(append(append(append(buf, name...), 0xff), v...), 0xff)
 		}
 	}
-	replica := uint32(xxhash.Sum64(buf)) | 1 // never 0
+	return uint32(xxhash.Sum64(buf)) | 1
+}
+
+// mark notes in chunks which replica they are of, unless that is known already.
+func mark(chunks []Chunk, replica uint32) {
 	for i := range chunks {
 		if chunks[i].Replica == 0 {
 			chunks[i].Replica = replica
@@ -100,7 +104,7 @@ func Extended(set SeriesSet, ext labels.Labels, without []string, clash bool) Se
 	if n := len(e.add); n > 0 {
 		last = e.add[n-1].Name
 	}
-	return &extendedSet{SeriesSet: set, extender: e, last: last}
+	return &extendedSet{SeriesSet: set, extender: e, last: last, replica: e.Replica(labels.EmptyLabels())}
 }
 
 // extendedSet adds the same labels to all series of a sorted set, none of which
@@ -115,6 +119,7 @@ type extendedSet struct {
 	SeriesSet
 	extender *Extender
 	last     string // greatest name added
+	replica  uint32 // of all series, since none has a label that is taken away
 
 	stack []*heldSeries
 	ahead *heldSeries // read, but not yet compared with the stack
@@ -163,7 +168,7 @@ func (s *extendedSet) read() {
 	at.Labels.Range(func(l labels.Label) { h.plain = append(h.plain, l) })
 	h.extended = s.extender.Extend(at.Labels)
 	h.chunks = append(h.chunks, at.Chunks...)
-	s.extender.mark(at.Labels, h.chunks)
+	mark(h.chunks, s.replica)
 	if h.extended.Len() != len(h.plain)+len(s.extender.add) {
 		s.err = fmt.Errorf("%w: series %s has come up with an external or replica label; ask again", ErrUnavailable, at.Labels)
 		return

@@ -51,7 +51,7 @@ func (s *sortedSet) readAll() {
 	for s.SeriesSet.Next() {
 		at := s.SeriesSet.At()
 		chunks := slices.Clone(at.Chunks)
-		s.extender.mark(at.Labels, chunks)
+		mark(chunks, s.extender.Replica(at.Labels))
 		s.series = append(s.series, Series{Labels: s.extender.Extend(at.Labels), Chunks: chunks})
 	}
 	slices.SortStableFunc(s.series, func(a, b Series) int { return labels.Compare(a.Labels, b.Labels) })

@@ -47,6 +47,7 @@ func (s *selector) choose(ctx context.Context, entries []entry) ([]selected, err
 			return nil, corrupt(s.symbols.block.files.Index.Name, 0, "series %s follows %s", lset, s.last)
 		}
 		s.last, s.any = lset, true
+		var replica uint32
 		if s.extend || s.shard != nil {
 			extended := s.extender.Extend(lset)
 			var mine bool
@@ -54,10 +55,11 @@ func (s *selector) choose(ctx context.Context, entries []entry) ([]selected, err
 				continue
 			}
 			if s.extend {
+				replica = s.extender.Replica(lset)
 				lset = extended
 			}
 		}
-		out = append(out, selected{lset, entries[i].chunks})
+		out = append(out, selected{lset, entries[i].chunks, replica})
 	}
 	return out, nil
 }
@@ -69,6 +71,9 @@ func mergeEqual(all []selected) []selected {
 	for _, s := range all {
 		if n := len(out); n > 0 && labels.Equal(out[n-1].labels, s.labels) {
 			out[n-1].chunks = slices.Concat(out[n-1].chunks, s.chunks)
+			if out[n-1].replica != s.replica {
+				out[n-1].replica = 0 // told from the chunks, then
+			}
 			continue
 		}
 		out = append(out, s)

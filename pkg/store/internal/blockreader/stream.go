@@ -106,6 +106,9 @@ func (s *stream) materialise(ctx context.Context, batch []selected) error {
 					reach.Add(c.place())
 				}
 				want = append(want, w...)
+				for i := range out.Chunks {
+					out.Chunks[i].Replica = batch[n].replica
+				}
 			}
 			win.series = append(win.series, out)
 			n++
@@ -230,8 +233,9 @@ func (s *windowSet) Close() {
 
 // selected is a series before its chunks are read.
 type selected struct {
-	labels labels.Labels
-	chunks []chunks.Meta
+	labels  labels.Labels
+	chunks  []chunks.Meta
+	replica uint32 // of all chunks; 0: not known here
 }
 
 // within counts the chunks that overlap [mint, maxt].
