@@ -64,8 +64,11 @@ func (p *penalties) choose() {
 		switch {
 		case !p.started:
 			s.typ = s.Next()
-		case s.typ != chunkenc.ValNone:
-			s.typ = s.Seek(p.lastT + 1 + s.penalty)
+		default:
+			// It is never far, and a Seek of chained iterators builds them anew.
+			for s.typ != chunkenc.ValNone && s.AtT() < p.lastT+1+s.penalty {
+				s.typ = s.Next()
+			}
 		}
 	}
 	p.started = true
