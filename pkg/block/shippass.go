@@ -19,8 +19,8 @@ type pass struct {
 	pending  int
 }
 
-// consecutiveFailures is after how many failed blocks in a row a pass takes it
-// that the bucket is at fault and stops asking more of it.
+// consecutiveFailures is after how many failed blocks in a row a pass tries the
+// newest one, to learn whether it is them or the bucket.
 const consecutiveFailures = 3
 
 func (p *pass) run(ctx context.Context) error {
