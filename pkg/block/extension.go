@@ -1,0 +1,88 @@
+package block
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// extensionVersion is that of what this program writes under
+// thanos.extensions.firnline.
+const extensionVersion = 1
+
+// Extension is what this program records of a block in its meta.json, under
+// thanos.extensions.firnline, where other programs ignore it. Its zero value
+// stands for a block that this program's compactor did not write.
+type Extension struct {
+	Version int    `json:"version"`
+	Shard   *Shard `json:"shard,omitempty"` // nil: the whole group
+	// Deletes are the delete requests whose samples aren't in the block any more.
+	Deletes []ulid.ULID `json:"deletes,omitempty"`
+	// Expired are the classes of series that retention took out of the block,
+	// as the policy names them.
+	Expired []string `json:"expired,omitempty"`
+	// ReplicaLabels are the external labels that deduplication took away.
+	ReplicaLabels []string `json:"replica_labels,omitempty"`
+}
+
+// Shard says which part of a group's series a block holds: those from From on
+// and before To in the order of their labels. The shards of one split hold
+// disjoint parts that together are all series.
+type Shard struct {
+	Split string        `json:"split"` // equal for the shards that were cut together, and for what is compacted from them
+	Index int           `json:"index"`
+	Count int           `json:"count"`
+	From  labels.Labels `json:"from"` // inclusive; empty: from the first
+	To    labels.Labels `json:"to"`   // exclusive; empty: to the last
+}
+
+// Contains tells whether a series, without external labels, is in the shard.
+// A nil Shard has all.
+func (s *Shard) Contains(lset labels.Labels) bool {
+	if s == nil {
+		return true
+	}
+	return labels.Compare(lset, s.From) >= 0 && (s.To.IsEmpty() || labels.Compare(lset, s.To) < 0)
+}
+
+// Key names the shard within its group; that of nil is empty.
+func (s *Shard) Key() string {
+	if s == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s/%d-%d", s.Split, s.Index, s.Count)
+}
+
+// Extension reads what this program has recorded of the block. ok is false
+// where it has not written it. The error wraps ErrCorrupt or ErrUnknownVersion.
+func (m *Meta) Extension() (ext Extension, ok bool, err error) {
+	var all struct {
+		Firnline *Extension `json:"firnline"`
+	}
+	if len(m.Thanos.Extensions) == 0 || m.Thanos.Extensions[0] != '{' {
+		return Extension{}, false, nil // somebody else's
+	}
+	if err := json.Unmarshal(m.Thanos.Extensions, &all); err != nil {
+		return Extension{}, false, fmt.Errorf("block %s: thanos.extensions.firnline: %w: %w", m.ULID, ErrCorrupt, err)
+	}
+	if all.Firnline == nil {
+		return Extension{}, false, nil
+	}
+	if all.Firnline.Version != extensionVersion {
+		return Extension{}, false, fmt.Errorf("block %s: thanos.extensions.firnline: %w %d, this program knows %d", m.ULID, ErrUnknownVersion, all.Firnline.Version, extensionVersion)
+	}
+	return *all.Firnline, true, nil
+}
+
+// SetExtension records ext in the block's meta; the version is filled in.
+func (m *Meta) SetExtension(ext Extension) error {
+	ext.Version = extensionVersion
+	data, err := json.Marshal(map[string]Extension{"firnline": ext})
+	if err != nil {
+		return fmt.Errorf("block %s: thanos.extensions: %w", m.ULID, err)
+	}
+	m.Thanos.Extensions = data
+	return nil
+}

@@ -1,0 +1,151 @@
+// Package plan decides what a compactor does: a pure function over the blocks of
+// a bucket, the policy and the time. It does no I/O, has no clock and no lock.
+package plan
+
+import (
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact/internal/policy"
+)
+
+// Config is what the plan depends on beside the blocks.
+type Config struct {
+	Ranges        []int64 // ms, ascending: 2h, 8h, 2d, 14d
+	ReplicaLabels []string
+	Dedup         bool // merge replicas; ReplicaLabels are taken off then
+
+	Downsample   bool
+	Window5m     int64 // ms: raw data is downsampled by windows of this length, aligned to it: 2d
+	Window1h     int64 // the same from 5m to 1h: 14d
+	SettleDelay  int64 // ms after a window's end when it counts as complete though its group has no newer block
+	DeleteDelay  time.Duration
+	PartialDelay time.Duration // 48h: partial blocks left alone for longer are removed
+
+	MaxIndexBytes int64 // of one block; what would get larger is split into shards
+	MaxInputs     int   // of one job
+
+	ForeignWindow time.Duration // how long a group rests after somebody else's compactor was seen at work in it; 0: never
+	Policy        *policy.Policy
+}
+
+// Input is what a bucket was seen to hold.
+type Input struct {
+	Metas    map[ulid.ULID]*block.Meta
+	Marks    map[ulid.ULID]block.Marks
+	Partial  map[ulid.ULID]time.Time
+	Problems map[ulid.ULID]error
+	Deletes  []*block.DeleteRequest
+	// Unmatched are the blocks known to hold no series of a retention class, as
+	// "<block>/<class>"; a compactor that looked keeps them.
+	Unmatched map[string]bool
+	// Failed are jobs not to be tried before a time, by key.
+	Failed map[string]time.Time
+}
+
+// Kind is what a job is for.
+type Kind string
+
+const (
+	Compact    Kind = "compact"    // fewer, larger blocks; overlaps merged
+	Downsample Kind = "downsample" // coarser ones from what is merged already
+	Split      Kind = "split"      // one shard of a group too large for one block
+	Rewrite    Kind = "rewrite"    // without what was deleted or has expired
+)
+
+// Job reads blocks and writes others in their place. Two workers that plan from
+// the same blocks come to the same jobs, down to the ULIDs of the results.
+type Job struct {
+	Kind       Kind
+	Key        string        // names the group, resolution, shard and window; the lease is on it
+	Group      string        // GroupKey of the inputs, replica labels taken off
+	Labels     labels.Labels // of the results
+	Resolution int64         // of the inputs, ms
+	MinTime    int64         // ms, inclusive
+	MaxTime    int64         // ms, exclusive
+	Inputs     []*block.Meta
+	Outputs    []Output
+	// Replaces tells that the inputs are to be marked for deletion once all
+	// outputs are there and verified. A downsampling job leaves them.
+	Replaces bool
+	// Deletes and Expired are what must not be in the results.
+	Deletes []*block.DeleteRequest
+	Expired []policy.Class
+
+	InputBytes int64 // sizes of the inputs
+	DiskBytes  int64 // estimate of what the outputs take, at most
+	Why        string
+}
+
+// Output is one block that a job writes.
+type Output struct {
+	// Meta lacks only what the writing finds out: stats, files, upload_time.
+	Meta *block.Meta
+	// Closes: this shard's meta.json goes last, since it hides the inputs from
+	// other readers: after all of Others are visible and verified.
+	Closes bool
+	Others []ulid.ULID
+	// NoCompact: mark it no-compact before its meta.json, so that other
+	// compactors leave the shard alone.
+	NoCompact bool
+}
+
+// Mark is a deletion mark to be set, and why.
+type Mark struct {
+	Block ulid.ULID
+	// CoveredBy is the block that holds all of it, to be verified before; zero
+	// where retention removes it.
+	CoveredBy ulid.ULID
+	Why       string
+}
+
+// Held is a block that retention would remove, and what is missing for that.
+type Held struct {
+	Block      ulid.ULID
+	Group      string
+	Resolution int64
+	Since      time.Time // when it expired
+	Why        string
+}
+
+// SetAside is a block that is left out of compaction, and why.
+type SetAside struct {
+	Block ulid.ULID
+	Group string
+	Why   string
+}
+
+// Resting is a group in which somebody else's compactor is at work.
+type Resting struct {
+	Group string
+	Until time.Time
+	Why   string
+}
+
+// Coverage is the time range that a tier of a group has data for.
+type Coverage struct {
+	Group            string
+	Labels           labels.Labels
+	Resolution       int64
+	MinTime, MaxTime int64 // ms
+	Blocks           int
+	Bytes            int64
+}
+
+// Plan is what to do now, each list in the order to do it in.
+type Plan struct {
+	Jobs     []Job
+	Garbage  []Mark      // covered by other blocks
+	Expired  []Mark      // by retention
+	Remove   []ulid.ULID // marked for longer than the delete delay
+	Partial  []ulid.ULID // without meta.json, left alone for long
+	Held     []Held
+	SetAside []SetAside
+	Resting  []Resting
+	Coverage []Coverage
+	// DeletesDone are requests that no block needs any more.
+	DeletesDone []ulid.ULID
+}
