@@ -17,6 +17,7 @@ import (
 const (
 	envPrefix  = "FIRNLINE_"
 	configFlag = "config.file"
+	outputFlag = "output" // of tools; -o for short
 )
 
 // configurer is a part of a command's configuration.
@@ -50,6 +51,9 @@ func newFlags(parts []configurer) *flags {
 func (f *flags) attach(fs *pflag.FlagSet) {
 	f.set.VisitAll(func(fl *flag.Flag) {
 		p := &pflag.Flag{Name: fl.Name, Usage: fl.Usage, DefValue: fl.DefValue, Value: fromLine{f, fl, false}}
+		if fl.Name == outputFlag {
+			p.Shorthand = "o"
+		}
 		if isBool(fl.Value) {
 			p.NoOptDefVal = "true"
 			if f.set.Lookup("no-"+fl.Name) == nil {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -71,9 +72,22 @@ func TestEveryComponentHelps(t *testing.T) {
 	}
 }
 
+func TestEveryToolHelps(t *testing.T) {
+	for _, g := range toolGroups() {
+		for _, tl := range g.tools {
+			code, out, errs := cli(t, "tools", g.name, strings.Fields(tl.use)[0], "--help")
+			require.Zero(t, code)
+			require.Empty(t, errs)
+			for _, want := range []string{tl.long, tl.example, "--log.level=info", "--help-all"} {
+				require.Contains(t, out, want)
+			}
+		}
+	}
+}
+
 func TestReference(t *testing.T) {
 	var buf bytes.Buffer
-	writeReference(&buf, components())
+	writeReference(&buf, components(), toolGroups())
 	golden(t, filepath.Join("..", "..", "docs", "reference", "flags.md"), buf.String())
 }
 
@@ -112,6 +126,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		want string
 	}{
 		"command":            {[]string{"sidcar"}, `unknown command "sidcar"; did you mean "sidecar"?`},
+		"group":              {[]string{"tools", "delte"}, `unknown command "delte"`},
 		"nothing like it":    {[]string{"xyzzyplugh"}, "unknown command \"xyzzyplugh\"\n"},
 		"flag":               {[]string{"store", "--http-adress=x"}, `unknown flag: --http-adress; did you mean "--http-address"?`},
 		"underscore":         {[]string{"store", "--data_dir=x"}, `did you mean "--data-dir"?`},

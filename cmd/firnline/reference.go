@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// writeReference writes the flags of all components as Markdown, for docs/reference/flags.md.
-func writeReference(w io.Writer, all []*component) {
+// writeReference writes the flags of all components and tools as Markdown, for docs/reference/flags.md.
+func writeReference(w io.Writer, all []*component, groups []toolGroup) {
 	fmt.Fprint(w, `# Flags
 
 Generated from the flags themselves by `+"`go test ./cmd/firnline -update`"+`: don't edit.
@@ -18,20 +18,29 @@ Repeatable flags take one value a line in the environment, and a list in the fil
 switched off by `+"`--no-NAME`"+` or `+"`--NAME=false`"+`.
 `)
 	for _, c := range all {
-		f := newFlags(c.all())
-		fmt.Fprintf(w, "\n## firnline %s\n\n%s\n", c.name, c.long)
-		for _, topic := range topics() {
-			shown := flagsOf(f, topic)
-			if len(shown) == 0 {
-				continue
-			}
-			fmt.Fprintf(w, "\n### %s\n\n| flag | meaning | environment |\n|---|---|---|\n", topic)
-			for _, fl := range shown {
-				fmt.Fprintf(w, "| `%s` | %s | `%s` |\n", spelling(fl), cell(usage(fl)), envName(fl.Name))
-			}
+		writeFlags(w, "firnline "+c.name, c.long, newFlags(c.all()))
+	}
+	for _, g := range groups {
+		for _, t := range g.tools {
+			writeFlags(w, "firnline tools "+g.name+" "+t.use, t.long, newFlags(t.all()))
 		}
 	}
 	writeThanosFlags(w)
+}
+
+// writeFlags writes the flags of one command.
+func writeFlags(w io.Writer, command, long string, f *flags) {
+	fmt.Fprintf(w, "\n## %s\n\n%s\n", command, long)
+	for _, topic := range topics() {
+		shown := flagsOf(f, topic)
+		if len(shown) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "\n### %s\n\n| flag | meaning | environment |\n|---|---|---|\n", topic)
+		for _, fl := range shown {
+			fmt.Fprintf(w, "| `%s` | %s | `%s` |\n", spelling(fl), cell(usage(fl)), envName(fl.Name))
+		}
+	}
 }
 
 // writeThanosFlags lists the flags of Thanos that are taken but do nothing.

@@ -12,9 +12,10 @@ import (
 
 // Exit codes.
 const (
-	exitOK      = 0
-	exitProblem = 1
-	exitUsage   = 2
+	exitOK          = 0
+	exitProblem     = 1
+	exitUsage       = 2
+	exitUnreachable = 3
 )
 
 // usageError is a mistake on the command line or in the configuration.
@@ -40,6 +41,9 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	} else {
 		fmt.Fprintf(stderr, "%s: %d problems:\n  %s\n", root.Name(), len(problems), strings.Join(problems, "\n  "))
 	}
+	if errors.As(err, new(unreachableError)) {
+		return exitUnreachable
+	}
 	if !errors.As(err, new(usageError)) {
 		return exitProblem
 	}
@@ -64,21 +68,26 @@ Every component is a command of this binary. Each prints its own flags with --he
 	for _, c := range components() {
 		root.AddCommand(c.command())
 	}
-	root.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return cmd.Help()
-		}
-		var names []string
-		for _, c := range root.Commands() {
-			names = append(names, c.Name())
-		}
-		return usageError{fmt.Errorf("unknown command %q%s", args[0], didYouMean("", args[0], names))}
-	}
+	root.AddCommand(newTools())
+	root.RunE = helpOrUnknown
 	root.SetFlagErrorFunc(flagError)
 	if root.Version == "" {
 		root.Version = "unknown" // cobra offers --version only with one
 	}
 	return root
+}
+
+// helpOrUnknown is what a command does that only has others below it: help, or
+// say that there is none of the name that was written.
+func helpOrUnknown(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	return usageError{fmt.Errorf("unknown command %q%s", args[0], didYouMean("", args[0], names))}
 }
 
 func newVersion() *cobra.Command {
