@@ -25,6 +25,11 @@ type Bucket interface {
 	// and returns an error that IsConditionFailedErr knows.
 	PutIf(ctx context.Context, name string, body []byte, etag string) (newETag string, err error)
 
+	// Copy makes the object to a copy of from, replacing what is there, without
+	// the bytes passing through this process. Where the store can't, the error
+	// wraps errors.ErrUnsupported and nothing was written.
+	Copy(ctx context.Context, from, to string) error
+
 	// IsConditionFailedErr tells a PutIf that lost its race from one that failed.
 	IsConditionFailedErr(err error) bool
 }

@@ -115,6 +115,12 @@ func (b *azureBucket) PutIf(ctx context.Context, name string, body []byte, etag 
 	return string(*answer.ETag), nil
 }
 
+// Copy implements [Bucket]. Copies between blobs are a job of the service's own,
+// whose end has to be waited for: moving the bytes is simpler.
+func (b *azureBucket) Copy(_ context.Context, from, to string) error {
+	return fmt.Errorf("copy %s to %s: %w", from, to, errors.ErrUnsupported)
+}
+
 // IsObjNotFoundErr implements [objstore.Bucket].
 func (b *azureBucket) IsObjNotFoundErr(err error) bool {
 	return bloberror.HasCode(err, bloberror.BlobNotFound) && !errors.Is(err, ErrConditionFailed)

@@ -47,7 +47,7 @@ var (
 func classify(err error) class {
 	code := providerCode(err)
 	switch s := status(err); {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, ErrConditionFailed), errors.Is(err, errWrongRange):
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, ErrConditionFailed), errors.Is(err, errWrongRange), errors.Is(err, errors.ErrUnsupported):
 		return classPermanent
 	case errors.Is(err, errSwapped), errors.Is(err, ErrShort), errors.Is(err, ErrTimeout):
 		return classTransient

@@ -161,6 +161,7 @@ func TestFaultPoints(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, b.Iter(ctx, "", func(string) error { return nil }))
 		require.NoError(t, b.ListSizes(ctx, "", func(bucket.Object) error { return nil }))
+		require.NoError(t, b.Copy(ctx, "o", "o"))
 		require.NoError(t, b.Delete(ctx, "o"))
 	}
 	for _, p := range bucket.FaultPoints() {

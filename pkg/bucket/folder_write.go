@@ -213,3 +213,12 @@ func (f *Folder) Delete(ctx context.Context, name string) error {
 	}
 	return nil
 }
+
+// Copy implements [Bucket].
+func (f *Folder) Copy(ctx context.Context, from, to string) error {
+	r, err := f.Get(ctx, from)
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	return errors.Join(f.Upload(ctx, to, r), r.Close())
+}

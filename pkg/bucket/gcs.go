@@ -116,6 +116,14 @@ func (b *gcsBucket) PutIf(ctx context.Context, name string, body []byte, etag st
 	return strconv.FormatInt(w.Attrs().Generation, 10), nil
 }
 
+// Copy implements [Bucket].
+func (b *gcsBucket) Copy(ctx context.Context, from, to string) error {
+	if _, err := b.Handle().Object(to).CopierFrom(b.Handle().Object(from)).Run(ctx); err != nil {
+		return fmt.Errorf("copy %s to %s: %w", from, to, err)
+	}
+	return nil
+}
+
 // IsObjNotFoundErr implements [objstore.Bucket].
 func (b *gcsBucket) IsObjNotFoundErr(err error) bool {
 	return errors.Is(err, storage.ErrObjectNotExist) && !errors.Is(err, ErrConditionFailed)

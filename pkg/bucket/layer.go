@@ -7,7 +7,7 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// Op is a kind of request; as a label its values are these ten.
+// Op is a kind of request; as a label its values are these.
 type Op string
 
 // The kinds of request a Bucket takes.
@@ -22,10 +22,11 @@ const (
 	OpDelete     Op = "delete"
 	OpGetIf      Op = "get_if"
 	OpPutIf      Op = "put_if"
+	OpCopy       Op = "copy"
 )
 
 func ops() []Op {
-	return []Op{OpIter, OpList, OpGet, OpGetRange, OpExists, OpAttributes, OpUpload, OpDelete, OpGetIf, OpPutIf}
+	return []Op{OpIter, OpList, OpGet, OpGetRange, OpExists, OpAttributes, OpUpload, OpDelete, OpGetIf, OpPutIf, OpCopy}
 }
 
 // Call is one request to a bucket.
@@ -178,4 +179,11 @@ func (l *layer) PutIf(ctx context.Context, name string, content []byte, etag str
 		return err
 	})
 	return newETag, err
+}
+
+// Copy implements [Bucket].
+func (l *layer) Copy(ctx context.Context, from, to string) error {
+	return l.around(ctx, Call{OpCopy, to, 0}, func(ctx context.Context) error {
+		return l.Bucket.Copy(ctx, from, to)
+	})
 }

@@ -266,3 +266,15 @@ func (m *Memory) PutIf(ctx context.Context, name string, body []byte, etag strin
 	}
 	return m.store(name, append([]byte{}, body...)), nil
 }
+
+// Copy implements [Bucket].
+func (m *Memory) Copy(ctx context.Context, from, to string) error {
+	o, err := m.find(ctx, "copy", from)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.store(to, o.body)
+	return nil
+}

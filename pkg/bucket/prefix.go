@@ -76,3 +76,7 @@ func (p *prefixed) GetIf(ctx context.Context, name, etag string) ([]byte, string
 func (p *prefixed) PutIf(ctx context.Context, name string, body []byte, etag string) (string, error) {
 	return p.Bucket.PutIf(ctx, p.inner(name), body, etag)
 }
+
+func (p *prefixed) Copy(ctx context.Context, from, to string) error {
+	return p.Bucket.Copy(ctx, p.inner(from), p.inner(to))
+}

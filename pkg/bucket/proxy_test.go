@@ -273,6 +273,7 @@ func TestMetrics(t *testing.T) {
 # HELP firnline_objstore_bucket_operation_failures_total Operations that failed in the end. An object that is not there, a lost condition and a cancelled request are no failures.
 # TYPE firnline_objstore_bucket_operation_failures_total counter
 firnline_objstore_bucket_operation_failures_total{operation="attributes"} 0
+firnline_objstore_bucket_operation_failures_total{operation="copy"} 0
 firnline_objstore_bucket_operation_failures_total{operation="delete"} 0
 firnline_objstore_bucket_operation_failures_total{operation="exists"} 0
 firnline_objstore_bucket_operation_failures_total{operation="get"} 0

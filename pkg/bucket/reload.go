@@ -187,3 +187,7 @@ func (c *current) GetIf(ctx context.Context, name, etag string) ([]byte, string,
 func (c *current) PutIf(ctx context.Context, name string, body []byte, etag string) (string, error) {
 	return c.now().PutIf(ctx, name, body, etag)
 }
+
+func (c *current) Copy(ctx context.Context, from, to string) error {
+	return c.now().Copy(ctx, from, to)
+}

@@ -164,6 +164,22 @@ func (b *s3Bucket) PutIf(ctx context.Context, name string, body []byte, etag str
 	return info.ETag, nil
 }
 
+// Copy implements [Bucket].
+func (b *s3Bucket) Copy(ctx context.Context, from, to string) error {
+	src := minio.CopySrcOptions{Bucket: b.config.Bucket, Object: from}
+	dst := minio.CopyDestOptions{Bucket: b.config.Bucket, Object: to, Encryption: b.sse}
+	if b.sse != nil && b.sse.Type() == encrypt.SSEC {
+		src.Encryption = encrypt.SSECopy(b.sse)
+	}
+	// The metadata comes along, so that what put_user_metadata asked for stays.
+	if _, err := b.core.Client.CopyObject(ctx, dst, src); status(err) == http.StatusNotImplemented {
+		return fmt.Errorf("copy %s to %s: %w: %w", from, to, errors.ErrUnsupported, err)
+	} else if err != nil {
+		return fmt.Errorf("copy %s to %s: %w", from, to, err)
+	}
+	return nil
+}
+
 // lostCondition tells the answers of S3 to a condition that does not hold. 404
 // is that of AWS to a replace of what is not there; 409 ConditionalRequestConflict
 // is to one of several writers at the same moment.

@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) bucket.Bucket) {
 		"conditional":        conditional,
 		"one winner":         oneWinner,
 		"one replacer":       oneReplacer,
+		"copy":               copied,
 		"failed upload":      failedUpload,
 		"cancelled":          cancelled,
 	} {
@@ -271,6 +272,22 @@ func oneReplacer(t *testing.T, b bucket.Bucket) {
 	etag, err := b.PutIf(t.Context(), "race", []byte("before"), "")
 	require.NoError(t, err)
 	require.Equal(t, 1, race(t, b, 16, etag))
+}
+
+func copied(t *testing.T, b bucket.Bucket) {
+	err := b.Copy(t.Context(), "c/none", "c/to")
+	if errors.Is(err, errors.ErrUnsupported) {
+		require.Empty(t, sizes(t, b, ""))
+		return
+	}
+	require.True(t, b.IsObjNotFoundErr(err), "%v", err)
+	put(t, b, "c/from", "whole")
+	put(t, b, "c/to", "something longer")
+	require.NoError(t, b.Copy(t.Context(), "c/from", "c/to"))
+	rc, err := b.Get(t.Context(), "c/to")
+	require.Equal(t, "whole", read(t, rc, err))
+	rc, err = b.Get(t.Context(), "c/from")
+	require.Equal(t, "whole", read(t, rc, err))
 }
 
 // failedUpload: an upload whose source fails leaves nothing to be seen.
