@@ -46,6 +46,12 @@ type Uploader struct {
 	Now   func() time.Time        // nil: time.Now; sets upload_time
 	Fault func(step string) error // called after each step where not nil; an error stops there
 	Sent  func(sizeBytes int64)   // told of each object sent, where not nil
+
+	// BeforeMeta is called, where not nil, when everything but meta.json is in
+	// the bucket with the right sizes; m is what meta.json will say, and must not
+	// be changed. An error leaves the block invisible. A block that is visible
+	// already comes past without it.
+	BeforeMeta func(ctx context.Context, m *Meta) error
 }
 
 // Steps that Uploader.Fault is called with, in order.
@@ -266,6 +272,11 @@ func (up *upload) commit(ctx context.Context) error {
 	}
 	if err := up.step(StepVerified); err != nil {
 		return err
+	}
+	if up.BeforeMeta != nil {
+		if err := up.BeforeMeta(ctx, up.meta); err != nil {
+			return err
+		}
 	}
 	up.meta.Thanos.UploadTime = up.now()
 	data, err := up.meta.Encode()

@@ -248,3 +248,23 @@ func TestUploadHonoursContext(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.Empty(t, bkt.puts())
 }
+
+func TestUploadBeforeMeta(t *testing.T) {
+	dir, bkt := t.TempDir(), newFaulty()
+	m := smallBlock(t, dir)
+	path := filepath.Join(dir, m.ULID.String())
+	refuse := errFault
+	up := block.Uploader{Bucket: bkt, BeforeMeta: func(_ context.Context, got *block.Meta) error {
+		require.Contains(t, bkt.Objects(), block.Name(m.ULID, block.IndexFilename))
+		require.NotEmpty(t, got.Thanos.Files)
+		return refuse
+	}}
+	_, err := up.Upload(context.Background(), path, &m)
+	require.ErrorIs(t, err, errFault)
+	require.NotContains(t, bkt.Objects(), block.Name(m.ULID, block.MetaFilename), "refused, so not visible")
+
+	refuse = nil
+	_, err = up.Upload(context.Background(), path, &m)
+	require.NoError(t, err)
+	requireSame(t, bkt, dir, m)
+}
