@@ -94,7 +94,9 @@ func (m *DeletionMark) age(now time.Time) time.Duration { return now.Sub(time.Un
 
 // Duplicates returns the blocks whose sources all lie in one other block of the
 // same group, so that they hold nothing that it does not. Of blocks with the
-// same sources the one with the lowest ULID stays. The result is sorted.
+// same sources the one with the lowest ULID stays. Of a group that was cut into
+// shards the closing one carries the sources of all of them; it covers those
+// only where the others are there too. The result is sorted.
 func Duplicates(metas map[ulid.ULID]*Meta) []ulid.ULID {
 	groups := map[string][]*Meta{}
 	for _, m := range metas {
@@ -112,7 +114,7 @@ func Duplicates(metas map[ulid.ULID]*Meta) []ulid.ULID {
 func duplicates(group []*Meta) []ulid.ULID {
 	// The most sources first, so that whoever may cover a block is seen before it.
 	slices.SortFunc(group, func(a, b *Meta) int {
-		if d := len(b.sources()) - len(a.sources()); d != 0 {
+		if d := len(b.Sources()) - len(a.Sources()); d != 0 {
 			return d
 		}
 		return a.ULID.Compare(b.ULID)
@@ -120,10 +122,13 @@ func duplicates(group []*Meta) []ulid.ULID {
 	var out []ulid.ULID
 	kept := map[ulid.ULID][]map[ulid.ULID]struct{}{} // by source: the source sets of blocks that stay
 	for _, m := range group {
-		sources := m.sources()
+		sources := m.Sources()
 		if slices.ContainsFunc(kept[sources[0]], func(set map[ulid.ULID]struct{}) bool { return containsAll(set, sources) }) {
 			out = append(out, m.ULID)
 			continue
+		}
+		if !siblings(group, m) {
+			sources = []ulid.ULID{m.ULID}
 		}
 		set := make(map[ulid.ULID]struct{}, len(sources))
 		for _, s := range sources {
@@ -136,8 +141,24 @@ func duplicates(group []*Meta) []ulid.ULID {
 	return out
 }
 
-// sources are the blocks of level 1 in m. One that names none is its own.
-func (m *Meta) sources() []ulid.ULID {
+// siblings tells whether all shards that were cut together with m are in its
+// group, for its time. A block that is no shard has all.
+func siblings(group []*Meta, m *Meta) bool {
+	ext, _, err := m.Extension()
+	if err != nil || ext.Shard == nil || ext.Shard.Index != ext.Shard.Count-1 {
+		return true
+	}
+	there := map[int]bool{}
+	for _, other := range group {
+		if o, _, err := other.Extension(); err == nil && o.Shard != nil && o.Shard.Split == ext.Shard.Split && other.Overlaps(m.MinTime, m.MaxTime-1) {
+			there[o.Shard.Index] = true
+		}
+	}
+	return len(there) == ext.Shard.Count
+}
+
+// Sources are the blocks of level 1 in m. One that names none is its own.
+func (m *Meta) Sources() []ulid.ULID {
 	if len(m.Compaction.Sources) == 0 {
 		return []ulid.ULID{m.ULID}
 	}

@@ -222,10 +222,10 @@ func TestDuplicatesTwin(t *testing.T) {
 		want := map[ulid.ULID]bool{}
 		for _, a := range metas {
 			for _, b := range metas {
-				if a.ULID == b.ULID || a.GroupKey() != b.GroupKey() || !subset(a.sources(), b.sources()) {
+				if a.ULID == b.ULID || a.GroupKey() != b.GroupKey() || !subset(a.Sources(), b.Sources()) {
 					continue
 				}
-				if len(a.sources()) < len(b.sources()) || a.ULID.Compare(b.ULID) > 0 {
+				if len(a.Sources()) < len(b.Sources()) || a.ULID.Compare(b.ULID) > 0 {
 					want[a.ULID] = true
 				}
 			}
@@ -236,6 +236,32 @@ func TestDuplicatesTwin(t *testing.T) {
 		}
 		require.Equal(t, want, got, "seed %d", seed)
 	}
+}
+
+// RELIABILITY C1: the closing shard hides what all shards were cut from only
+// once all of them are there.
+func TestDuplicatesOfShards(t *testing.T) {
+	id := func(n byte) ulid.ULID { return ulid.ULID{15: n} }
+	source := &Meta{ULID: id(1), MaxTime: 100, Thanos: Thanos{Labels: map[string]string{"a": "b"}}}
+	shard := func(n byte, index int, sources ...ulid.ULID) *Meta {
+		m := &Meta{ULID: id(n), MaxTime: 100, Compaction: Compaction{Sources: append(sources, id(n))}, Thanos: Thanos{Labels: map[string]string{"a": "b"}}}
+		require.NoError(t, m.SetExtension(Extension{Shard: &Shard{Split: "s", Index: index, Count: 3}}))
+		return m
+	}
+	first, second, closing := shard(2, 0), shard(3, 1), shard(4, 2, id(1))
+	dups := func(metas ...*Meta) []ulid.ULID {
+		all := map[ulid.ULID]*Meta{}
+		for _, m := range metas {
+			all[m.ULID] = m
+		}
+		return Duplicates(all)
+	}
+	require.Empty(t, dups(source, first, second))
+	require.Empty(t, dups(source, first, closing), "the second is missing")
+	require.Equal(t, []ulid.ULID{id(1)}, dups(source, first, second, closing))
+	later := shard(5, 1)
+	later.MinTime, later.MaxTime = 100, 200
+	require.Empty(t, dups(source, first, later, closing), "another time's does not count")
 }
 
 func subset(a, b []ulid.ULID) bool {

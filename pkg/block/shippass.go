@@ -109,8 +109,8 @@ func (p *pass) plan(ctx context.Context, metas []*Meta) (shipPlan, error) {
 // newestSource tells when the samples of a block were last cut: a block that was
 // compacted after the labels changed still has samples from before.
 func newestSource(m *Meta) ulid.ULID {
-	newest := m.sources()[0]
-	for _, s := range m.sources() {
+	newest := m.Sources()[0]
+	for _, s := range m.Sources() {
 		if s.Compare(newest) > 0 {
 			newest = s
 		}
@@ -193,7 +193,7 @@ func (p *pass) shipOne(ctx context.Context, b localBlock) error {
 		return err
 	}
 	// A compacted block brings its sources along.
-	if err := p.state.add(append([]ulid.ULID{id}, b.meta.sources()...)...); err != nil {
+	if err := p.state.add(append([]ulid.ULID{id}, b.meta.Sources()...)...); err != nil {
 		return fmt.Errorf("block %s is in the bucket and can't be listed as shipped: %w", id, err)
 	}
 	p.pending--

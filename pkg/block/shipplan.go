@@ -71,13 +71,13 @@ func (in *shipInput) mustCompare(b localBlock) bool { return in.rebuild || b.der
 
 // sourcesShipped tells, from the list alone, that a block made from others holds nothing new.
 func (in *shipInput) sourcesShipped(b localBlock) bool {
-	return b.derived() && !in.uploadCompacted && containsAll(in.shipped, b.meta.sources())
+	return b.derived() && !in.uploadCompacted && containsAll(in.shipped, b.meta.Sources())
 }
 
 // derived tells a block that was made from others: compacted, or rewritten after
 // series were deleted from it, which keeps its level.
 func (b *localBlock) derived() bool {
-	return b.meta.Compaction.Level > 1 || !slices.Contains(b.meta.sources(), b.meta.ULID)
+	return b.meta.Compaction.Level > 1 || !slices.Contains(b.meta.Sources(), b.meta.ULID)
 }
 
 // coverage knows the sources of the blocks in a bucket.
@@ -106,7 +106,7 @@ func newCoverage(remote []*Meta) coverage {
 			c.by[key] = g
 		}
 		set := map[ulid.ULID]struct{}{}
-		for _, s := range m.sources() {
+		for _, s := range m.Sources() {
 			set[s] = struct{}{}
 			g.all[s] = struct{}{}
 		}
@@ -126,7 +126,7 @@ func (c *coverage) covers(b localBlock, single bool) bool {
 		return false
 	}
 	if !single {
-		return containsAll(g.all, b.meta.sources())
+		return containsAll(g.all, b.meta.Sources())
 	}
-	return slices.ContainsFunc(g.blocks, func(set map[ulid.ULID]struct{}) bool { return containsAll(set, b.meta.sources()) })
+	return slices.ContainsFunc(g.blocks, func(set map[ulid.ULID]struct{}) bool { return containsAll(set, b.meta.Sources()) })
 }

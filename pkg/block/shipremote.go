@@ -64,7 +64,7 @@ func FetchMeta(ctx context.Context, bkt Bucket, id ulid.ULID) (*Meta, error) {
 func oldestSource(local []localBlock) uint64 {
 	oldest := ^uint64(0)
 	for _, b := range local {
-		for _, s := range b.meta.sources() {
+		for _, s := range b.meta.Sources() {
 			oldest = min(oldest, s.Time())
 		}
 	}

@@ -121,7 +121,7 @@ func (s *shipState) prune(local []*Meta) error {
 	keep := map[ulid.ULID]struct{}{}
 	for _, m := range local {
 		keep[m.ULID] = struct{}{}
-		for _, id := range m.sources() {
+		for _, id := range m.Sources() {
 			keep[id] = struct{}{}
 		}
 	}

@@ -184,6 +184,52 @@ func TestBrokenBlockRecovers(t *testing.T) {
 	require.Len(t, series, 4)
 }
 
+// A compacted block that can't be read hides nothing while the blocks it was
+// made from are there, and takes over once it can.
+func TestBrokenBlockHidesNothing(t *testing.T) {
+	bkt := newWatched()
+	first, second := twoBlocks(t, bkt)
+	merged := upload(t, bkt, pods(7), cluster, blocktest.Options{Level: 2, Sources: []ulid.ULID{first.ULID, second.ULID}})
+	bkt.breakObject(merged.ULID.String()+"/index", func(_ int64, b []byte) []byte { return nil })
+	s := newGateway(t, bkt)
+	sel := selection(t, `{__name__="metric_1"}`)
+	for range 2 {
+		series, report := drain(t, s, sel)
+		require.Len(t, series, 4, "three pods and a late one")
+		require.Empty(t, report.Warnings, "nothing is missing")
+		require.EqualValues(t, 1, testutil.ToFloat64(s.metrics.blocksBroken), "but it shows")
+		require.NoError(t, s.sync(t.Context()))
+	}
+	bkt.change = nil
+	require.NoError(t, s.sync(t.Context()))
+	series, _ := drain(t, s, sel)
+	require.Len(t, series, 7)
+	require.EqualValues(t, 1, testutil.ToFloat64(s.metrics.blocksLoaded))
+}
+
+// What a broken block alone has is missed.
+func TestNeeded(t *testing.T) {
+	id := func(n byte) ulid.ULID { return ulid.ULID{15: n} }
+	meta := func(n byte, sources ...ulid.ULID) *block.Meta {
+		return &block.Meta{ULID: id(n), Compaction: block.Compaction{Sources: sources}, Thanos: block.Thanos{Labels: map[string]string{"a": "b"}}}
+	}
+	metas := map[ulid.ULID]*block.Meta{}
+	for _, m := range []*block.Meta{meta(1), meta(2), meta(3), meta(4, id(1), id(2)), meta(5, id(1), id(2), id(3), id(9))} {
+		metas[m.ULID] = m
+	}
+	names := func(out map[ulid.ULID]*block.Meta) (got []byte) {
+		for id := range out {
+			got = append(got, id[15])
+		}
+		slices.Sort(got)
+		return got
+	}
+	require.Equal(t, []byte{5}, names(needed(metas, nil)))
+	require.Equal(t, []byte{3, 4, 5}, names(needed(metas, map[ulid.ULID]bool{id(5): true})), "9 is in no other block")
+	require.Equal(t, []byte{5}, names(needed(metas, map[ulid.ULID]bool{id(4): true})))
+	require.Equal(t, []byte{1, 2, 3, 5}, names(needed(metas, map[ulid.ULID]bool{id(4): true, id(5): true})))
+}
+
 // RELIABILITY G1: a block that is dropped while a query reads it stays open
 // until that query ends.
 func TestDropDuringQuery(t *testing.T) {

@@ -64,6 +64,7 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	cfg.Blocks.KeepDuplicates = true // see loadNeeded
 	fetcher, err := block.NewFetcher(cfg.Blocks, bkt, cfg.DataDir, log, reg)
 	if err != nil {
 		return nil, err

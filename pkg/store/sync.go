@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -77,11 +78,12 @@ func (s *Store) sync(ctx context.Context) (err error) {
 			return fetchErr
 		}
 	}
-	s.load(ctx, found.Metas)
+	metas := s.loadNeeded(ctx, found.Metas)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	dropped := s.absent(found.Metas)
+	dropped := s.absent(metas)
+	maps.DeleteFunc(s.known, func(id ulid.ULID, _ string) bool { return found.Metas[id] == nil })
 	first := s.view.Swap(newView(s.blocks)) == nil
 	// Only now: queries that begin from here on don't see them any more.
 	for _, l := range dropped {
@@ -178,7 +180,6 @@ func (s *Store) absent(metas map[ulid.ULID]*block.Meta) (out []*loaded) {
 		if metas[id] == nil {
 			out = append(out, l)
 			delete(s.blocks, id)
-			delete(s.known, id)
 		}
 	}
 	return out
