@@ -37,8 +37,8 @@ const (
 	numTypes
 )
 
-// ErrCorrupt marks an aggregate chunk whose bytes can't be right.
-var ErrCorrupt = errors.New("corrupt aggregate chunk")
+// ErrCorrupt marks a chunk whose bytes can't be right.
+var ErrCorrupt = errors.New("corrupt chunk")
 
 // Sub is one sub-chunk: the bytes of a TSDB chunk and their encoding. No bytes: absent.
 type Sub struct {
