@@ -36,6 +36,10 @@ type Shard struct {
 	Count int           `json:"count"`
 	From  labels.Labels `json:"from"` // inclusive; empty: from the first
 	To    labels.Labels `json:"to"`   // exclusive; empty: to the last
+	// Sources are the blocks of level 1 that this is a part of. The block's
+	// compaction.sources don't name them, so that no other reader takes one
+	// shard for all of them; those of the shard that closes the split do.
+	Sources []ulid.ULID `json:"sources,omitempty"`
 }
 
 // Contains tells whether a series, without external labels, is in the shard.

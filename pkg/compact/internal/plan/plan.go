@@ -3,6 +3,7 @@
 package plan
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -39,8 +40,9 @@ type Input struct {
 	Partial  map[ulid.ULID]time.Time
 	Problems map[ulid.ULID]error
 	Deletes  []*block.DeleteRequest
-	// Unmatched are the blocks known to hold no series of a retention class, as
-	// "<block>/<class>"; a compactor that looked keeps them.
+	// Unmatched are the blocks that a compactor has looked into in vain, and
+	// remembers: by ClassKey those without a series of a retention class, by
+	// EmptyKey those of which nothing is left at a coarser resolution.
 	Unmatched map[string]bool
 	// Failed are jobs not to be tried before a time, by key.
 	Failed map[string]time.Time
@@ -91,14 +93,39 @@ type Output struct {
 	// NoCompact: mark it no-compact before its meta.json, so that other
 	// compactors leave the shard alone.
 	NoCompact bool
+	// FindBounds: no shard of this split is there yet to take the bounds from. The
+	// extension's From and To are those of all that is split; the worker cuts it
+	// into Count parts of about equal size, by the all-postings list of the
+	// largest input (of those of equal size that with the lowest ULID), and
+	// records the Index-th. Whoever does so from the same inputs finds the same.
+	FindBounds bool
+}
+
+// DetailsShard are the details of the no-compact mark that a shard gets: it
+// keeps others away, not this planner.
+const DetailsShard = "a shard of a split group, compacted by firnline only"
+
+// DetailsBad begins the details of a no-compact mark on a block whose content
+// can't be used: it isn't downsampled either.
+const DetailsBad = "set aside by firnline compact: "
+
+// ClassKey is the key in Input.Unmatched of a block without series of a class.
+func ClassKey(id ulid.ULID, class string) string { return id.String() + "/" + class }
+
+// EmptyKey is the key in Input.Unmatched of a block of which a job wrote nothing
+// at a resolution, since it holds nothing to aggregate.
+func EmptyKey(id ulid.ULID, resolution int64) string {
+	return fmt.Sprintf("%s@%d", id, resolution)
 }
 
 // Mark is a deletion mark to be set, and why.
 type Mark struct {
 	Block ulid.ULID
 	// CoveredBy is the block that holds all of it, to be verified before; zero
-	// where retention removes it.
+	// where retention removes it. Where it takes all shards of a split to hold it,
+	// it is the closing one, and Shards are the others.
 	CoveredBy ulid.ULID
+	Shards    []ulid.ULID
 	Why       string
 }
 
@@ -149,3 +176,12 @@ type Plan struct {
 	// DeletesDone are requests that no block needs any more.
 	DeletesDone []ulid.ULID
 }
+
+// Make plans. It is pure: the same blocks, whatever the order of the maps, give
+// the same plan. What it returns shares the metas of in and changes none.
+func Make(cfg Config, in Input, now time.Time) Plan {
+	return Plan{}
+}
+
+// Format writes a plan as a table: what would be done, and why.
+func Format(p Plan) string { return "" }
