@@ -1,18 +1,130 @@
 // Package input reads blocks out of a bucket from front to back, in ranges of a
 // few megabytes, without a copy on disk.
+//
+// Symbols, series and chunks are three streams. Each reads one object forward by
+// windows, the next one while the one before is used, so that it has at most two
+// in memory. Every byte that is handed out has had its checksum compared, that of
+// symbols when their stream has come to its end. What has the wrong checksum is
+// read a second time, since it may have been the way; only then is the block
+// called corrupt. Requests are retried by the bucket, not here.
+//
+// Of a Block, Symbols and series (Next, Seek) belong to one goroutine and Chunk
+// to one, which may be another. Reads may be called at any time.
 package input
 
+import (
+	"context"
+	"fmt"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/block/layout"
+)
+
 // Label is a label as numbers into a symbol table.
-type Label struct{ Name, Value uint32 }
+type Label = layout.Label
 
 // Chunk is where a chunk lies and the time it spans, ms, both inclusive.
-type Chunk struct {
-	MinTime, MaxTime int64
-	Ref              uint64 // segment<<32 | offset, as in the index
+type Chunk = layout.Chunk
+
+// Series is one entry of an index, with numbers of the block's own symbols. Its
+// slices are valid until the next one is read.
+type Series = layout.Series
+
+// DefaultWindowBytes is so long that the time to a request's first byte is small
+// against that of its body.
+const DefaultWindowBytes = 4 << 20
+
+// Config bounds what is in memory.
+type Config struct {
+	WindowBytes int64 // of one read; each stream holds at most two. 0: DefaultWindowBytes
 }
 
-// Series is one entry of an index. Its slices are valid until the next one is read.
-type Series struct {
-	Labels []Label // numbers of the block's own symbols
-	Chunks []Chunk
+func (c Config) windowBytes() int64 {
+	if c.WindowBytes <= 0 {
+		return DefaultWindowBytes
+	}
+	return c.WindowBytes
+}
+
+// Error is an error of reading a block, and says whose. It is the block that is
+// bad where the error wraps block.ErrCorrupt or block.ErrUnknownVersion; any
+// other, such as the bucket's, may be gone another time.
+type Error struct {
+	Block ulid.ULID
+	Err   error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("block %s: %v", e.Block, e.Err) }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Reads is what was asked of the bucket, and how much of it came.
+type Reads struct{ Requests, Bytes int64 }
+
+// Block is a block being read. Close it.
+type Block struct {
+	meta    *block.Meta
+	files   *files
+	toc     layout.TOC
+	window  int64
+	symbols *SymbolStream // nil: not begun, or done
+	series  seriesReader
+	chunks  chunkReader
+}
+
+// Open finds the block's files and reads head and table of contents of its index.
+func Open(ctx context.Context, bkt block.Bucket, m *block.Meta, cfg Config) (*Block, error) {
+	f, err := findFiles(ctx, bkt, m)
+	if err != nil {
+		return nil, &Error{m.ULID, err}
+	}
+	b := &Block{meta: m, files: f, window: cfg.windowBytes()}
+	if b.toc, err = f.readTOC(ctx); err != nil {
+		return nil, &Error{m.ULID, err}
+	}
+	b.series.init(b)
+	b.chunks.init(b)
+	return b, nil
+}
+
+// Meta is what the block was opened with.
+func (b *Block) Meta() *block.Meta { return b.meta }
+
+// Reads tells what reading the block has taken so far.
+func (b *Block) Reads() Reads { return b.files.reads() }
+
+// Close ends what is read ahead and waits for it.
+func (b *Block) Close() error {
+	b.endSymbols()
+	b.series.close()
+	b.chunks.close()
+	return nil
+}
+
+func (b *Block) fail(err error) error { return &Error{b.meta.ULID, err} }
+
+// MemoryBytes is how much a Block holds at most, known before it is opened: the
+// windows of two streams, since that of the symbols is over before series are
+// read. Single entries that are longer than the meta's index_stats say, or than
+// usual where those are missing, come on top.
+func MemoryBytes(m *block.Meta, cfg Config) int64 {
+	const usualSeries, usualChunk = 16 << 10, 32 << 10
+	index, segment := cfg.windowBytes(), cfg.windowBytes()
+	if sizes, ok := sizesOf(m); ok {
+		index = min(index, sizes[block.IndexFilename])
+		segment = min(segment, longestSegment(sizes))
+	}
+	entry, chunk := m.Thanos.IndexStats.SeriesMaxSize, m.Thanos.IndexStats.ChunkMaxSize
+	if entry == 0 {
+		entry = usualSeries
+	}
+	if chunk == 0 {
+		chunk = usualChunk
+	}
+	streams := 2*(index+headroom) + 2*(segment+headroom) + 2*(sideWindow+headroom)
+	// An entry is held as it is, where it crosses windows and when it is probed;
+	// decoded, a chunk of at least three bytes becomes one of 24, twice.
+	return streams + refsAtOnce*layout.RefLen + 2*entry + 2*8*entry + chunk
 }
