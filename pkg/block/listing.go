@@ -30,6 +30,25 @@ type version struct {
 	seconds   int64
 }
 
+// versions are those of the small objects of one block. A zero one is unknown.
+type versions struct {
+	meta, deletion, noCompact, noDownsample version
+}
+
+// of returns where the version of an object is kept.
+func (v *versions) of(filename string) *version {
+	switch filename {
+	case MetaFilename:
+		return &v.meta
+	case DeletionMarkFilename:
+		return &v.deletion
+	case NoCompactMarkFilename:
+		return &v.noCompact
+	default:
+		return &v.noDownsample
+	}
+}
+
 func versionOf(o Object) version {
 	v := version{sizeBytes: o.SizeBytes}
 	if !o.LastModified.IsZero() {

@@ -21,6 +21,9 @@ const (
 	ownPrefix    = "firnline/"
 	leasesPrefix = ownPrefix + "leases/"
 	clockPrefix  = ownPrefix + "clock/"
+
+	manifestName   = ownPrefix + "manifest"
+	announcePrefix = ownPrefix + "manifest.d/"
 )
 
 // Name returns the name of a block's object: "<ULID>/<rel>". Every such name in
