@@ -53,6 +53,17 @@ func newFile(open opener, path string, maxBytes int64, buf []byte) (*file, error
 	return &file{handle: h, path: path, max: maxBytes, buf: buf[:0]}, nil
 }
 
+// newTempFile creates a file that is read back and removed before the block is
+// done. All of it is summed up.
+func newTempFile(open opener, path string) (*file, error) {
+	f, err := newFile(open, path, maxIndexBytes, make([]byte, 0, fileBuffer))
+	if err != nil {
+		return nil, err
+	}
+	f.startSum()
+	return f, nil
+}
+
 // pos is the length of the file, buffer included.
 func (f *file) pos() int64 { return f.flushed + int64(len(f.buf)) }
 
@@ -140,23 +151,25 @@ func (f *file) finish() (int64, error) {
 	return f.flushed, errors.Join(err, f.Close())
 }
 
-// read returns a reader of all that was appended.
-func (f *file) read(buf []byte) (*reader, error) {
+// readBack returns a reader of a temporary file, to which nothing is appended any more.
+func (f *file) readBack() (*reader, error) {
 	if err := f.flush(); err != nil {
 		return nil, err
 	}
-	return &reader{from: f.handle, end: f.flushed, mem: buf}, nil
+	return &reader{from: f.handle, end: f.flushed, want: f.endSum(), mem: make([]byte, fileBuffer)}, nil
 }
 
 // remove closes a temporary file and takes it away.
 func (f *file) remove() error { return errors.Join(f.Close(), os.Remove(f.path)) }
 
-// reader reads a stretch of a file from front to back.
+// reader reads a stretch of a file from front to back. The last bytes come only
+// if all have the checksum that they were written with.
 type reader struct {
-	from     io.ReaderAt
-	off, end int64  // what was not read yet
-	buf      []byte // what was read and not taken yet, in mem
-	mem      []byte
+	from      io.ReaderAt
+	off, end  int64  // what was not read yet
+	buf       []byte // what was read and not taken yet, in mem
+	mem       []byte
+	sum, want uint32
 }
 
 // peek returns the next n bytes, fewer only at the end. They are valid until
@@ -210,8 +223,15 @@ func (r *reader) fill(n int) error {
 	}
 	r.off += int64(len(want))
 	r.buf = r.mem[:kept+len(want)]
+	r.sum = checksum(r.sum, want)
+	if r.off == r.end && r.sum != r.want {
+		return errDamaged
+	}
 	return nil
 }
+
+// errDamaged tells that a temporary file was not read back as it was written.
+var errDamaged = errors.New("temporary file has changed on the disk")
 
 // checksum continues a CRC-32C, the one that blocks use throughout.
 func checksum(sum uint32, b []byte) uint32 {

@@ -23,6 +23,8 @@ const (
 	maxSection   = math.MaxUint32 // by the field for its length
 	indexMagic   = index.MagicIndex
 	indexVersion = index.FormatV2
+
+	offsetsFilename = "offsets.tmp"
 )
 
 // indexStats is what was found out about an index while writing it.
@@ -143,7 +145,7 @@ func (x *indexWriter) endSection(start int64) error {
 // their postings to runs.
 func (x *indexWriter) writeSeries(runs *postingRuns) error {
 	x.toc.series = x.file.pos()
-	in, err := x.series.file.read(make([]byte, fileBuffer))
+	in, err := x.series.file.readBack()
 	if err != nil {
 		return err
 	}
@@ -173,12 +175,17 @@ func (x *indexWriter) writeSeries(runs *postingRuns) error {
 // writeEntry writes a series of the spool and returns its reference.
 func (x *indexWriter) writeEntry(spooled []byte, runs *postingRuns) (uint32, error) {
 	labels, n := binary.Uvarint(spooled)
+	if n <= 0 || labels > uint64(x.series.maxLabels) {
+		return 0, errDamaged
+	}
 	b := binary.AppendUvarint(x.entry[:0], labels)
 	for range labels {
 		name, m := binary.Uvarint(spooled[n:])
-		n += m
-		value, m := binary.Uvarint(spooled[n:])
-		n += m
+		value, k := binary.Uvarint(spooled[n+max(m, 0):])
+		if m <= 0 || k <= 0 || max(name, value) >= uint64(x.series.numbers) {
+			return 0, errDamaged
+		}
+		n += m + k
 		b = binary.AppendUvarint(b, uint64(x.series.used.rank(uint32(name))))
 		b = binary.AppendUvarint(b, uint64(x.series.used.rank(uint32(value))))
 		runs.add(x.series.names.rank(uint32(name)), uint32(value))
@@ -210,7 +217,7 @@ func (x *indexWriter) writePostings(runs *postingRuns) (err error) {
 	if err := x.file.pad(listAlign); err != nil {
 		return err
 	}
-	table, err := newFile(x.open, filepath.Join(x.dir, "offsets.tmp"), maxSection, make([]byte, 0, fileBuffer))
+	table, err := newTempFile(x.open, filepath.Join(x.dir, offsetsFilename))
 	if err != nil {
 		return err
 	}
@@ -234,9 +241,6 @@ func (x *indexWriter) writePostings(runs *postingRuns) (err error) {
 		if err := x.writeList(lists); err != nil {
 			return err
 		}
-	}
-	if lists.err != nil {
-		return lists.err
 	}
 	return x.writeTable(table, count)
 }
@@ -290,7 +294,7 @@ func (x *indexWriter) writeTable(table *file, count uint32) error {
 	if err := x.beginSection(count); err != nil {
 		return err
 	}
-	entries, err := table.read(make([]byte, fileBuffer))
+	entries, err := table.readBack()
 	if err != nil {
 		return err
 	}

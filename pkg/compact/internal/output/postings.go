@@ -2,17 +2,16 @@ package output
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math/bits"
 	"path/filepath"
 )
 
 const (
-	refBytes      = 4
-	postingsFile  = "postings.tmp"
-	minRunBuffer  = 4 << 10
-	maxGroupHead  = 3 * binary.MaxVarintLen32
-	bytesPerTuple = 8 + 8 + refBytes // itself, its place while sorting, and a reference at most
+	refBytes         = 4
+	postingsFilename = "postings.tmp"
+	minRunBuffer     = 4 << 10
+	maxGroupHead     = 3 * binary.MaxVarintLen32
+	bytesPerTuple    = 8 + 8 + refBytes // itself, its place while sorting, and a reference at most
 )
 
 // postingRuns gathers pairs of label and series and writes them to a temporary
@@ -25,7 +24,7 @@ const (
 // behind the other: merging copies bytes.
 type postingRuns struct {
 	file *file
-	ends []int64 // of the runs, offsets
+	runs []run
 
 	// A tuple is name │ value │ series, from the highest bit to the lowest: the
 	// name by rank, counted from 1, the value by number in the union, the series
@@ -39,8 +38,14 @@ type postingRuns struct {
 	memory    int64
 }
 
+// run is where a run ends, and its checksum.
+type run struct {
+	end int64
+	sum uint32
+}
+
 func newPostingRuns(open opener, dir string, series *seriesSpool, memory int64) (*postingRuns, error) {
-	f, err := newFile(open, filepath.Join(dir, postingsFile), maxIndexBytes, make([]byte, 0, fileBuffer))
+	f, err := newTempFile(open, filepath.Join(dir, postingsFilename))
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +101,8 @@ func (r *postingRuns) writeRun() error {
 		}
 		sorted = sorted[n:]
 	}
-	r.ends = append(r.ends, r.file.pos())
+	r.runs = append(r.runs, run{end: r.file.pos(), sum: r.file.endSum()})
+	r.file.startSum()
 	r.tuples, r.refs = r.tuples[:0], r.refs[:0]
 	return nil
 }
@@ -179,19 +185,20 @@ func (r *postingRuns) merge() (*postingLists, error) {
 		return nil, err
 	}
 	lists := &postingLists{}
-	if len(r.ends) == 0 {
+	if len(r.runs) == 0 {
 		lists.empty = true
 		return lists, nil
 	}
-	size := min(max(r.memory/4/int64(len(r.ends)), minRunBuffer), fileBuffer)
+	size := min(max(r.memory/4/int64(len(r.runs)), minRunBuffer), fileBuffer)
 	start := int64(0)
-	for i, end := range r.ends {
-		run := &runReader{reader: reader{from: r.file.handle, off: start, end: end, mem: make([]byte, size)}, index: i}
-		if _, err := run.next(); err != nil {
+	for i, run := range r.runs {
+		in := &runReader{index: i}
+		in.reader = reader{from: r.file.handle, off: start, end: run.end, want: run.sum, mem: make([]byte, size)}
+		if _, err := in.next(); err != nil {
 			return nil, err
 		}
-		lists.runs.push(run)
-		start = end
+		lists.runs.push(in)
+		start = run.end
 	}
 	return lists, nil
 }
@@ -227,7 +234,7 @@ func (r *runReader) next() (bool, error) {
 	value, m := binary.Uvarint(head[max(n, 0):])
 	count, k := binary.Uvarint(head[max(n, 0)+max(m, 0):])
 	if n <= 0 || m <= 0 || k <= 0 {
-		return false, fmt.Errorf("%w: run %d of postings has no group where one must be", errInternal, r.index)
+		return false, errDamaged
 	}
 	r.skip(n + m + k)
 	r.name, r.value, r.count = uint32(name), uint32(value), int64(count)
@@ -240,7 +247,6 @@ type postingLists struct {
 	runs  heap[*runReader]
 	group []*runReader // those that have a part of the list, in order
 	empty bool         // there is no series; the list of all is there nevertheless
-	err   error
 
 	name, value uint32 // rank of the name and number of the value; zeros for all series
 	count       int64  // references
@@ -253,7 +259,7 @@ func (l *postingLists) next() bool {
 		l.empty = false
 		return true
 	}
-	if l.err != nil || len(l.runs) == 0 {
+	if len(l.runs) == 0 {
 		return false
 	}
 	label := l.runs[0].label()

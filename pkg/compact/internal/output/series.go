@@ -31,7 +31,7 @@ type seriesSpool struct {
 }
 
 func newSeriesSpool(open opener, path string, symbols int) (seriesSpool, error) {
-	f, err := newFile(open, path, maxIndexBytes, make([]byte, 0, fileBuffer))
+	f, err := newTempFile(open, path)
 	if err != nil {
 		return seriesSpool{}, err
 	}
