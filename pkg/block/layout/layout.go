@@ -42,6 +42,9 @@ type Span struct{ Start, End int64 }
 // Len is how many bytes that are.
 func (s Span) Len() int64 { return s.End - s.Start }
 
+// AlignSeries is the first offset from at on where a series entry can begin.
+func AlignSeries(at int64) int64 { return (at + RefUnit - 1) / RefUnit * RefUnit }
+
 // TOC is where the sections of an index are. A section ends where the next one
 // begins, so that there may be padding in it.
 type TOC struct{ Symbols, Series, Postings, PostingsTable Span }

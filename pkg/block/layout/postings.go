@@ -3,6 +3,7 @@ package layout
 import (
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 )
 
 // AllPostingsBytes are as many of a postings offset table as AllPostings needs.
@@ -44,6 +45,9 @@ func PostingsCount(list []byte) (int64, error) {
 	}
 	return count, nil
 }
+
+// PostingsLen is how long a list of count references is, its checksum included.
+func PostingsLen(count int64) int64 { return PostingsHeadLen + RefLen*count + crc32.Size }
 
 // SeriesOffset is where the series of a reference of a postings list begins.
 func SeriesOffset(ref []byte) int64 { return RefUnit * int64(binary.BigEndian.Uint32(ref)) }

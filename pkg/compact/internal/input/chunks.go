@@ -6,7 +6,6 @@ import (
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
-	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/layout"
 )
 
@@ -58,47 +57,24 @@ func (c *chunkReader) read(ctx context.Context, segment int, off int64) ([]byte,
 		content, _, bad, err = s.record(ctx, off, layout.ChunkRecord)
 	}
 	if bad != nil {
-		err = s.obj.corrupt(off, fmt.Errorf("chunk: %w", bad))
+		err = s.obj.Corrupt(off, fmt.Errorf("chunk: %w", bad))
 	}
 	return content, err
 }
 
 // open goes to a segment, of which the chunk at off is wanted first.
 func (c *chunkReader) open(ctx context.Context, segment int, off int64) error {
-	segments := c.b.files.segments
+	segments := c.b.remote.Segments
 	if segment >= len(segments) {
-		return c.b.files.index.corrupt(0, fmt.Errorf("a chunk is in segment %d, the block has %d", segment+1, len(segments)))
+		return c.b.remote.Index.Corrupt(0, fmt.Errorf("a chunk is in segment %d, the block has %d", segment+1, len(segments)))
 	}
 	o := &segments[segment]
 	c.close()
-	ahead := newStream(o, 0, o.size, c.b.window)
-	if off > c.b.window {
-		ahead.jump(0, layout.SegmentHeadLen)
-	}
-	if err := checkHead(ctx, ahead); err != nil {
+	if err := o.CheckSegment(ctx); err != nil {
 		return err
 	}
+	ahead := newStream(o, layout.SegmentHeadLen, o.SizeBytes, c.b.window)
 	c.segment, c.ahead = segment, ahead
-	c.behind = newStream(o, 0, o.size, min(sideWindow, c.b.window))
+	c.behind = newStream(o, 0, o.SizeBytes, min(sideWindow, c.b.window))
 	return nil
-}
-
-// checkHead reads magic number and version of a segment, twice if they can't be right.
-func checkHead(ctx context.Context, s *stream) (err error) {
-	var version byte
-	for range 2 {
-		b, rerr := s.peek(ctx, 0, layout.SegmentHeadLen)
-		if rerr != nil {
-			return rerr
-		}
-		version, err = layout.SegmentHead(b)
-		if err == nil && version == layout.SegmentVersion {
-			return nil
-		}
-		s.jump(0, firstRead)
-	}
-	if err == nil {
-		return fmt.Errorf("object %s: %w %d, this program reads %d; upgrade it", s.obj.name, block.ErrUnknownVersion, version, layout.SegmentVersion)
-	}
-	return s.obj.corrupt(0, err)
 }

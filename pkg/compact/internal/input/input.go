@@ -15,6 +15,7 @@ package input
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/oklog/ulid/v2"
 
@@ -66,23 +67,25 @@ type Reads struct{ Requests, Bytes int64 }
 // Block is a block being read. Close it.
 type Block struct {
 	meta    *block.Meta
-	files   *files
+	remote  *block.Remote
 	toc     layout.TOC
 	window  int64
 	symbols *SymbolStream // nil: not begun, or done
 	series  seriesReader
 	chunks  chunkReader
+
+	requests, bytes atomic.Int64
 }
 
 // Open finds the block's files and reads head and table of contents of its index.
 func Open(ctx context.Context, bkt block.Bucket, m *block.Meta, cfg Config) (*Block, error) {
-	f, err := findFiles(ctx, bkt, m)
-	if err != nil {
-		return nil, &Error{m.ULID, err}
+	b := &Block{meta: m, window: cfg.windowBytes()}
+	var err error
+	if b.remote, err = block.OpenRemote(ctx, bkt, m, b.count); err != nil {
+		return nil, b.fail(err)
 	}
-	b := &Block{meta: m, files: f, window: cfg.windowBytes()}
-	if b.toc, err = f.readTOC(ctx); err != nil {
-		return nil, &Error{m.ULID, err}
+	if b.toc, err = b.remote.TOC(ctx); err != nil {
+		return nil, b.fail(err)
 	}
 	b.series.init(b)
 	b.chunks.init(b)
@@ -93,7 +96,12 @@ func Open(ctx context.Context, bkt block.Bucket, m *block.Meta, cfg Config) (*Bl
 func (b *Block) Meta() *block.Meta { return b.meta }
 
 // Reads tells what reading the block has taken so far.
-func (b *Block) Reads() Reads { return b.files.reads() }
+func (b *Block) Reads() Reads { return Reads{Requests: b.requests.Load(), Bytes: b.bytes.Load()} }
+
+func (b *Block) count(bytes int) {
+	b.requests.Add(1)
+	b.bytes.Add(int64(bytes))
+}
 
 // Close ends what is read ahead and waits for it.
 func (b *Block) Close() error {
@@ -112,9 +120,8 @@ func (b *Block) fail(err error) error { return &Error{b.meta.ULID, err} }
 func MemoryBytes(m *block.Meta, cfg Config) int64 {
 	const usualSeries, usualChunk = 16 << 10, 32 << 10
 	index, segment := cfg.windowBytes(), cfg.windowBytes()
-	if sizes, ok := sizesOf(m); ok {
-		index = min(index, sizes[block.IndexFilename])
-		segment = min(segment, longestSegment(sizes))
+	if i, s, ok := m.LongestFiles(); ok {
+		index, segment = min(index, i), min(segment, s)
 	}
 	entry, chunk := m.Thanos.IndexStats.SeriesMaxSize, m.Thanos.IndexStats.ChunkMaxSize
 	if entry == 0 {
@@ -126,5 +133,5 @@ func MemoryBytes(m *block.Meta, cfg Config) int64 {
 	streams := 2*(index+headroom) + 2*(segment+headroom) + 2*(sideWindow+headroom)
 	// An entry is held as it is, where it crosses windows and when it is probed;
 	// decoded, a chunk of at least three bytes becomes one of 24, twice.
-	return streams + refsAtOnce*layout.RefLen + 2*entry + 2*8*entry + chunk
+	return streams + block.SeriesRefsAtOnce*layout.RefLen + 2*entry + 2*8*entry + chunk
 }

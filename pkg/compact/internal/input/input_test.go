@@ -137,4 +137,3 @@ func TestReadAll(t *testing.T) {
 		})
 	}
 }
-

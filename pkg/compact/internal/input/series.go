@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/layout"
 )
 
@@ -25,7 +26,7 @@ type seriesReader struct {
 
 func (r *seriesReader) init(b *Block) {
 	*r = seriesReader{b: b, symbols: -1}
-	r.span = layout.Span{Start: align(b.toc.Series.Start), End: b.toc.Series.End}
+	r.span = layout.Span{Start: layout.AlignSeries(b.toc.Series.Start), End: b.toc.Series.End}
 	r.pos = r.span.Start
 }
 
@@ -35,8 +36,6 @@ func (r *seriesReader) close() {
 		r.s = nil
 	}
 }
-
-func align(at int64) int64 { return (at + layout.RefUnit - 1) / layout.RefUnit * layout.RefUnit }
 
 // Next reads the next series, in the order in which the index has them; that it
 // ascends is for the caller to check. At the end it is io.EOF.
@@ -55,7 +54,7 @@ func (r *seriesReader) next(ctx context.Context) (*Series, error) {
 	}
 	if r.s == nil {
 		r.b.endSymbols()
-		r.s = newStream(&r.b.files.index, r.pos, r.span.End, r.b.window)
+		r.s = newStream(&r.b.remote.Index, r.pos, r.span.End, r.b.window)
 	}
 	if r.pos >= r.span.End {
 		return nil, io.EOF
@@ -65,9 +64,9 @@ func (r *seriesReader) next(ctx context.Context) (*Series, error) {
 		return nil, err
 	}
 	if err := r.decode(content, &r.series); err != nil {
-		return nil, r.b.files.index.corrupt(r.pos, fmt.Errorf("series entry: %w", err))
+		return nil, r.b.remote.Index.Corrupt(r.pos, fmt.Errorf("series entry: %w", err))
 	}
-	r.pos = align(r.pos + size)
+	r.pos = layout.AlignSeries(r.pos + size)
 	r.read++
 	return &r.series, nil
 }
@@ -93,7 +92,7 @@ func (r *seriesReader) entry(ctx context.Context) ([]byte, int64, error) {
 			return content, size, err
 		}
 	}
-	return nil, 0, r.b.files.index.corrupt(r.pos, fmt.Errorf("series entry: %w", bad))
+	return nil, 0, r.b.remote.Index.Corrupt(r.pos, fmt.Errorf("series entry: %w", bad))
 }
 
 // padding tells whether there are only zeroes from pos on, where all series of
@@ -178,15 +177,15 @@ func (r *seriesReader) search(ctx context.Context, before func(*Series) (bool, e
 	if r.span.Len() <= scanBytes {
 		return low, nil
 	}
-	list, err := openAllPostings(ctx, r.b)
+	list, err := block.OpenSeriesRefs(ctx, &r.b.remote.Index, r.b.toc)
 	if err != nil {
 		return low, ignoreCorrupt(err)
 	}
 	var s Series
-	high := place{list.count, r.span.End}
+	high := place{list.Count, r.span.End}
 	for high.number-low.number > 1 && high.at-low.at > scanBytes {
 		mid := place{number: low.number + (high.number-low.number)/2}
-		if mid.at, err = list.offset(ctx, mid.number, high.number-low.number); err == nil {
+		if mid.at, err = list.Offset(ctx, mid.number, high.number-low.number); err == nil {
 			if mid.at <= low.at || mid.at >= high.at {
 				return low, nil // the list is damaged
 			}
@@ -211,7 +210,7 @@ func (r *seriesReader) search(ctx context.Context, before func(*Series) (bool, e
 // ignoreCorrupt lets a search end early: what matters is read again by who
 // comes after it.
 func ignoreCorrupt(err error) error {
-	if isCorrupt(err) {
+	if errors.Is(err, block.ErrCorrupt) {
 		return nil
 	}
 	return err
@@ -219,12 +218,14 @@ func ignoreCorrupt(err error) error {
 
 // probe reads the series entry at an offset into s, by a read of its own.
 func (r *seriesReader) probe(ctx context.Context, at int64, s *Series) error {
-	content, err := readRecord(ctx, &r.b.files.index, layout.Span{Start: at, End: r.span.End}, layout.SeriesRecord, r.b.meta.Thanos.IndexStats.SeriesMaxSize)
+	const least, most = 1 << 10, 64 << 10
+	guess := min(max(r.b.meta.Thanos.IndexStats.SeriesMaxSize, least), most)
+	content, err := r.b.remote.Index.Record(ctx, layout.Span{Start: at, End: r.span.End}, layout.SeriesRecord, guess)
 	if err != nil {
 		return err
 	}
 	if err := r.decode(content, s); err != nil {
-		return r.b.files.index.corrupt(at, fmt.Errorf("series entry: %w", err))
+		return r.b.remote.Index.Corrupt(at, fmt.Errorf("series entry: %w", err))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/layout"
 )
 
@@ -23,7 +24,7 @@ const (
 // stream reads an object forward by windows. Invariant: data are the bytes of
 // the object from offset at on; next, where there is one, reads on behind them.
 type stream struct {
-	obj    *object
+	obj    *block.RangeReader
 	end    int64 // of what is read
 	window int64
 
@@ -47,7 +48,7 @@ type fetch struct {
 }
 
 // newStream reads obj from offset at to end by windows. It asks for nothing yet.
-func newStream(obj *object, at, end, window int64) *stream {
+func newStream(obj *block.RangeReader, at, end, window int64) *stream {
 	s := &stream{obj: obj, end: end, window: window}
 	s.jump(at, window)
 	return s
@@ -177,7 +178,7 @@ func (s *stream) fetch(ctx context.Context) *fetch {
 	ctx, f.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(f.done)
-		f.err = s.obj.read(ctx, f.at, f.buf[s.headroom():])
+		f.err = s.obj.Read(ctx, f.at, f.buf[s.headroom():])
 		f.left = f.err != nil && ctx.Err() != nil
 	}()
 	return f

@@ -48,7 +48,7 @@ func (b *Block) endSymbols() {
 
 func newSymbolStream(ctx context.Context, b *Block, final bool) *SymbolStream {
 	at := b.toc.Symbols
-	y := &SymbolStream{ctx: ctx, block: b, final: final, s: newStream(&b.files.index, at.Start, at.End, b.window)}
+	y := &SymbolStream{ctx: ctx, block: b, final: final, s: newStream(&b.remote.Index, at.Start, at.End, b.window)}
 	y.start(at)
 	return y
 }
@@ -161,7 +161,7 @@ func (y *SymbolStream) finish() {
 func (y *SymbolStream) bad(why error) bool {
 	at := y.pos
 	if y.final {
-		return y.stop(y.block.files.index.corrupt(at, fmt.Errorf("symbols: %w", why)))
+		return y.stop(y.block.remote.Index.Corrupt(at, fmt.Errorf("symbols: %w", why)))
 	}
 	y.stop(nil)
 	again := newSymbolStream(y.ctx, y.block, true)
@@ -169,7 +169,7 @@ func (y *SymbolStream) bad(why error) bool {
 		continue
 	}
 	if y.err = again.err; y.err == nil {
-		y.err = fmt.Errorf("object %s: offset %d: symbols came wrong, and right when read again: %w", y.block.files.index.name, at, why)
+		y.err = fmt.Errorf("object %s: offset %d: symbols came wrong, and right when read again: %w", y.block.remote.Index.Object, at, why)
 	}
 	return false
 }
