@@ -1,4 +1,5 @@
-// Package downsample knows the aggregate chunk: its bytes, and how to read a
+// Package downsample knows the aggregate chunk: its bytes, how to make it of raw
+// samples and of finer chunks, how to cut samples out of it, and how to read a
 // downsampled series as if it were a plain one. It does no I/O.
 //
 // A downsampled block holds one chunk of encoding 0xff where a raw block holds
@@ -92,11 +93,7 @@ func (c Chunk) Append(dst []byte) ([]byte, error) {
 		return nil, errors.New("aggregate chunk without a counter sub-chunk")
 	}
 	for _, s := range c {
-		dst = binary.AppendUvarint(dst, uint64(len(s.Bytes)))
-		if len(s.Bytes) > 0 {
-			dst = append(dst, byte(s.Encoding))
-			dst = append(dst, s.Bytes...)
-		}
+		dst = appendSub(dst, s)
 	}
 	return dst, nil
 }

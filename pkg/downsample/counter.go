@@ -20,7 +20,10 @@ import (
 // what comes before them is.
 //
 // Samples that overlap an earlier chunk in time are left out. Stale markers of
-// raw chunks pass through.
+// raw chunks, other NaN and gauge histograms pass through as they are.
+//
+// The value is that of the sample plus what resets took off, so it is the raw
+// one to the bit until the first reset.
 func NewCounter(chunks []chunkenc.Iterator) chunkenc.Iterator {
 	return &counter{chunks: chunks}
 }
@@ -33,10 +36,14 @@ type counter struct {
 	t       int64
 	typ     chunkenc.ValueType // of the current sample
 	stale   bool               // the current sample is a stale marker
+	value   float64            // of the current sample
 
-	last, total   float64 // true value of the last sample; corrected total
-	lastH, totalH *histogram.FloatHistogram
-	err           error
+	// last is the true value of the last sample, offset what its corrected value,
+	// total, is above it. Of histograms a nil offset is nothing, and a nil total
+	// means that there was none yet.
+	last, offset, total    float64
+	lastH, offsetH, totalH *histogram.FloatHistogram
+	err                    error
 }
 
 func (c *counter) Next() chunkenc.ValueType {
@@ -76,21 +83,20 @@ func (c *counter) takeFloat(t int64, v float64, marker bool) bool {
 	stale := value.IsStaleNaN(v)
 	if marker {
 		if c.typ == chunkenc.ValFloat && !stale && !c.stale {
-			c.last = v
+			c.last, c.offset = v, c.total-v
 		}
 		return false
 	}
-	c.started, c.t, c.typ, c.stale = true, t, chunkenc.ValFloat, stale
-	c.lastH, c.totalH = nil, nil
-	switch {
-	case stale:
+	c.started, c.t, c.typ, c.stale, c.value = true, t, chunkenc.ValFloat, stale, v
+	if math.IsNaN(v) {
 		return true
-	case v < c.last: // Reset: everything since is new.
-		c.total += v
-	default:
-		c.total += v - c.last
 	}
-	c.last = v
+	c.lastH, c.offsetH, c.totalH = nil, nil, nil
+	if v < c.last { // Reset: everything since is new.
+		c.offset = c.total
+	}
+	c.last, c.total = v, v+c.offset
+	c.value = c.total
 	return true
 }
 
@@ -98,35 +104,53 @@ func (c *counter) takeHistogram(t int64, h *histogram.FloatHistogram, marker boo
 	stale := value.IsStaleNaN(h.Sum)
 	if marker {
 		if c.typ == chunkenc.ValFloatHistogram && !stale && !c.stale {
-			c.lastH = h
+			c.err = c.mark(h)
 		}
 		return false
 	}
 	c.started, c.t, c.typ, c.stale = true, t, chunkenc.ValFloatHistogram, stale
-	c.last, c.total = 0, 0
 	if stale {
 		return true
 	}
-	if c.totalH == nil {
-		c.totalH = h.Copy()
-	} else if err := c.addHistogram(h); err != nil {
+	c.last, c.offset, c.total = 0, 0, 0
+	if err := c.addHistogram(h); err != nil {
 		c.err = fmt.Errorf("histogram at %d ms: %w", t, err)
 		return false
 	}
-	c.totalH.CounterResetHint = histogram.UnknownCounterReset
-	c.lastH = h
 	return true
 }
 
-func (c *counter) addHistogram(h *histogram.FloatHistogram) error {
-	if _, _, _, err := c.totalH.Add(h); err != nil {
-		return err
+// mark takes the true value of the last sample.
+func (c *counter) mark(h *histogram.FloatHistogram) error {
+	offset, _, _, err := c.totalH.Copy().Sub(h)
+	if err != nil {
+		return fmt.Errorf("true histogram at %d ms: %w", c.t, err)
 	}
-	if h.DetectReset(c.lastH) {
+	c.lastH, c.offsetH = h, offset
+	return nil
+}
+
+func (c *counter) addHistogram(h *histogram.FloatHistogram) error {
+	gauge := h.CounterResetHint == histogram.GaugeType
+	goesOn := c.totalH != nil && !gauge && c.totalH.CounterResetHint != histogram.GaugeType &&
+		c.totalH.UsesCustomBuckets() == h.UsesCustomBuckets()
+	switch {
+	case !goesOn:
+		c.offsetH = nil
+	case isReset(h, c.lastH):
+		c.offsetH = c.totalH
+	}
+	c.lastH, c.totalH = h, h.Copy()
+	if gauge {
 		return nil
 	}
-	_, _, _, err := c.totalH.Sub(c.lastH)
-	return err
+	if c.offsetH != nil {
+		if _, _, _, err := c.totalH.Add(c.offsetH); err != nil {
+			return err
+		}
+	}
+	c.totalH.CounterResetHint = histogram.UnknownCounterReset
+	return nil
 }
 
 func (c *counter) Seek(t int64) chunkenc.ValueType {
@@ -142,10 +166,7 @@ func (c *counter) Seek(t int64) chunkenc.ValueType {
 }
 
 func (c *counter) At() (int64, float64) {
-	if c.stale {
-		return c.t, math.Float64frombits(value.StaleNaN)
-	}
-	return c.t, c.total
+	return c.t, c.value
 }
 
 // AtHistogram is never called: the iterator returns no integer histograms.
