@@ -28,6 +28,10 @@ type FetcherConfig struct {
 	Selector                 string // relabel rules in YAML
 	SelectorFile             string // or a file with them
 
+	// IgnoreLabels are external labels that the selector doesn't see, so that the
+	// replicas that a compactor merges come to the same one. No flag of its own.
+	IgnoreLabels []string
+
 	KeepMarked     bool // blocks marked for deletion stay in the view, however long
 	KeepDuplicates bool // so do blocks that others cover
 }
@@ -69,6 +73,7 @@ func (c *FetcherConfig) at(now time.Time, rules []*relabel.Config) Selection {
 		MinTime:                  c.MinTime.Millis(now, minTime),
 		MaxTime:                  c.MaxTime.Millis(now, maxTime),
 		Selector:                 rules,
+		IgnoreLabels:             c.IgnoreLabels,
 		ConsistencyDelay:         time.Duration(c.ConsistencyDelay),
 		IgnoreDeletionMarksDelay: time.Duration(c.IgnoreDeletionMarksDelay),
 		IgnoreMarked:             !c.KeepMarked,

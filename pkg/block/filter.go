@@ -16,6 +16,7 @@ const BlockIDLabel = "__block_id"
 type Selection struct {
 	MinTime, MaxTime         int64             // ms; both zero: all times
 	Selector                 []*relabel.Config // over external labels and BlockIDLabel
+	IgnoreLabels             []string          // external labels that the selector doesn't see
 	ConsistencyDelay         time.Duration     // blocks visible for less are left out
 	IgnoreDeletionMarksDelay time.Duration     // blocks marked for longer are left out
 	IgnoreMarked             bool              // apply IgnoreDeletionMarksDelay, even if 0
@@ -49,7 +50,7 @@ func (sel *Selection) refuses(m *Meta, marks Marks, now time.Time) Reason {
 	switch {
 	case !sel.inTime(m):
 		return DroppedTime
-	case !selected(m, sel.Selector):
+	case !selected(m, sel.Selector, sel.IgnoreLabels):
 		return DroppedSelector
 	case fresh(m, sel.ConsistencyDelay, now):
 		return DroppedFresh
@@ -66,12 +67,13 @@ func (sel *Selection) inTime(m *Meta) bool {
 	return m.Overlaps(sel.MinTime, sel.MaxTime)
 }
 
-// selected applies relabel rules to a block's labels.
-func selected(m *Meta, rules []*relabel.Config) bool {
+// selected applies relabel rules to a block's labels but those to be ignored.
+func selected(m *Meta, rules []*relabel.Config, ignore []string) bool {
 	if len(rules) == 0 {
 		return true
 	}
 	b := labels.NewBuilder(m.Labels())
+	b.Del(ignore...)
 	b.Set(BlockIDLabel, m.ULID.String())
 	return relabel.ProcessBuilder(b, rules...)
 }

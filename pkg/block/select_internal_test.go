@@ -283,3 +283,11 @@ func TestBackoff(t *testing.T) {
 	require.Equal(t, time.Minute*3/4, backoff(9, time.Minute, time.Second, 0), "never sooner than the interval")
 	require.Equal(t, most*3/4, backoff(1_000_000, interval, most, 0))
 }
+
+func TestSelectorIgnoresLabels(t *testing.T) {
+	v := parseBlocks(t, "1 labels=cluster=a,replica=0\n2 labels=cluster=a,replica=1\n")
+	rules, err := parseSelector([]byte("- {action: drop, source_labels: [replica], regex: .+}"))
+	require.NoError(t, err)
+	require.Empty(t, Select(v, Selection{Selector: rules}, goldenNow).Metas)
+	require.Len(t, Select(v, Selection{Selector: rules, IgnoreLabels: []string{"replica"}}, goldenNow).Metas, 2, "replicas look alike")
+}
