@@ -23,6 +23,9 @@ type Extension struct {
 	// Expired are the classes of series that retention took out of the block,
 	// as the policy names them.
 	Expired []string `json:"expired,omitempty"`
+	// Thinned: retention took series out of the block, or of some it was made of.
+	// So what was downsampled before can't be made anew from it.
+	Thinned bool `json:"thinned,omitempty"`
 	// ReplicaLabels are the external labels that deduplication took away.
 	ReplicaLabels []string `json:"replica_labels,omitempty"`
 }

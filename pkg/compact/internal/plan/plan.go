@@ -3,7 +3,10 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -80,6 +83,8 @@ type Job struct {
 	InputBytes int64 // sizes of the inputs
 	DiskBytes  int64 // estimate of what the outputs take, at most
 	Why        string
+
+	order int // among jobs of one time range: the shard that closes a split comes last
 }
 
 // Output is one block that a job writes.
@@ -180,8 +185,140 @@ type Plan struct {
 // Make plans. It is pure: the same blocks, whatever the order of the maps, give
 // the same plan. What it returns shares the metas of in and changes none.
 func Make(cfg Config, in Input, now time.Time) Plan {
-	return Plan{}
+	if cfg.Policy == nil {
+		cfg.Policy = policy.New(policy.Tiers{})
+	}
+	p := &planner{cfg: cfg, in: in, now: now.UnixMilli(), classes: map[string][]policy.Class{}}
+	p.requests()
+	p.problems()
+	for _, f := range p.families() {
+		p.family(f)
+	}
+	p.removals()
+	p.deletesDone()
+	p.sort()
+	return p.plan
 }
 
-// Format writes a plan as a table: what would be done, and why.
-func Format(p Plan) string { return "" }
+// planner holds what one call of Make goes by, and what it has found so far.
+type planner struct {
+	cfg     Config
+	in      Input
+	now     int64 // ms
+	deletes []deletion
+	classes map[string][]policy.Class // by external labels
+	plan    Plan
+}
+
+// family plans for blocks with equal labels. The order matters: who is covered
+// or about to expire is no input of a job, and what one job takes no other gets.
+func (p *planner) family(f *family) {
+	p.clashes(f)
+	f.cuts = f.findCuts()
+	p.rest(f)
+	p.coverage(f)
+	for _, t := range f.tiers {
+		if !f.resting {
+			p.collect(t)
+		}
+	}
+	for _, t := range f.tiers {
+		p.retain(t)
+	}
+	if f.resting {
+		return
+	}
+	p.findPending(f)
+	for _, t := range f.tiers {
+		p.cutReplicas(t)
+		p.continueSplits(t)
+		for _, l := range t.lanes {
+			p.compact(l)
+		}
+	}
+	for _, t := range f.tiers {
+		if to := t.coarser(); to != nil && p.cfg.Downsample {
+			for _, l := range t.lanes {
+				p.downsample(l, to)
+			}
+		}
+	}
+	for _, t := range f.tiers {
+		p.rewrite(t)
+	}
+}
+
+// problems lists the blocks that can't be read at all.
+func (p *planner) problems() {
+	for id, err := range p.in.Problems {
+		p.setAside(id, "", err.Error())
+	}
+}
+
+// rest looks for somebody else's compactor at work: results that we did not
+// write and that came after our own first one.
+func (p *planner) rest(f *family) {
+	if p.cfg.ForeignWindow <= 0 {
+		return
+	}
+	var first, foreign *entry
+	for _, e := range f.all {
+		switch {
+		case e.meta.Thanos.Source != block.SourceCompactor:
+		case e.ours:
+			if first == nil || e.meta.Uploaded().Before(first.meta.Uploaded()) {
+				first = e
+			}
+		case e.meta.Compaction.Level > 1 || e.meta.Resolution() > 0:
+			if foreign == nil || e.meta.Uploaded().After(foreign.meta.Uploaded()) {
+				foreign = e
+			}
+		}
+	}
+	if first == nil || foreign == nil || !foreign.meta.Uploaded().After(first.meta.Uploaded()) {
+		return
+	}
+	until := foreign.meta.Uploaded().Add(p.cfg.ForeignWindow)
+	if until.UnixMilli() <= p.now {
+		return
+	}
+	f.resting = true
+	for _, t := range f.tiers {
+		if len(t.live) == 0 {
+			continue
+		}
+		p.plan.Resting = append(p.plan.Resting, Resting{Group: t.key(), Until: until, Why: fmt.Sprintf(
+			"somebody else's compactor wrote block %s at %s, after our first result: stop it, only one kind may work on a group",
+			foreign.id(), clock(foreign.meta.Uploaded().UnixMilli()))})
+	}
+}
+
+func (p *planner) coverage(f *family) {
+	for _, t := range f.tiers {
+		if len(t.live) == 0 {
+			continue
+		}
+		w := hull(t.live)
+		c := Coverage{Group: t.key(), Labels: f.labels, Resolution: t.resolution, MinTime: w.from, MaxTime: w.to, Blocks: len(t.live)}
+		for _, e := range t.live {
+			c.Bytes += e.meta.SizeBytes()
+		}
+		p.plan.Coverage = append(p.plan.Coverage, c)
+	}
+}
+
+func (p *planner) setAside(id ulid.ULID, group, why string) {
+	p.plan.SetAside = append(p.plan.SetAside, SetAside{Block: id, Group: group, Why: why})
+}
+
+// sort puts the lists in the order to do them in: the newest data first, since
+// it is asked for most.
+func (p *planner) sort() {
+	slices.SortFunc(p.plan.Jobs, func(a, b Job) int {
+		return cmp.Or(cmp.Compare(b.MaxTime, a.MaxTime), cmp.Compare(b.MinTime, a.MinTime), cmp.Compare(a.order, b.order), strings.Compare(a.Key, b.Key))
+	})
+	slices.SortFunc(p.plan.Garbage, func(a, b Mark) int { return a.Block.Compare(b.Block) })
+	slices.SortFunc(p.plan.Expired, func(a, b Mark) int { return a.Block.Compare(b.Block) })
+	slices.SortStableFunc(p.plan.Held, func(a, b Held) int { return cmp.Or(a.Since.Compare(b.Since), a.Block.Compare(b.Block)) })
+	slices.SortStableFunc(p.plan.SetAside, func(a, b SetAside) int { return a.Block.Compare(b.Block) })
+}

@@ -1,0 +1,292 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact/internal/policy"
+)
+
+// Blocks are looked at in three circles:
+//
+//	family   equal external labels, replica labels taken off: retention, coverage, who else is at work
+//	└─ tier  of one resolution: what one block covers of another; downsampling goes from tier to tier
+//	   └─ lane  of one shard of one split, or of the unsharded: what may be compacted together
+type family struct {
+	labels  labels.Labels
+	all     []*entry // sorted by ULID, marked ones too
+	tiers   []*tier  // raw, 5m, 1h; those without blocks too
+	numbers map[ulid.ULID]int32
+	newest  int64  // largest MinTime of raw data, ms
+	cuts    []*cut // newest first
+	resting bool
+}
+
+type tier struct {
+	family     *family
+	resolution int64
+	live       []*entry // not marked, content usable; sorted by time
+	lanes      []*lane
+	shards     map[string][]*entry // live ones, by split
+	cover      cover
+	pending    []*entry // of the next finer tier: what is still to come into this one
+}
+
+type lane struct {
+	tier   *tier
+	shard  *block.Shard // nil: the unsharded blocks
+	span   span
+	blocks []*entry // live, sorted by time
+}
+
+// entry is a block as the planner sees it.
+type entry struct {
+	meta     *block.Meta
+	ext      block.Extension
+	ours     bool
+	marks    block.Marks
+	lane     *lane
+	span     span
+	sources  []int32 // numbers in the family of the blocks of level 1 that it is made of, sorted
+	external labels.Labels
+	aside    bool // may be covered, kept and read, but is no input of compaction
+
+	garbage bool
+	expired bool // retention is about to mark it
+	taken   bool // a job has it
+	classes []policy.Class
+	cut     []policy.Class // have expired, and may go
+}
+
+func (e *entry) id() ulid.ULID { return e.meta.ULID }
+
+// bad tells of a block whose content was found unusable.
+func (e *entry) bad() bool {
+	return e.marks.NoCompact != nil && strings.HasPrefix(e.marks.NoCompact.Details, DetailsBad)
+}
+
+// level1 are the blocks of level 1 that m is made of, or is a part of. A block
+// that names none is its own.
+func level1(m *block.Meta, ext block.Extension) []ulid.ULID {
+	switch {
+	case ext.Shard != nil && len(ext.Shard.Sources) > 0:
+		return ext.Shard.Sources
+	case len(m.Compaction.Sources) > 0:
+		return m.Compaction.Sources
+	}
+	return []ulid.ULID{m.ULID}
+}
+
+func (f *family) tier(resolution int64) *tier {
+	for _, t := range f.tiers {
+		if t.resolution == resolution {
+			return t
+		}
+	}
+	return nil
+}
+
+// coarser returns the tier that is downsampled from t; nil for the last one.
+func (t *tier) coarser() *tier {
+	i := slices.Index(t.family.tiers, t)
+	if i+1 == len(t.family.tiers) {
+		return nil
+	}
+	return t.family.tiers[i+1]
+}
+
+func (t *tier) key() string { return fmt.Sprintf("%d@%d", t.resolution, t.family.labels.Hash()) }
+
+func (l *lane) key() string { return l.tier.key() + "/" + l.name() }
+
+func (l *lane) name() string {
+	if l.shard == nil {
+		return "whole"
+	}
+	return l.shard.Key()
+}
+
+// families sorts the blocks into circles. What can't be used at all is set aside.
+func (p *planner) families() []*family {
+	byLabels := map[string]*family{}
+	for _, id := range slices.SortedFunc(maps.Keys(p.in.Metas), ulid.ULID.Compare) {
+		m := p.in.Metas[id]
+		external := m.Labels()
+		stripped := p.strip(external)
+		key := string(stripped.Bytes(nil))
+		f := byLabels[key]
+		if f == nil {
+			f = &family{labels: stripped, numbers: map[ulid.ULID]int32{}}
+			byLabels[key] = f
+		}
+		e := &entry{meta: m, marks: p.in.Marks[id], external: external}
+		if p.admit(e, f) {
+			f.all = append(f.all, e)
+		}
+	}
+	var out []*family
+	for _, key := range slices.Sorted(maps.Keys(byLabels)) {
+		f := byLabels[key]
+		f.build()
+		out = append(out, f)
+	}
+	return out
+}
+
+// strip takes replica labels off where replicas are merged. Since a block in a
+// bucket has labels, one is put in place of the last.
+func (p *planner) strip(external labels.Labels) labels.Labels {
+	if !p.cfg.Dedup || len(p.cfg.ReplicaLabels) == 0 {
+		return external
+	}
+	out := labels.NewBuilder(external).Del(p.cfg.ReplicaLabels...).Labels()
+	if out.IsEmpty() {
+		return labels.FromStrings(p.cfg.ReplicaLabels[0], "deduped")
+	}
+	return out
+}
+
+// admit reads what the planner needs of a block; false where it must be left
+// alone altogether, since it may hold what this program doesn't understand.
+func (p *planner) admit(e *entry, f *family) bool {
+	id := e.id()
+	group := fmt.Sprintf("%d@%d", e.meta.Resolution(), f.labels.Hash())
+	if err := p.in.Problems[id]; err != nil {
+		return false // said with the other problems
+	}
+	var err error
+	if e.ext, e.ours, err = e.meta.Extension(); err != nil {
+		p.setAside(id, group, err.Error())
+		return false
+	}
+	switch r := e.meta.Resolution(); r {
+	case block.ResolutionRaw, block.Resolution5m, block.Resolution1h:
+	default:
+		p.setAside(id, group, fmt.Sprintf("its resolution of %d ms is none of raw, 5m, 1h", r))
+		return false
+	}
+	if s := e.ext.Shard; s != nil {
+		e.span = span{s.From, s.To}
+		if s.Count < 2 || s.Index < 0 || s.Index >= s.Count || e.span.empty() {
+			p.setAside(id, group, fmt.Sprintf("its record of shard %s from %s to %s makes no sense", s.Key(), s.From, s.To))
+			return false
+		}
+	}
+	p.markedAside(e, group)
+	return true
+}
+
+// markedAside keeps a block out of compaction where a mark says so. The marks on
+// our own shards are for others.
+func (p *planner) markedAside(e *entry, group string) {
+	if e.marks.Deletion != nil {
+		return
+	}
+	if m := e.marks.NoCompact; m != nil && (!e.ours || e.ext.Shard == nil || m.Details != DetailsShard) {
+		e.aside = true
+		p.setAside(e.id(), group, strings.TrimSuffix("no-compact mark, "+m.Reason+": "+m.Details, ": "))
+	}
+	if m := e.marks.NoDownsample; m != nil && p.cfg.Downsample && !e.aside {
+		e.aside = true
+		p.setAside(e.id(), group, strings.TrimSuffix("no-downsample mark, "+m.Reason+": what it is merged with would stay raw, or it would not: "+m.Details, ": "))
+	}
+}
+
+// build numbers the sources and fills tiers and lanes.
+func (f *family) build() {
+	for _, r := range []int64{block.ResolutionRaw, block.Resolution5m, block.Resolution1h} {
+		f.tiers = append(f.tiers, &tier{family: f, resolution: r})
+	}
+	for _, e := range f.all {
+		for _, s := range level1(e.meta, e.ext) {
+			n, ok := f.numbers[s]
+			if !ok {
+				n = int32(len(f.numbers))
+				f.numbers[s] = n
+			}
+			e.sources = append(e.sources, n)
+		}
+		slices.Sort(e.sources)
+		e.sources = slices.Compact(e.sources)
+		t := f.tier(e.meta.Resolution())
+		if t.resolution == block.ResolutionRaw {
+			f.newest = max(f.newest, e.meta.MinTime)
+		}
+		if e.marks.Deletion == nil && !e.bad() {
+			t.live = append(t.live, e)
+		}
+	}
+	for _, t := range f.tiers {
+		slices.SortFunc(t.live, byTime)
+		t.cover = newCover(len(f.numbers), t.live)
+		t.fillLanes()
+	}
+}
+
+func (t *tier) fillLanes() {
+	byKey := map[string]*lane{}
+	for _, e := range t.live {
+		key := e.ext.Shard.Key()
+		if key != "" {
+			key += "\xff" + string(e.span.from.Bytes(nil)) + "\xff" + string(e.span.to.Bytes(nil))
+		}
+		l := byKey[key]
+		if l == nil {
+			l = &lane{tier: t, shard: e.ext.Shard, span: e.span}
+			byKey[key] = l
+		}
+		e.lane = l
+		l.blocks = append(l.blocks, e)
+		if s := e.ext.Shard; s != nil {
+			if t.shards == nil {
+				t.shards = map[string][]*entry{}
+			}
+			t.shards[s.Split] = append(t.shards[s.Split], e)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(byKey)) {
+		t.lanes = append(t.lanes, byKey[key])
+	}
+}
+
+// byTime orders blocks from old to new data.
+func byTime(a, b *entry) int {
+	return cmp.Or(cmp.Compare(a.meta.MinTime, b.meta.MinTime), cmp.Compare(a.meta.MaxTime, b.meta.MaxTime), a.id().Compare(b.id()))
+}
+
+// clashes sets shards aside that say otherwise of their bounds than the oldest
+// block of the same shard does.
+func (p *planner) clashes(f *family) {
+	first := map[string]*entry{}
+	for _, e := range f.all {
+		s := e.ext.Shard
+		if s == nil || e.marks.Deletion != nil {
+			continue
+		}
+		key := fmt.Sprintf("%s/%d", s.Split, s.Index)
+		other := first[key]
+		if other == nil {
+			first[key] = e
+			continue
+		}
+		if o := other.ext.Shard; o.Count != s.Count || !labels.Equal(o.From, s.From) || !labels.Equal(o.To, s.To) {
+			e.aside = true
+			p.setAside(e.id(), e.lane.tierKey(e), fmt.Sprintf("shard %s from %s to %s clashes with that of block %s", s.Key(), s.From, s.To, other.id()))
+		}
+	}
+}
+
+// tierKey is the group of e, which has no lane where its content is unusable.
+func (l *lane) tierKey(e *entry) string {
+	if l == nil {
+		return e.meta.GroupKey()
+	}
+	return l.tier.key()
+}

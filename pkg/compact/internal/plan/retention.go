@@ -1,0 +1,170 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact/internal/policy"
+)
+
+// present are the classes of series that may be in a block.
+func (p *planner) present(e *entry) []policy.Class {
+	key := string(e.external.Bytes(nil))
+	all, ok := p.classes[key]
+	if !ok {
+		all = p.cfg.Policy.Classes(e.external)
+		p.classes[key] = all
+	}
+	gone := func(c policy.Class) bool {
+		return slices.Contains(e.ext.Expired, c.Name) || len(p.in.Unmatched) > 0 && p.in.Unmatched[ClassKey(e.id(), c.Name)]
+	}
+	if !slices.ContainsFunc(all, gone) {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), gone)
+}
+
+// over tells whether data up to maxTime, in ms, is older than retention says.
+func (p *planner) over(maxTime int64, retention time.Duration) bool {
+	return retention > 0 && maxTime+retention.Milliseconds() < p.now
+}
+
+// retain decides for each block whether it has expired, or some of its series
+// have. What a coarser tier is to outlive goes only once that tier has it.
+func (p *planner) retain(t *tier) {
+	for _, e := range t.live {
+		e.classes = p.present(e)
+		if e.garbage {
+			continue
+		}
+		var due, free []policy.Class
+		missing := ""
+		for _, c := range e.classes {
+			if !p.over(e.meta.MaxTime, c.Tiers().At(t.resolution)) {
+				continue
+			}
+			due = append(due, c)
+			if why := p.needs(e, c); why != "" {
+				missing = why
+				continue
+			}
+			free = append(free, c)
+		}
+		p.verdict(e, due, free, missing)
+	}
+}
+
+// needs says what is missing before the series of a class can leave a block.
+func (p *planner) needs(e *entry, c policy.Class) string {
+	coarser, ok := c.Tiers().Outlives(e.meta.Resolution())
+	if !ok || !p.cfg.Downsample || p.in.Unmatched[EmptyKey(e.id(), coarser)] || e.lane.tier.family.tier(coarser).cover.covers(e) {
+		return ""
+	}
+	why := fmt.Sprintf("%s data, kept for longer, doesn't cover it yet", policy.ResolutionName(coarser))
+	if e.marks.NoDownsample != nil {
+		why += "; its no-downsample mark prevents that: remove the mark, or mark the block for deletion"
+	}
+	return why
+}
+
+// verdict puts into the plan what retain has found. due are the classes that
+// have expired, free those of them that may go.
+func (p *planner) verdict(e *entry, due, free []policy.Class, missing string) {
+	group := e.lane.tier.key()
+	switch all := len(due) == len(e.classes); {
+	case len(due) == 0:
+	case all && missing == "":
+		e.expired = true
+		p.plan.Expired = append(p.plan.Expired, Mark{Block: e.id(), Why: fmt.Sprintf("%s data until %s is older than %s",
+			policy.ResolutionName(e.meta.Resolution()), clock(e.meta.MaxTime), longest(due, e.meta.Resolution()))})
+	case all:
+		since := time.UnixMilli(e.meta.MaxTime).Add(longestOf(due, e.meta.Resolution())).UTC()
+		p.plan.Held = append(p.plan.Held, Held{Block: e.id(), Group: group, Resolution: e.meta.Resolution(), Since: since, Why: missing})
+		e.cut = free
+	default:
+		e.cut = free
+		if missing != "" {
+			held := slices.DeleteFunc(slices.Clone(due), func(c policy.Class) bool { return slices.Contains(free, c) })
+			since := time.UnixMilli(e.meta.MaxTime).Add(longestOf(held, e.meta.Resolution())).UTC()
+			p.plan.Held = append(p.plan.Held, Held{Block: e.id(), Group: group, Resolution: e.meta.Resolution(), Since: since, Why: names(held) + ": " + missing})
+		}
+	}
+}
+
+func longestOf(classes []policy.Class, resolution int64) time.Duration {
+	var out time.Duration
+	for _, c := range classes {
+		out = max(out, c.Tiers().At(resolution))
+	}
+	return out
+}
+
+func longest(classes []policy.Class, resolution int64) string {
+	return duration(longestOf(classes, resolution).Milliseconds())
+}
+
+func names(classes []policy.Class) string {
+	var out []string
+	for _, c := range classes {
+		out = append(out, c.String())
+	}
+	return strings.Join(out, ", ")
+}
+
+// wants tells whether a block is to come into a coarser tier: it isn't there,
+// and retention keeps it there, or in a tier beyond that is made from it.
+func (p *planner) wants(e *entry, t *tier) bool {
+	if p.in.Unmatched[EmptyKey(e.id(), t.resolution)] || t.cover.covers(e) {
+		return false
+	}
+	for ; t != nil; t = t.coarser() {
+		if t.cover.covers(e) {
+			continue
+		}
+		for _, c := range e.classes {
+			if !p.over(e.meta.MaxTime, c.Tiers().At(t.resolution)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// expiredIn are the classes to leave out of the results of a job: those that may
+// leave each input that has them. For a job that keeps its inputs these are the
+// ones that no tier from the results' on keeps.
+func (p *planner) expiredIn(in []*entry, replaces bool, finest int64) []policy.Class {
+	var out []policy.Class
+	seen := map[string]bool{}
+	for _, e := range in {
+		for _, c := range e.classes {
+			if seen[c.Name] {
+				continue
+			}
+			seen[c.Name] = true
+			if all := func(e *entry) bool { return p.leaves(e, c, replaces, finest) }; !slices.ContainsFunc(in, func(e *entry) bool { return !all(e) }) {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+// leaves tells whether a class may leave what is made of e, or isn't in e.
+func (p *planner) leaves(e *entry, c policy.Class, replaces bool, finest int64) bool {
+	if !slices.ContainsFunc(e.classes, func(o policy.Class) bool { return o.Name == c.Name }) {
+		return true
+	}
+	if replaces {
+		return slices.Contains(e.cut, c)
+	}
+	for _, r := range []int64{block.Resolution5m, block.Resolution1h} {
+		if r >= finest && !p.over(e.meta.MaxTime, c.Tiers().At(r)) {
+			return false
+		}
+	}
+	return true
+}

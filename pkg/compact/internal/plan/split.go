@@ -1,0 +1,288 @@
+package plan
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/firnline/firnline/pkg/block"
+)
+
+// Splitting. When the index of a merged block would get larger than one may be,
+// the job writes shards instead: contiguous parts of the series. From then on
+// shard i is merged with shard i of the same split only, each in its own lane.
+//
+//   - Unsharded blocks are split along the bounds of shards that lie in the same
+//     window; else, if they need it, along those of the newest split, if it has
+//     enough shards; else along new bounds, which the first worker finds.
+//   - A lane that has grown too large is split in the same way, within its own
+//     bounds: its shards get a split of their own and are lanes of their own.
+//     So the lanes always hold disjoint, contiguous parts, and nothing is ever
+//     merged back.
+//   - A split that was cut short goes on from the same inputs, which the shards
+//     that are there name as parents: nobody else gets these inputs meanwhile.
+
+// maxShards bounds one split; a shard may be split again.
+const maxShards = 1024
+
+// cut is one split, as the shards that are there tell of it.
+type cut struct {
+	id     string
+	count  int
+	bounds map[int]span
+	within span
+	known  bool  // all bounds are
+	newest int64 // ms
+}
+
+// findCuts lists the splits of a family, newest data first.
+func (f *family) findCuts() []*cut {
+	byID := map[string]*cut{}
+	for _, e := range f.all {
+		s := e.ext.Shard
+		if s == nil {
+			continue
+		}
+		c := byID[s.Split]
+		if c == nil {
+			c = &cut{id: s.Split, count: s.Count, bounds: map[int]span{}}
+			byID[s.Split] = c
+		}
+		if e.aside && e.marks.Deletion == nil {
+			continue // may be one that clashes
+		}
+		c.bounds[s.Index] = e.span
+		c.newest = max(c.newest, e.meta.MaxTime)
+	}
+	var out []*cut
+	for _, c := range byID {
+		c.within = span{c.bounds[0].from, c.bounds[c.count-1].to}
+		c.known = len(c.bounds) == c.count && c.contiguous()
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b *cut) int { return cmp.Or(cmp.Compare(b.newest, a.newest), cmp.Compare(a.id, b.id)) })
+	return out
+}
+
+func (c *cut) contiguous() bool {
+	for i := 1; i < c.count; i++ {
+		if !(span{from: c.bounds[i-1].to}).equal(span{from: c.bounds[i].from}) {
+			return false
+		}
+	}
+	return true
+}
+
+// splitIn returns the split of the lane that has shards in a window, the newest
+// if there are several; nil if none has.
+func (p *planner) splitIn(l *lane, w window) *cut {
+	if len(l.tier.lanes) == 1 {
+		return nil
+	}
+	for _, c := range l.tier.family.cuts {
+		if !c.known || !c.within.equal(l.span) || l.shard != nil && l.shard.Split == c.id {
+			continue
+		}
+		for _, e := range l.tier.shards[c.id] {
+			if !e.garbage && w.holds(e) {
+				return c
+			}
+		}
+	}
+	return nil
+}
+
+// splitFor returns the split that a merge has to go by; nil if it needs none.
+func (p *planner) splitFor(l *lane, w window, in []*entry) *cut {
+	if c := p.splitIn(l, w); c != nil {
+		return c
+	}
+	if len(in) < 2 || p.cfg.MaxIndexBytes <= 0 {
+		return nil
+	}
+	size := indexEstimate(in)
+	if size <= p.cfg.MaxIndexBytes {
+		return nil
+	}
+	n := 2
+	for int64(n)*p.cfg.MaxIndexBytes < size && n < maxShards {
+		n *= 2
+	}
+	for _, c := range l.tier.family.cuts {
+		if c.known && c.count >= n && c.within.equal(l.span) && (l.shard == nil || l.shard.Split != c.id) {
+			return c
+		}
+	}
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%s %d", l.key(), n)
+	for _, id := range ids(in) {
+		sum.Write(id[:])
+	}
+	return &cut{id: hex.EncodeToString(sum.Sum(nil)[:8]), count: n, within: l.span}
+}
+
+// indexEstimate is how large the index of a merged block gets: the largest one
+// and half of each other, for series that go on in the next block need only their
+// chunks listed, and new ones everything.
+func indexEstimate(in []*entry) int64 {
+	var sum, largest int64
+	for _, e := range in {
+		n := indexBytes(e.meta)
+		sum, largest = sum+n, max(largest, n)
+	}
+	return largest + (sum-largest)/2
+}
+
+func indexBytes(m *block.Meta) int64 {
+	for _, f := range m.Thanos.Files {
+		if f.RelPath == block.IndexFilename {
+			return f.SizeBytes
+		}
+	}
+	return 0
+}
+
+// split plans a job for each shard that isn't there yet.
+func (p *planner) split(l *lane, in []*entry, c *cut, to []int64, why string) {
+	sources := union(in)
+	var drafts []*draft
+	for i := range c.count {
+		if done := l.tier.shardDone(c.id, i, sources); done != nil {
+			continue
+		}
+		d := p.draft(Split, l, in)
+		d.shard = &block.Shard{Split: c.id, Index: i, Count: c.count, From: c.within.from, To: c.within.to}
+		if c.known {
+			d.shard.From, d.shard.To = c.bounds[i].from, c.bounds[i].to
+		}
+		d.findBounds = !c.known
+		d.resolutions = append(slices.Clone(to), l.tier.resolution)
+		d.key = fmt.Sprintf("%s/%d-%d", hull(in).key(), i, c.count)
+		d.why = fmt.Sprintf("%s; shard %d of %d of split %s", why, i+1, c.count, c.id)
+		d.replaces = i == c.count-1
+		drafts = append(drafts, d)
+	}
+	p.closeSplit(l, c, drafts, sources)
+}
+
+// closeSplit sends the drafts off; the last shard is told of the others.
+func (p *planner) closeSplit(l *lane, c *cut, drafts []*draft, sources []int32) {
+	others := map[int64][]ulid.ULID{}
+	for i := range c.count - 1 {
+		if done := l.tier.shardDone(c.id, i, sources); done != nil {
+			others[l.tier.resolution] = append(others[l.tier.resolution], done.id())
+		}
+	}
+	for _, d := range drafts {
+		if d.replaces {
+			d.closes, d.others = true, others
+		}
+		job := p.emit(d)
+		if job == nil || d.replaces {
+			continue
+		}
+		for _, o := range job.Outputs {
+			others[o.Meta.Resolution()] = append(others[o.Meta.Resolution()], o.Meta.ULID)
+		}
+	}
+}
+
+// shardDone returns a live block that holds the part of all the sources that
+// belongs to one shard of a split; nil if there is none yet.
+func (t *tier) shardDone(split string, index int, sources []int32) *entry {
+	for _, e := range t.shards[split] {
+		if e.ext.Shard.Index == index && subset(sources, e.sources) {
+			return e
+		}
+	}
+	return nil
+}
+
+// continueSplits goes on with splits that were cut short, and keeps their inputs
+// and shards away from other jobs until they are complete.
+func (p *planner) continueSplits(t *tier) {
+	if len(t.lanes) < 2 {
+		return
+	}
+	live := map[ulid.ULID]*entry{}
+	for _, e := range t.live {
+		live[e.id()] = e
+	}
+	for _, e := range t.live {
+		if e.taken || !e.direct() {
+			continue
+		}
+		in := inputsOf(e, live)
+		if in == nil || t.complete(e, union(in)) {
+			continue
+		}
+		s := e.ext.Shard
+		c := &cut{id: s.Split, count: s.Count, within: in[0].span}
+		for _, known := range t.family.cuts {
+			if known.id == s.Split && known.known {
+				c = known
+			}
+		}
+		p.takeShards(t, s.Split, in)
+		to, _ := p.coarserOutputs(in[0].lane, p.rangeOf(in), in)
+		p.split(in[0].lane, in, c, to, fmt.Sprintf("split of %s goes on", count(len(in), "block")))
+	}
+}
+
+// direct tells of a shard that a split has written: its own ULID is among its
+// sources. What is merged of shards has only theirs.
+func (e *entry) direct() bool {
+	return e.ours && e.ext.Shard != nil && slices.Contains(e.meta.Compaction.Sources, e.id())
+}
+
+// inputsOf returns what a shard was cut from, if all of it is still to be had.
+func inputsOf(e *entry, live map[ulid.ULID]*entry) []*entry {
+	var in []*entry
+	for _, d := range e.meta.Compaction.Parents {
+		parent := live[d.ULID]
+		if parent == nil || parent.garbage || parent.taken || parent.expired {
+			return nil
+		}
+		in = append(in, parent)
+	}
+	slices.SortFunc(in, byTime)
+	return in
+}
+
+// complete tells whether all shards of the split that e comes from are there.
+func (t *tier) complete(e *entry, sources []int32) bool {
+	for i := range e.ext.Shard.Count {
+		if t.shardDone(e.ext.Shard.Split, i, sources) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// takeShards keeps an unfinished split to itself: its inputs and what there is of
+// its shards.
+func (p *planner) takeShards(t *tier, split string, in []*entry) {
+	for _, e := range in {
+		e.taken = true
+	}
+	for _, e := range t.shards[split] {
+		if e.direct() && parent(in[0], e) {
+			e.taken = true
+		}
+	}
+}
+
+// rangeOf returns the smallest window of a level that holds all of in.
+func (p *planner) rangeOf(in []*entry) window {
+	w := hull(in)
+	for _, length := range p.cfg.Ranges {
+		if a := around(w, length); a.length() == length {
+			return a
+		}
+	}
+	return w
+}
