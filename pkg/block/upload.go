@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -77,10 +78,22 @@ type Uploaded struct {
 // The error wraps ErrNoExternalLabels, ErrCorrupt or ErrUnknownVersion where
 // the block can't be sent at all, and ErrNotVerified where trying again will do.
 func (u *Uploader) Upload(ctx context.Context, dir string, m *Meta) (*Uploaded, error) {
+	return u.send(ctx, upload{Uploader: u, dir: dir, meta: m})
+}
+
+// UploadWritten is Upload of a block that this process has written itself. In
+// place of the verification of the local block, which takes longer than writing
+// it, files are compared with the sizes and checksums in c: that what is sent is
+// what was written.
+func (u *Uploader) UploadWritten(ctx context.Context, dir string, m *Meta, c *Content) (*Uploaded, error) {
+	return u.send(ctx, upload{Uploader: u, dir: dir, meta: m, written: c})
+}
+
+func (u *Uploader) send(ctx context.Context, up upload) (*Uploaded, error) {
+	m := up.meta
 	if len(m.Thanos.Labels) == 0 {
 		return nil, fmt.Errorf("block %s: upload: %w", m.ULID, ErrNoExternalLabels)
 	}
-	up := upload{Uploader: u, dir: dir, meta: m}
 	if err := up.run(ctx); err != nil {
 		if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnknownVersion) {
 			return nil, err // names the block already
@@ -129,17 +142,22 @@ func (u *Uploader) hash(dir string, files []File) error {
 	return nil
 }
 
-func hashFile(path string) (_ string, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+func hashFile(path string) (string, error) {
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	if err := readInto(h, path); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func readInto(w io.Writer, path string) (err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, err = io.Copy(w, f)
+	return err
 }
 
 // upload is one block on its way.
@@ -147,6 +165,7 @@ type upload struct {
 	*Uploader
 	dir     string
 	meta    *Meta
+	written *Content // nil: not known, Verify finds it out
 	content *Content
 	result  Uploaded
 }
@@ -193,7 +212,12 @@ func (up *upload) landed(ctx context.Context, have map[string]int64) (bool, erro
 
 // prepare verifies the local block and completes its meta.
 func (up *upload) prepare(ctx context.Context) (err error) {
-	if up.content, err = Verify(ctx, up.dir); err != nil {
+	if up.written != nil {
+		err = up.compareWritten(ctx)
+	} else {
+		up.content, err = Verify(ctx, up.dir)
+	}
+	if err != nil {
 		return err
 	}
 	if err := up.hash(up.dir, up.content.Files); err != nil {
@@ -201,6 +225,32 @@ func (up *upload) prepare(ctx context.Context) (err error) {
 	}
 	up.meta = withContent(up.meta, up.content)
 	return up.step(StepVerifiedLocal)
+}
+
+// compareWritten reads the files once and compares them with what was written.
+func (up *upload) compareWritten(ctx context.Context) error {
+	if len(up.written.Files) != len(up.content.Files) || len(up.written.Sums) != len(up.content.Files) {
+		return fmt.Errorf("block %s: %w: %d files instead of %d", up.meta.ULID, ErrCorrupt, len(up.content.Files), len(up.written.Files))
+	}
+	for i, f := range up.content.Files {
+		if want := up.written.Files[i]; f.RelPath != want.RelPath || f.SizeBytes != want.SizeBytes {
+			return fmt.Errorf("block %s: %s: %w: %d bytes instead of %s with %d", up.meta.ULID, f.RelPath, ErrCorrupt, f.SizeBytes, want.RelPath, want.SizeBytes)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+		if err := readInto(sum, filepath.Join(up.dir, filepath.FromSlash(f.RelPath))); err != nil {
+			return err
+		}
+		if got, want := sum.Sum32(), up.written.Sums[i]; got != want {
+			return fmt.Errorf("block %s: %s: %w: the checksum is %08x instead of %08x; the disk has changed it", up.meta.ULID, f.RelPath, ErrCorrupt, got, want)
+		}
+	}
+	content := *up.written
+	content.Files = up.content.Files // the writer's are left without the hashes to come
+	up.content = &content
+	return nil
 }
 
 // sendFiles sends what the bucket does not have: segments, then the index.

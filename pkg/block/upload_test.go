@@ -3,6 +3,7 @@ package block_test
 import (
 	"context"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -267,4 +268,76 @@ func TestUploadBeforeMeta(t *testing.T) {
 	_, err = up.Upload(context.Background(), path, &m)
 	require.NoError(t, err)
 	requireSame(t, bkt, dir, m)
+}
+
+// writtenContent is what the writer of a local block knows of it.
+func writtenContent(t *testing.T, bdir string) *block.Content {
+	c, err := block.Verify(context.Background(), bdir)
+	require.NoError(t, err)
+	for _, f := range c.Files {
+		data, err := os.ReadFile(filepath.Join(bdir, filepath.FromSlash(f.RelPath)))
+		require.NoError(t, err)
+		c.Sums = append(c.Sums, crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
+	}
+	return c
+}
+
+func TestUploadWritten(t *testing.T) {
+	dir, bkt := t.TempDir(), newFaulty()
+	m := smallBlock(t, dir)
+	bdir := filepath.Join(dir, m.ULID.String())
+	up := block.Uploader{Bucket: newFaulty(), HashFunc: block.HashSHA256, Now: newClock().now}
+	verified, err := up.Upload(context.Background(), bdir, &m)
+	require.NoError(t, err)
+
+	up.Bucket, up.Now = bkt, newClock().now
+	sent, err := up.UploadWritten(context.Background(), bdir, &m, writtenContent(t, bdir))
+	require.NoError(t, err)
+	require.Equal(t, verified, sent)
+	requireSame(t, bkt, dir, m)
+}
+
+// TestUploadWrittenCompares: nothing is sent of a block that is not what was written.
+//
+// RELIABILITY C6
+func TestUploadWrittenCompares(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, bdir string){
+		"bit flipped in a chunk":   flipBit(filepath.Join(block.ChunksDirname, "000002"), 100),
+		"bit flipped in the index": flipBit(block.IndexFilename, 300),
+		"segment cut short": func(t *testing.T, bdir string) {
+			require.NoError(t, os.Truncate(filepath.Join(bdir, block.ChunksDirname, "000001"), 50))
+		},
+		"last segment gone": func(t *testing.T, bdir string) {
+			segments, err := os.ReadDir(filepath.Join(bdir, block.ChunksDirname))
+			require.NoError(t, err)
+			require.NoError(t, os.Remove(filepath.Join(bdir, block.ChunksDirname, segments[len(segments)-1].Name())))
+		},
+		"index gone": func(t *testing.T, bdir string) {
+			require.NoError(t, os.Remove(filepath.Join(bdir, block.IndexFilename)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, bkt := t.TempDir(), newFaulty()
+			m := smallBlock(t, dir)
+			bdir := filepath.Join(dir, m.ULID.String())
+			content := writtenContent(t, bdir)
+			change(t, bdir)
+			up := block.Uploader{Bucket: bkt}
+			_, err := up.UploadWritten(context.Background(), bdir, &m, content)
+			require.ErrorIs(t, err, block.ErrCorrupt)
+			require.ErrorContains(t, err, m.ULID.String())
+			require.Empty(t, bkt.puts())
+		})
+	}
+}
+
+// flipBit changes a file of a block without changing its length.
+func flipBit(name string, offset int) func(t *testing.T, bdir string) {
+	return func(t *testing.T, bdir string) {
+		path := filepath.Join(bdir, name)
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		data[offset] ^= 1
+		require.NoError(t, os.WriteFile(path, data, 0o644))
+	}
 }

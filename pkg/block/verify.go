@@ -19,9 +19,10 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 )
 
-// Content is what Verify has found in a local block.
+// Content is what Verify has found in a local block, or what its writer knows of it.
 type Content struct {
 	Files        []File   // segments and index with their sizes, sorted by path
+	Sums         []uint32 // CRC-32C of each of Files; only from its writer
 	SegmentFiles []string // names under chunks/, sorted
 	IndexStats   IndexStats
 	Series       uint64

@@ -18,7 +18,6 @@ const (
 type handle interface {
 	io.Writer
 	io.ReaderAt
-	io.WriterAt
 	Sync() error
 	Close() error
 }
@@ -37,9 +36,10 @@ type file struct {
 	path    string
 	max     int64 // length it must not exceed, bytes
 	buf     []byte
-	flushed int64 // bytes written, buf comes behind them
+	flushed int64  // bytes written, buf comes behind them
+	total   uint32 // their checksum
 
-	summing bool // a checksum is being made: sum is that of all up to buf[:summed]
+	summing bool // a section is being summed up: sum is that of it up to buf[:summed]
 	sum     uint32
 	summed  int
 }
@@ -53,15 +53,9 @@ func newFile(open opener, path string, maxBytes int64, buf []byte) (*file, error
 	return &file{handle: h, path: path, max: maxBytes, buf: buf[:0]}, nil
 }
 
-// newTempFile creates a file that is read back and removed before the block is
-// done. All of it is summed up.
+// newTempFile creates a file that is read back and removed before the block is done.
 func newTempFile(open opener, path string) (*file, error) {
-	f, err := newFile(open, path, maxIndexBytes, make([]byte, 0, fileBuffer))
-	if err != nil {
-		return nil, err
-	}
-	f.startSum()
-	return f, nil
+	return newFile(open, path, maxIndexBytes, make([]byte, 0, fileBuffer))
 }
 
 // pos is the length of the file, buffer included.
@@ -91,6 +85,7 @@ func (f *file) flush() error {
 	}
 	n, err := f.Write(f.buf)
 	f.flushed += int64(n)
+	f.total = checksum(f.total, f.buf)
 	f.buf = f.buf[:0]
 	return err
 }
@@ -124,7 +119,7 @@ func (f *file) copyFrom(r *reader, n int64) error {
 	return nil
 }
 
-// startSum begins a checksum over what is appended from here on.
+// startSum begins the checksum of a section, which is what is appended from here on.
 func (f *file) startSum() { f.summing, f.sum, f.summed = true, 0, len(f.buf) }
 
 // endSum returns the checksum since startSum.
@@ -133,30 +128,29 @@ func (f *file) endSum() uint32 {
 	return checksum(f.sum, f.buf[f.summed:])
 }
 
-// patch overwrites bytes that were appended before.
-func (f *file) patch(at int64, b []byte) error {
-	if err := f.flush(); err != nil {
-		return err
-	}
-	_, err := f.WriteAt(b, at)
-	return err
-}
-
-// finish makes the file durable and closes it, and returns its length.
-func (f *file) finish() (int64, error) {
+// finish makes the file durable and closes it.
+func (f *file) finish() error {
 	err := f.flush()
 	if err == nil {
 		err = f.Sync()
 	}
-	return f.flushed, errors.Join(err, f.Close())
+	return errors.Join(err, f.Close())
 }
+
+// written is what is known of a file that is finished.
+type written struct {
+	size int64
+	sum  uint32
+}
+
+func (f *file) written() written { return written{size: f.flushed, sum: f.total} }
 
 // readBack returns a reader of a temporary file, to which nothing is appended any more.
 func (f *file) readBack() (*reader, error) {
 	if err := f.flush(); err != nil {
 		return nil, err
 	}
-	return &reader{from: f.handle, end: f.flushed, want: f.endSum(), mem: make([]byte, fileBuffer)}, nil
+	return &reader{from: f.handle, end: f.flushed, want: f.total, mem: make([]byte, fileBuffer)}, nil
 }
 
 // remove closes a temporary file and takes it away.

@@ -20,6 +20,7 @@ const (
 	tableKeys    = 2 // name and value, the only kind of key there is
 	tocSections  = 6
 	lengthBytes  = 4
+	countBytes   = 4
 	maxSection   = math.MaxUint32 // by the field for its length
 	indexMagic   = index.MagicIndex
 	indexVersion = index.FormatV2
@@ -29,7 +30,7 @@ const (
 
 // indexStats is what was found out about an index while writing it.
 type indexStats struct {
-	size    int64
+	written
 	longest int64 // entry of a series, with length and checksum
 }
 
@@ -74,10 +75,12 @@ func (w *Writer) writeIndex() (_ indexStats, err error) {
 		return indexStats{}, err
 	}
 	x := &indexWriter{open: w.env.open, dir: w.dir, syms: w.syms, series: &w.series, memory: w.cfg.MemoryBytes, file: f}
-	err = x.run()
-	var closeErr error
-	x.stats.size, closeErr = f.finish()
-	return x.stats, errors.Join(err, closeErr)
+	if err := x.run(); err != nil {
+		return indexStats{}, errors.Join(err, f.Close())
+	}
+	err = f.finish()
+	x.stats.written = f.written()
+	return x.stats, err
 }
 
 func (x *indexWriter) run() (err error) {
@@ -105,7 +108,11 @@ func (x *indexWriter) run() (err error) {
 // writeSymbols writes the symbols in use.
 func (x *indexWriter) writeSymbols() error {
 	x.toc.symbols = x.file.pos()
-	if err := x.beginSection(x.series.used.count); err != nil {
+	size := int64(0)
+	for n := range x.series.used.all() {
+		size += stringBytes(x.syms.At(n))
+	}
+	if err := x.beginSection(x.series.used.count, size); err != nil {
 		return err
 	}
 	for n := range x.series.used.all() {
@@ -115,30 +122,31 @@ func (x *indexWriter) writeSymbols() error {
 		}
 		x.file.buf = appendString(x.file.buf, symbol)
 	}
-	return x.endSection(x.toc.symbols)
+	return x.endSection()
 }
 
-// beginSection writes the head of a section, its length left open.
-func (x *indexWriter) beginSection(count uint32) error {
-	if err := x.file.room(2 * lengthBytes); err != nil {
+// beginSection writes the head of a section of count entries of so many bytes.
+func (x *indexWriter) beginSection(count uint32, size int64) error {
+	length := countBytes + size
+	if length > maxSection {
+		return fmt.Errorf("%w: section of %d bytes", ErrTooLarge, length)
+	}
+	if err := x.file.room(lengthBytes + countBytes); err != nil {
 		return err
 	}
-	x.file.buf = append(x.file.buf, 0, 0, 0, 0)
+	x.file.buf = binary.BigEndian.AppendUint32(x.file.buf, uint32(length))
 	x.file.startSum()
 	x.file.buf = binary.BigEndian.AppendUint32(x.file.buf, count)
 	return nil
 }
 
-// endSection writes the checksum and the length of the section that begins at start.
-func (x *indexWriter) endSection(start int64) error {
-	length := x.file.pos() - start - lengthBytes
-	if length > maxSection {
-		return fmt.Errorf("%w: section of %d bytes", ErrTooLarge, length)
-	}
-	if err := x.file.append(binary.BigEndian.AppendUint32(nil, x.file.endSum())); err != nil {
+// endSection writes the checksum of what came since beginSection.
+func (x *indexWriter) endSection() error {
+	if err := x.file.room(crcBytes); err != nil {
 		return err
 	}
-	return x.file.patch(start, binary.BigEndian.AppendUint32(nil, uint32(length)))
+	x.file.buf = binary.BigEndian.AppendUint32(x.file.buf, x.file.endSum())
+	return nil
 }
 
 // writeSeries writes the series with numbers of the symbols in use, and hands
@@ -230,11 +238,13 @@ func (x *indexWriter) writePostings(runs *postingRuns) (err error) {
 	names := x.nameStrings()
 	count := uint32(0)
 	for lists.next() {
-		name, value := "", "" // of all series
-		if count > 0 {
+		var name, value string // none: all series
+		if count++; count > 1 {
+			if int(lists.name) >= len(names) || int(lists.value) >= x.syms.Len() {
+				return errDamaged
+			}
 			name, value = names[lists.name], x.syms.At(lists.value)
 		}
-		count++
 		if err := appendOffset(table, name, value, x.file.pos()); err != nil {
 			return fmt.Errorf("offset table: %w", err)
 		}
@@ -256,24 +266,13 @@ func (x *indexWriter) nameStrings() []string {
 
 // writeList writes the list that lists stands at.
 func (x *indexWriter) writeList(lists *postingLists) error {
-	length := lengthBytes + lists.count*refBytes
-	if length > maxSection {
-		return fmt.Errorf("%w: list of %d series", ErrTooLarge, lists.count)
-	}
-	if err := x.file.room(2 * lengthBytes); err != nil {
+	if err := x.beginSection(uint32(lists.count), lists.count*refBytes); err != nil {
 		return err
 	}
-	x.file.buf = binary.BigEndian.AppendUint32(x.file.buf, uint32(length))
-	x.file.startSum()
-	x.file.buf = binary.BigEndian.AppendUint32(x.file.buf, uint32(lists.count))
 	if err := lists.copyTo(x.file); err != nil {
 		return err
 	}
-	if err := x.file.room(crcBytes); err != nil {
-		return err
-	}
-	x.file.buf = binary.BigEndian.AppendUint32(x.file.buf, x.file.endSum())
-	return nil
+	return x.endSection()
 }
 
 // appendOffset appends an entry of the postings offset table.
@@ -291,7 +290,7 @@ func appendOffset(table *file, name, value string, offset int64) error {
 func (x *indexWriter) writeTable(table *file, count uint32) error {
 	x.toc.labelIndicesTable = x.file.pos()
 	x.toc.postingsTable = x.file.pos()
-	if err := x.beginSection(count); err != nil {
+	if err := x.beginSection(count, table.pos()); err != nil {
 		return err
 	}
 	entries, err := table.readBack()
@@ -301,7 +300,7 @@ func (x *indexWriter) writeTable(table *file, count uint32) error {
 	if err := x.file.copyFrom(entries, table.pos()); err != nil {
 		return fmt.Errorf("offset table: %w", err)
 	}
-	return x.endSection(x.toc.postingsTable)
+	return x.endSection()
 }
 
 func (x *indexWriter) writeTOC() error {
@@ -312,6 +311,12 @@ func (x *indexWriter) writeTOC() error {
 		b = binary.BigEndian.AppendUint64(b, uint64(offset))
 	}
 	return x.file.append(binary.BigEndian.AppendUint32(b, checksum(0, b)))
+}
+
+// stringBytes is how many bytes appendString appends.
+func stringBytes(s string) int64 {
+	var length [binary.MaxVarintLen64]byte
+	return int64(binary.PutUvarint(length[:], uint64(len(s))) + len(s))
 }
 
 func appendString(b []byte, s string) []byte {

@@ -151,8 +151,8 @@ func (w *Writer) Close() (block.Stats, error) {
 	return w.stats, nil
 }
 
-// Content tells what Close has written: the same that block.Verify would find.
-// It is nil before.
+// Content tells what Close has written: what block.Verify would find, and
+// checksums, for Uploader.UploadWritten. It is nil before.
 func (w *Writer) Content() *block.Content { return w.content }
 
 // Abort removes the folder, also after Close. It may be called again.
@@ -182,11 +182,13 @@ func (w *Writer) finish() error {
 func (w *Writer) listContent(index indexStats) *block.Content {
 	c := &block.Content{Series: w.stats.NumSeries, Chunks: w.stats.NumChunks}
 	c.IndexStats = block.IndexStats{SeriesMaxSize: index.longest, ChunkMaxSize: w.segments.longest}
-	for i, size := range w.segments.sizes {
+	for i, segment := range w.segments.done {
 		name := segmentName(i)
 		c.SegmentFiles = append(c.SegmentFiles, name)
-		c.Files = append(c.Files, block.File{RelPath: block.ChunksDirname + "/" + name, SizeBytes: size})
+		c.Files = append(c.Files, block.File{RelPath: block.ChunksDirname + "/" + name, SizeBytes: segment.size})
+		c.Sums = append(c.Sums, segment.sum)
 	}
 	c.Files = append(c.Files, block.File{RelPath: block.IndexFilename, SizeBytes: index.size})
+	c.Sums = append(c.Sums, index.sum)
 	return c
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/bucket"
 	"github.com/firnline/firnline/pkg/compact/internal/input"
 )
 
@@ -61,6 +62,8 @@ func TestSameBytesInManyRuns(t *testing.T) {
 func requireVerified(t *testing.T, dir string, stats block.Stats, content *block.Content) {
 	found, err := block.Verify(context.Background(), dir)
 	require.NoError(t, err)
+	require.Len(t, content.Sums, len(content.Files))
+	found.Sums = content.Sums // TestUploadWritten has them
 	require.Equal(t, found, content)
 	require.Equal(t, found.Series, stats.NumSeries)
 	require.Equal(t, found.Chunks, stats.NumChunks)
@@ -166,6 +169,22 @@ func labelsOf(t *testing.T, r tsdb.IndexReader, p index.Postings) []string {
 	}
 	require.NoError(t, p.Err())
 	return out
+}
+
+// TestUploadWritten sends a block by what its writer knows of it, and compares
+// with one that was verified.
+func TestUploadWritten(t *testing.T) {
+	dir, stats, content := writeOurs(t, sampleSeries(t), Config{SegmentBytes: 10_000})
+	m := block.Meta{ULID: ulid.Make(), Version: 1, MaxTime: 500 * 15_000, Stats: stats}
+	m.Thanos.Labels = map[string]string{"cluster": "a"}
+	now := func() time.Time { return time.Unix(1, 0) }
+
+	verified, sent := bucket.NewMemory(), bucket.NewMemory()
+	_, err := (&block.Uploader{Bucket: verified, Now: now}).Upload(context.Background(), dir, &m)
+	require.NoError(t, err)
+	_, err = (&block.Uploader{Bucket: sent, Now: now}).UploadWritten(context.Background(), dir, &m, content)
+	require.NoError(t, err)
+	require.Equal(t, verified.Objects(), sent.Objects())
 }
 
 func TestStats(t *testing.T) {
@@ -364,41 +383,50 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// damagedDisk flips a bit of one file when it is read back.
+// damagedFile flips a bit when it is read back, at part/parts of its length.
 type damagedFile struct {
 	*os.File
-	at int64
+	part, parts int64
 }
 
 func (f damagedFile) ReadAt(b []byte, off int64) (int, error) {
 	n, err := f.File.ReadAt(b, off)
-	if f.at >= off && f.at < off+int64(n) {
-		b[f.at-off] ^= 0x10
+	info, statErr := f.Stat()
+	if statErr != nil {
+		return n, statErr
+	}
+	if at := info.Size() * f.part / f.parts; at >= off && at < off+int64(n) {
+		b[at-off] ^= 0x80
 	}
 	return n, err
 }
 
 // TestDamagedTempFile: what the disk has changed is not written into a block.
+// The files are longer than a buffer, so that some of it is used before their
+// checksum can tell.
 //
 // RELIABILITY C6
 func TestDamagedTempFile(t *testing.T) {
-	series := randomSeries(rand.New(rand.NewPCG(8, 8)), 500)
+	series := randomSeries(rand.New(rand.NewPCG(8, 8)), 20_000)
 	syms := unionOf(t, symbolsOf(series)...)
+	const parts = 12
 	for _, name := range []string{seriesFilename, postingsFilename, offsetsFilename} {
-		for at := range int64(300) {
+		for part := range int64(parts) {
 			env := environment{maxIndexBytes: maxIndexBytes, open: func(path string) (handle, error) {
 				f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
 				if filepath.Base(path) != name {
 					return f, err
 				}
-				return damagedFile{File: f, at: at * 7}, err
+				return damagedFile{File: f, part: part, parts: parts}, err
 			}}
 			dir := filepath.Join(t.TempDir(), "b")
 			w, err := create(dir, syms, Config{}, env)
 			require.NoError(t, err)
-			require.NoError(t, fill(t, w, syms, series))
+			for _, s := range series {
+				require.NoError(t, w.Series(numbered(t, syms, s.labels), nil, Samples{}))
+			}
 			_, err = w.Close()
-			require.ErrorIs(t, err, errDamaged, "%s at %d", name, at*7)
+			require.Error(t, err, "%s at %d of %d", name, part, parts)
 			require.NoDirExists(t, dir)
 		}
 	}
@@ -437,7 +465,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		t.Skip("a million series")
 	}
 	const n, memory = 1_000_000, 16 << 20
-	syms, write := syntheticSeries(t, n)
+	syms, write := syntheticSeries(t, n, 2)
 	w, err := Create(filepath.Join(t.TempDir(), "b"), syms, Config{MemoryBytes: memory})
 	require.NoError(t, err)
 	before := heapBytes(t)
@@ -478,9 +506,9 @@ func watchHeap(t *testing.T) func() int64 {
 	}
 }
 
-// syntheticSeries returns the symbols of n series with twelve labels and two
-// small chunks, and what writes them.
-func syntheticSeries(t testing.TB, n int) (*Symbols, func(w *Writer) error) {
+// syntheticSeries returns the symbols of n series with twelve labels and some
+// chunks of 120 bytes, and what writes them.
+func syntheticSeries(t testing.TB, n, chunks int) (*Symbols, func(w *Writer) error) {
 	const pods = 1000
 	var symbols []string
 	for i := range n/pods + 1 {
@@ -507,7 +535,7 @@ func syntheticSeries(t testing.TB, n int) (*Symbols, func(w *Writer) error) {
 	metric, pod, address, uid := number("metric_0000000"), number("pod-0000000"), number("10.0.0.0000000"), number("uid-000000000")
 	data := make([]byte, 120)
 	return syms, func(w *Writer) error {
-		var metas [2]input.Chunk
+		metas := make([]input.Chunk, chunks)
 		for i := range uint32(n) {
 			lset[0].Value, lset[5].Value, lset[9].Value = metric+i/pods, address+i%pods, pod+i%pods
 			lset[8].Value, lset[11].Value = pod+i%7, uid+i
@@ -518,7 +546,7 @@ func syntheticSeries(t testing.TB, n int) (*Symbols, func(w *Writer) error) {
 				}
 				metas[j] = input.Chunk{MinTime: int64(j) * 7_200_000, MaxTime: int64(j)*7_200_000 + 7_100_000, Ref: ref}
 			}
-			if err := w.Series(lset, metas[:], Samples{Floats: 240}); err != nil {
+			if err := w.Series(lset, metas, Samples{Floats: 240}); err != nil {
 				return err
 			}
 		}
@@ -542,44 +570,71 @@ func TestChunkDoesNotAllocate(t *testing.T) {
 	require.NoError(t, w.Abort())
 }
 
-// BenchmarkWrite writes a block of series with twelve labels and two chunks each.
+// BenchmarkWrite writes a block of series with twelve labels and two chunks
+// each, as one cut from a head has them.
 func BenchmarkWrite(b *testing.B) {
 	for _, n := range []int{10_000, 300_000} {
-		syms, write := syntheticSeries(b, n)
+		syms, write := syntheticSeries(b, n, 2)
+		example := filepath.Join(b.TempDir(), "b")
+		require.NoError(b, writeBlock(example, syms, write))
+		size := sizeOf(b, example)
 		b.Run(fmt.Sprintf("writer=firnline/series=%d", n), func(b *testing.B) {
-			benchmark(b, n, func(dir string) error {
-				w, err := Create(dir, syms, Config{MemoryBytes: 64 << 20})
-				if err != nil {
-					return err
-				}
-				if err := write(w); err != nil {
-					return err
-				}
-				_, err = w.Close()
-				return err
-			})
+			benchmark(b, n, size, func(dir string) error { return writeBlock(dir, syms, write) })
 		})
-		series := seriesOf(b, syms, write)
+		series := seriesOf(b, example)
 		b.Run(fmt.Sprintf("writer=tsdb/series=%d", n), func(b *testing.B) {
-			benchmark(b, n, func(dir string) error { return writeTSDB(dir, syms, series) })
+			benchmark(b, n, size, func(dir string) error { return writeTSDB(dir, syms, series) })
 		})
 	}
 }
 
-func benchmark(b *testing.B, series int, write func(dir string) error) {
+// BenchmarkVerify is what a second look at all that was written costs, beside
+// writing it. (Whence Writer.Content, which spares it.)
+func BenchmarkVerify(b *testing.B) {
+	for _, chunks := range []int{2, 24} {
+		const n = 50_000
+		syms, write := syntheticSeries(b, n, chunks)
+		example := filepath.Join(b.TempDir(), "b")
+		require.NoError(b, writeBlock(example, syms, write))
+		size := sizeOf(b, example)
+		b.Run(fmt.Sprintf("write/series=%d/chunks=%d", n, chunks), func(b *testing.B) {
+			benchmark(b, n, size, func(dir string) error { return writeBlock(dir, syms, write) })
+		})
+		b.Run(fmt.Sprintf("verify/series=%d/chunks=%d", n, chunks), func(b *testing.B) {
+			benchmark(b, n, size, func(string) error {
+				_, err := block.Verify(context.Background(), example)
+				return err
+			})
+		})
+	}
+}
+
+// benchmark runs what writes or reads a block of so many series and bytes.
+func benchmark(b *testing.B, series int, sizeBytes int64, run func(dir string) error) {
 	b.ReportAllocs()
-	var size int64
+	b.SetBytes(sizeBytes)
 	cpu := cpuTime(b)
 	for b.Loop() {
 		dir := filepath.Join(b.TempDir(), "b")
-		require.NoError(b, write(dir))
-		size = sizeOf(b, dir)
+		require.NoError(b, run(dir))
 		require.NoError(b, os.RemoveAll(dir))
 	}
-	b.SetBytes(size)
 	perSeries := float64(b.N) * float64(series)
 	b.ReportMetric(float64(b.Elapsed())/perSeries, "ns/series")
 	b.ReportMetric(float64(cpuTime(b)-cpu)/perSeries, "cpu-ns/series")
+}
+
+// writeBlock writes a block with what syntheticSeries returned.
+func writeBlock(dir string, syms *Symbols, write func(w *Writer) error) error {
+	w, err := Create(dir, syms, Config{MemoryBytes: 64 << 20})
+	if err != nil {
+		return err
+	}
+	if err := write(w); err != nil {
+		return err
+	}
+	_, err = w.Close()
+	return err
 }
 
 // cpuTime is what this process has used of the processors.
@@ -602,14 +657,8 @@ func sizeOf(b *testing.B, dir string) int64 {
 	return sum
 }
 
-// seriesOf turns what write writes into what the TSDB's writers take.
-func seriesOf(b *testing.B, syms *Symbols, write func(w *Writer) error) []testSeries {
-	dir := filepath.Join(b.TempDir(), "b")
-	w, err := Create(dir, syms, Config{})
-	require.NoError(b, err)
-	require.NoError(b, write(w))
-	_, err = w.Close()
-	require.NoError(b, err)
+// seriesOf reads the series of a block as the TSDB's writers take them.
+func seriesOf(b *testing.B, dir string) []testSeries {
 	r, err := index.NewFileReader(filepath.Join(dir, block.IndexFilename), index.DecodePostingsRaw)
 	require.NoError(b, err)
 	defer r.Close()

@@ -49,6 +49,7 @@ func newPostingRuns(open opener, dir string, series *seriesSpool, memory int64) 
 	if err != nil {
 		return nil, err
 	}
+	f.startSum()
 	r := &postingRuns{file: f, maxLabels: series.maxLabels, memory: memory}
 	// A quarter is left for reading the runs.
 	tuples := min(uint64(memory/4*3/bytesPerTuple), series.labels)

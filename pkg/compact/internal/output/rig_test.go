@@ -163,10 +163,11 @@ func unionOf(t testing.TB, symbols ...string) *Symbols {
 func numbered(t testing.TB, syms *Symbols, lset labels.Labels) []input.Label {
 	var out []input.Label
 	lset.Range(func(l labels.Label) {
-		name, ok := syms.Find(l.Name)
-		require.True(t, ok)
-		value, ok := syms.Find(l.Value)
-		require.True(t, ok)
+		name, hasName := syms.Find(l.Name)
+		value, hasValue := syms.Find(l.Value)
+		if !hasName || !hasValue {
+			t.Fatalf("no number for %s=%q", l.Name, l.Value)
+		}
 		out = append(out, input.Label{Name: name, Value: value})
 	})
 	return out

@@ -26,9 +26,8 @@ type segments struct {
 	dir   string
 	limit int64 // bytes of a segment
 
-	file  *file // the one being written; nil before the first chunk
-	sizes []int64
-	count uint64 // chunks written
+	file *file     // the one being written; nil before the first chunk
+	done []written // those before it
 
 	next    uint64 // what a reference must be below
 	longest int64  // chunk with length and checksum, bytes
@@ -59,8 +58,7 @@ func (s *segments) add(enc chunkenc.Encoding, data []byte) (uint64, error) {
 	f.buf = append(f.buf, data...)
 	f.buf = binary.BigEndian.AppendUint32(f.buf, checksum(0, f.buf[body:]))
 
-	segment := uint64(len(s.sizes))
-	s.count++
+	segment := uint64(len(s.done))
 	s.longest = max(s.longest, f.pos()-start)
 	s.next = segment<<32 | uint64(f.pos())
 	return segment<<32 | uint64(start), nil
@@ -77,7 +75,7 @@ func (s *segments) cut() error {
 			return err
 		}
 	}
-	f, err := newFile(s.open, filepath.Join(s.dir, segmentName(len(s.sizes))), 1<<32, buf)
+	f, err := newFile(s.open, filepath.Join(s.dir, segmentName(len(s.done))), 1<<32, buf)
 	if err != nil {
 		return err
 	}
@@ -88,10 +86,13 @@ func (s *segments) cut() error {
 }
 
 func (s *segments) end() error {
-	size, err := s.file.finish()
-	s.sizes = append(s.sizes, size)
+	f := s.file
 	s.file = nil
-	return err
+	if err := f.finish(); err != nil {
+		return err
+	}
+	s.done = append(s.done, f.written())
+	return nil
 }
 
 // finish makes all segments durable.
