@@ -1,0 +1,17 @@
+//go:build linux || darwin || freebsd
+
+package compact
+
+import (
+	"fmt"
+	"syscall"
+)
+
+// freeBytes is what an unprivileged process may still write below dir.
+func freeBytes(dir string) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // types differ by system
+}

@@ -1,0 +1,279 @@
+package compact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact/internal/input"
+	"github.com/firnline/firnline/pkg/compact/internal/plan"
+)
+
+// attempt is one try at a job, under a claim:
+//
+//	claim ─► look at the inputs again ─► merge ─► for each result: upload, read back, meta.json ─► mark the inputs ─► release
+//
+// It may be cut off, or sleep for hours, between any two of these and go on: the
+// results have the same names and bytes as anybody else's, and inputs are marked
+// only after another look at what replaces them.
+type attempt struct {
+	*Compactor
+	known    *planned
+	job      *plan.Job
+	claim    *claim
+	dir      string // of its own, for results
+	progress *progress
+	log      *slog.Logger
+}
+
+// releaseTimeout bounds giving up a claim when the process is told to stop.
+const releaseTimeout = 10 * time.Second
+
+// What is no failure of a job.
+var (
+	errStale  = errors.New("the blocks have changed since the job was planned")
+	errOthers = errors.New("another shard is not being made at the moment")
+)
+
+func (c *Compactor) newAttempt(p *planned, j *plan.Job) *attempt {
+	return &attempt{
+		Compactor: c, known: p, job: j, progress: newProgress(j, c.now()),
+		dir: filepath.Join(c.dir.jobs(), claimName(j.Key)),
+		log: c.log.With("job", j.Key, "kind", j.Kind, "group", j.Group),
+	}
+}
+
+// do runs an attempt, gives its claim and disk back, and takes note of how it went.
+func (c *Compactor) do(ctx context.Context, a *attempt) {
+	began := c.now()
+	a.log.Info("job begins", "inputs", len(a.job.Inputs), "bytes", a.job.InputBytes, "why", a.job.Why)
+	err := a.claim.during(ctx, a.guarded)
+	if gone := os.RemoveAll(a.dir); gone != nil {
+		a.log.Warn("results of a job stay on disk until the next start", "err", gone)
+	}
+	// Even when we are told to stop: nobody should have to wait for our claim to lapse.
+	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	if err := a.claim.release(release); err != nil {
+		a.log.Warn("claim is not given up; it will lapse", "err", err)
+	}
+	c.jobs.stop(a.job)
+	c.note(ctx, a, err)
+	c.metrics.jobSeconds.WithLabelValues(string(a.job.Kind)).Observe(c.now().Sub(began).Seconds())
+	c.wantLook()
+}
+
+// note takes note of how an attempt went.
+func (c *Compactor) note(ctx context.Context, a *attempt, err error) {
+	took := c.now().Sub(a.progress.started)
+	switch {
+	case err == nil:
+		c.jobs.done(a.job, took)
+		c.metrics.jobs.WithLabelValues(string(a.job.Kind)).Inc()
+		c.metrics.jobSuccess.Set(float64(c.now().Unix()))
+		a.log.Info("job is done", "duration", took)
+	case ctx.Err() != nil:
+		a.log.Info("job is cut off; whoever takes it up goes on", "err", err)
+	case errors.Is(err, errSetAside): // planned again without the block, at once
+	case errors.Is(err, errStale), errors.Is(err, errOthers), errors.Is(err, block.ErrLeaseLost):
+		c.jobs.hold(a.job.Key, &block.HeldError{For: err.Error(), Since: c.now()}, c.now())
+		a.log.Info("job is left for now", "err", err)
+	default:
+		c.failed(a.job, err)
+		return
+	}
+	c.view.tell()
+}
+
+// guarded runs the attempt and makes an error of a panic: a block that nobody
+// has thought of must not end the process.
+func (a *attempt) guarded(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.metrics.panics.Inc()
+			a.log.Error("job panicked; please report it", "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("internal error: %v", p)
+		}
+	}()
+	err = a.run(ctx)
+	var bad *input.Error
+	if errors.As(err, &bad) && (errors.Is(err, block.ErrCorrupt) || errors.Is(err, block.ErrUnknownVersion)) {
+		return a.setAside(ctx, bad)
+	}
+	return err
+}
+
+func (a *attempt) run(ctx context.Context) error {
+	if err := a.point(ctx, pointClaimed, a.job.Key); err != nil {
+		return err
+	}
+	if err := a.reread(ctx); err != nil {
+		return err
+	}
+	if err := a.point(ctx, pointReread, a.job.Key); err != nil {
+		return err
+	}
+	if a.job.Kind == plan.Rewrite {
+		needed, err := a.needed(ctx)
+		if err != nil || !needed {
+			return err
+		}
+	}
+	there, todo, err := a.results(ctx)
+	if err != nil {
+		return err
+	}
+	if len(todo) > 0 {
+		made, err := a.merge(ctx, todo)
+		if err != nil {
+			return err
+		}
+		for _, r := range made {
+			id, err := a.publish(ctx, r)
+			if err != nil {
+				return err
+			}
+			there = append(there, id)
+		}
+	}
+	if a.job.Replaces {
+		if err := a.markInputs(ctx, there); err != nil {
+			return err
+		}
+	}
+	return a.point(ctx, pointRelease, a.job.Key)
+}
+
+// reread looks at the inputs again: the plan may be minutes old.
+func (a *attempt) reread(ctx context.Context) error {
+	var g errgroup.Group
+	g.SetLimit(8)
+	for _, m := range a.job.Inputs {
+		g.Go(func() error {
+			live, err := a.live(ctx, m.ULID)
+			if err != nil {
+				return err
+			}
+			if !live {
+				return fmt.Errorf("input %s is gone or marked: %w", m.ULID, errStale)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// live tells whether a block is visible and not marked for deletion. What it
+// finds out against our view it notes there.
+func (c *Compactor) live(ctx context.Context, id ulid.ULID) (bool, error) {
+	visible, err := c.bkt.Exists(ctx, block.Name(id, block.MetaFilename))
+	if err != nil {
+		return false, fmt.Errorf("block %s: look for meta.json: %w", id, err)
+	}
+	snap := c.view.get()
+	known := snap != nil && snap.Metas[id] != nil
+	if !visible {
+		if known {
+			c.view.add(c.now(), block.Change{Block: id, Removed: true})
+		}
+		return false, nil
+	}
+	mark, err := block.ReadDeletionMark(ctx, c.bkt, id)
+	if errors.Is(err, block.ErrNoMark) {
+		return true, nil
+	}
+	if err != nil && !errors.Is(err, block.ErrCorrupt) && !errors.Is(err, block.ErrUnknownVersion) {
+		return false, err
+	}
+	if mark == nil {
+		mark = &block.DeletionMark{ID: id} // one that can't be read keeps hands off all the same
+	}
+	if known && snap.Marks[id].Deletion == nil {
+		c.view.add(c.now(), snap.marked(id, mark))
+	}
+	return false, nil
+}
+
+// results finds out which results are in the bucket already, from an earlier try
+// or another worker's. One that does not stand up to being read back is removed.
+func (a *attempt) results(ctx context.Context) (there []ulid.ULID, todo []plan.Output, err error) {
+	for _, out := range a.job.Outputs {
+		id := out.Meta.ULID
+		live, err := a.live(ctx, id)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !live {
+			todo = append(todo, out)
+			continue
+		}
+		m, err := block.FetchMeta(ctx, a.bkt, id)
+		if err == nil {
+			err = block.VerifyRemote(ctx, a.bkt, m)
+		}
+		switch {
+		case err == nil:
+			there = append(there, id)
+			a.announce(ctx, block.Change{Block: id, Meta: m})
+		case wrong(err):
+			a.log.Warn("a result that is there already can't be used; it is made anew", "block", id, "err", err)
+			if err := a.discard(ctx, id); err != nil {
+				return nil, nil, err
+			}
+			todo = append(todo, out)
+		default:
+			return nil, nil, err
+		}
+	}
+	return there, todo, nil
+}
+
+// wrong tells an error that is about the bytes of a block from one of reading them.
+func wrong(err error) bool {
+	return errors.Is(err, block.ErrCorrupt) || errors.Is(err, block.ErrNotVerified) || errors.Is(err, block.ErrUnknownVersion)
+}
+
+// discard removes a result that is not what it should be. Its inputs are still
+// there, unmarked, which is looked at once more; should a sleeping worker mark
+// them after that because of this result, cleaning keeps them (uncovered).
+func (a *attempt) discard(ctx context.Context, id ulid.ULID) error {
+	if err := errors.Join(a.claim.check(ctx), a.reread(ctx)); err != nil {
+		return err
+	}
+	a.metrics.discarded.Inc()
+	if err := block.Delete(ctx, a.bkt, id); err != nil {
+		return err
+	}
+	a.announce(ctx, block.Change{Block: id, Removed: true})
+	return nil
+}
+
+// errSetAside tells that a block was set aside; the job is planned anew without it.
+var errSetAside = errors.New("block is set aside")
+
+// setAside keeps a block that can't be read out of compaction.
+func (a *attempt) setAside(ctx context.Context, bad *input.Error) error {
+	if err := a.point(ctx, pointSetAside, bad.Block.String()); err != nil {
+		return err
+	}
+	mark := block.NoCompactMark{ID: bad.Block, Details: plan.DetailsBad + bad.Error(), NoCompactTime: a.clock.now().Unix(), Reason: block.ReasonManual}
+	if err := block.WriteNoCompactMark(ctx, a.bkt, mark); err != nil {
+		return errors.Join(bad, err)
+	}
+	a.metrics.setAside.Inc()
+	a.log.Error("block can't be read and is set aside; all others go on. Restore it, or mark it for deletion, and then remove its "+block.NoCompactMarkFilename,
+		"block", bad.Block, "err", bad.Err)
+	marks := a.known.snap.Marks[bad.Block]
+	marks.NoCompact = &mark
+	a.announce(ctx, block.Change{Block: bad.Block, Marks: &marks})
+	return fmt.Errorf("%w: %w", errSetAside, bad)
+}

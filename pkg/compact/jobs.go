@@ -1,0 +1,335 @@
+package compact
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact/internal/plan"
+)
+
+// jobTable is what is known of jobs beside the plan: which of them run here,
+// which failed, and which others have claimed.
+type jobTable struct {
+	mu struct {
+		sync.Mutex
+		running  map[string]*progress // by key
+		failed   map[string]failure
+		held     map[string]heldJob
+		version  int   // of failed
+		disk     int64 // reserved by running jobs, bytes
+		perSec   float64
+		finished int
+	}
+}
+
+// failure is a job that is not tried again before a time.
+type failure struct {
+	Key    string    `json:"key"`
+	Tries  int       `json:"tries"` // in a row
+	Until  time.Time `json:"until"` // by our clock
+	Reason string    `json:"reason"`
+}
+
+// heldJob is a job that somebody else does.
+type heldJob struct {
+	Key   string    `json:"key"`
+	Owner string    `json:"owner"`
+	For   string    `json:"for"`
+	Since time.Time `json:"since"`
+	again time.Time // when to ask again, by our clock
+}
+
+func newJobTable() *jobTable {
+	t := &jobTable{}
+	t.mu.running, t.mu.failed, t.mu.held = map[string]*progress{}, map[string]failure{}, map[string]heldJob{}
+	return t
+}
+
+// Pauses after which a failed job is tried again, and claims of others are looked at.
+const (
+	jobRetry    = time.Minute
+	jobMaxRetry = 2 * time.Hour
+	heldRetry   = 20 * time.Second
+	failureKept = 24 * time.Hour // after its time a failure is forgotten, in case its job is no more
+)
+
+// postponed returns the failed jobs, as the plan wants them: until when, by the
+// bucket's clock.
+func (t *jobTable) postponed(now, bucketNow time.Time) (map[string]time.Time, int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := map[string]time.Time{}
+	for key, f := range t.mu.failed {
+		if now.Sub(f.Until) > failureKept {
+			delete(t.mu.failed, key)
+			continue
+		}
+		if wait := f.Until.Sub(now); wait > 0 {
+			out[key] = bucketNow.Add(wait)
+		}
+	}
+	return out, t.mu.version
+}
+
+// start notes that a job runs here, unless it may not now.
+func (t *jobTable) start(j *plan.Job, p *progress, limit int64) (ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.running[j.Key] != nil || t.mu.disk+j.DiskBytes > limit {
+		return false
+	}
+	for _, r := range t.mu.running {
+		if j.Replaces && r.job.Replaces && shareInputs(j, r.job) {
+			return false
+		}
+	}
+	t.mu.running[j.Key] = p
+	t.mu.disk += j.DiskBytes
+	delete(t.mu.held, j.Key)
+	return true
+}
+
+// stop notes that a job doesn't run here any more.
+func (t *jobTable) stop(j *plan.Job) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.mu.running, j.Key)
+	t.mu.disk -= j.DiskBytes
+}
+
+// done notes a job's success and how fast it went.
+func (t *jobTable) done(j *plan.Job, took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, was := t.mu.failed[j.Key]; was {
+		delete(t.mu.failed, j.Key)
+		t.mu.version++
+	}
+	t.mu.finished++
+	if took <= 0 || j.InputBytes <= 0 {
+		return
+	}
+	const weight = 0.2 // of the newest job
+	speed := float64(j.InputBytes) / took.Seconds()
+	if t.mu.perSec == 0 {
+		t.mu.perSec = speed
+	}
+	t.mu.perSec += weight * (speed - t.mu.perSec)
+}
+
+// fail postpones a job by pause, or longer when it failed before.
+func (t *jobTable) fail(key string, err error, now time.Time, r float64) failure {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.mu.failed[key]
+	f.Key, f.Tries, f.Reason = key, f.Tries+1, err.Error()
+	f.Until = now.Add(backoff(f.Tries, jobRetry, jobMaxRetry, r))
+	t.mu.failed[key] = f
+	t.mu.version++
+	return f
+}
+
+// hold notes that somebody else does a job.
+func (t *jobTable) hold(key string, err *block.HeldError, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.held[key] = heldJob{Key: key, Owner: err.Owner, For: err.For, Since: err.Since, again: now.Add(heldRetry)}
+}
+
+// heldElsewhere tells whether somebody else did a job a moment ago.
+func (t *jobTable) heldElsewhere(key string, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h, ok := t.mu.held[key]
+	return ok && now.Before(h.again)
+}
+
+// knownHeld tells whether a job was somebody else's when last asked for.
+func (t *jobTable) knownHeld(key string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.mu.held[key]
+	return ok
+}
+
+// rate is how many bytes of inputs a worker gets through in a second; 0: unknown.
+func (t *jobTable) rate() float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.perSec
+}
+
+// finishedJobs is how many jobs were done here, or set a block aside.
+func (t *jobTable) finishedJobs() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.finished
+}
+
+// idle tells whether no job runs here.
+func (t *jobTable) idle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.mu.running) == 0
+}
+
+// lists returns what runs, failed and is held, each sorted by key.
+func (t *jobTable) lists() (running []*progress, failed []failure, held []heldJob) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	running = slices.SortedFunc(maps.Values(t.mu.running), func(a, b *progress) int { return cmp.Compare(a.job.Key, b.job.Key) })
+	failed = slices.SortedFunc(maps.Values(t.mu.failed), func(a, b failure) int { return cmp.Compare(a.Key, b.Key) })
+	held = slices.SortedFunc(maps.Values(t.mu.held), func(a, b heldJob) int { return cmp.Compare(a.Key, b.Key) })
+	return running, failed, held
+}
+
+// runs tells whether one of the jobs that write a block runs here.
+func (t *jobTable) runs(id ulid.ULID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.mu.running {
+		if writes(p.job, id) {
+			return true
+		}
+	}
+	return false
+}
+
+// writes tells whether a block is one of a job's results.
+func writes(j *plan.Job, id ulid.ULID) bool {
+	return slices.ContainsFunc(j.Outputs, func(o plan.Output) bool { return o.Meta.ULID == id })
+}
+
+func shareInputs(a, b *plan.Job) bool {
+	return slices.ContainsFunc(a.Inputs, func(m *block.Meta) bool {
+		return slices.ContainsFunc(b.Inputs, func(n *block.Meta) bool { return m.ULID == n.ULID })
+	})
+}
+
+// work does one job after the other until ctx is done.
+func (c *Compactor) work(ctx context.Context) {
+	for ctx.Err() == nil {
+		changed := c.view.next() // before looking, so that nothing is missed meanwhile
+		if a := c.nextJob(ctx); a != nil {
+			c.do(ctx, a)
+			continue
+		}
+		sleep(ctx, heldRetry, changed)
+	}
+}
+
+// nextJob claims the first job that is due and that nobody does; nil: there is none.
+func (c *Compactor) nextJob(ctx context.Context) *attempt {
+	p := c.plan()
+	if p == nil || p.snap.fault != nil && errors.Is(p.snap.fault, errClocks) {
+		return nil
+	}
+	for i := range p.Jobs {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if a := c.tryJob(ctx, p, &p.Jobs[i]); a != nil {
+			return a
+		}
+	}
+	return nil
+}
+
+// tryJob claims a job; nil: not now.
+func (c *Compactor) tryJob(ctx context.Context, p *planned, j *plan.Job) *attempt {
+	if c.jobs.heldElsewhere(j.Key, c.now()) || !c.othersAtWork(p, j) {
+		return nil
+	}
+	limit, err := c.roomFor(j)
+	if err != nil {
+		c.failed(j, err)
+		return nil
+	}
+	a := c.newAttempt(p, j)
+	if !c.jobs.start(j, a.progress, limit) {
+		return nil
+	}
+	if a.claim, err = c.claims.acquire(ctx, j.Key, describe(j)); err == nil {
+		return a
+	}
+	c.jobs.stop(j)
+	var held *block.HeldError
+	switch {
+	case errors.As(err, &held):
+		c.jobs.hold(j.Key, held, c.now())
+	case ctx.Err() == nil:
+		c.failed(j, err)
+	}
+	return nil
+}
+
+// othersAtWork tells, for a job that closes a split, whether each of the other
+// shards is there or being made, since it waits for them in the end.
+func (c *Compactor) othersAtWork(p *planned, j *plan.Job) bool {
+	for _, out := range j.Outputs {
+		for _, id := range out.Others {
+			if p.snap.Metas[id] == nil && !c.jobs.runs(id) && !c.madeElsewhere(p, id) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// madeElsewhere tells whether another worker has claimed the job that writes a block.
+func (c *Compactor) madeElsewhere(p *planned, id ulid.ULID) bool {
+	return slices.ContainsFunc(p.Jobs, func(j plan.Job) bool {
+		return c.jobs.knownHeld(j.Key) && writes(&j, id)
+	})
+}
+
+// errRoom tells that a job needs more than it may have.
+var errRoom = errors.New("job is left out")
+
+// roomFor compares what a job may take on disk with what there is, and returns
+// what all running jobs together may take.
+func (c *Compactor) roomFor(j *plan.Job) (limit int64, err error) {
+	free, err := freeBytes(c.dir.jobs())
+	if err != nil {
+		return 0, err
+	}
+	used, err := usedBytes(c.dir.jobs())
+	if err != nil {
+		return 0, err
+	}
+	c.metrics.diskFree.Set(float64(free))
+	limit = max(free, free+used) // the second overflows where free is unknown
+	what := fmt.Sprintf("%s has %s free", c.dir.jobs(), size(limit))
+	if most := int64(min(uint64(c.cfg.DiskLimit), math.MaxInt64)); most > 0 && most < limit {
+		limit, what = most, fmt.Sprintf("--compact.disk is %s", size(most))
+	}
+	if j.DiskBytes > limit {
+		return 0, fmt.Errorf("%w: its results may take %s of disk, and %s", errRoom, size(j.DiskBytes), what)
+	}
+	return limit, nil
+}
+
+// failed postpones a job and says why.
+func (c *Compactor) failed(j *plan.Job, err error) {
+	f := c.jobs.fail(j.Key, err, c.now(), c.rand())
+	c.metrics.jobFailures.WithLabelValues(string(j.Kind)).Inc()
+	c.log.Warn("job failed; it is tried again, all others go on", "job", j.Key, "kind", j.Kind, "group", j.Group, "err", err, "tries", f.Tries, "again", f.Until)
+	c.view.tell()
+}
+
+// describe says what a job does, for others.
+func describe(j *plan.Job) string {
+	return fmt.Sprintf("%s %s of %d blocks, %s to %s", j.Kind, j.Labels, len(j.Inputs), day(j.MinTime), day(j.MaxTime))
+}
+
+func day(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04") }

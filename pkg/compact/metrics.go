@@ -1,0 +1,187 @@
+package compact
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/firnline/firnline/pkg/compact/internal/plan"
+	"github.com/firnline/firnline/pkg/compact/internal/policy"
+)
+
+type metrics struct {
+	rounds        *prometheus.CounterVec
+	roundFailures *prometheus.CounterVec
+	roundSuccess  *prometheus.GaugeVec
+
+	alone       prometheus.Gauge
+	skew        prometheus.Gauge
+	fault       prometheus.Gauge
+	policyGood  prometheus.Gauge
+	planSeconds prometheus.Histogram
+
+	jobs        *prometheus.CounterVec
+	jobFailures *prometheus.CounterVec
+	jobSeconds  *prometheus.HistogramVec
+	jobSuccess  prometheus.Gauge
+	jobMemory   prometheus.Gauge
+	panics      prometheus.Counter
+	setAside    prometheus.Counter
+	unverified  prometheus.Counter
+	discarded   prometheus.Counter
+	reads       prometheus.Counter
+	readBytes   prometheus.Counter
+	written     *prometheus.CounterVec
+	chunks      *prometheus.CounterVec
+	diskFree    prometheus.Gauge
+
+	marked         *prometheus.CounterVec
+	removed        *prometheus.CounterVec
+	removeFailures prometheus.Counter
+	kept           prometheus.Counter
+	claimsRemoved  prometheus.Counter
+
+	backlogJobs   *prometheus.GaugeVec
+	backlogBlocks *prometheus.GaugeVec
+	backlogBytes  *prometheus.GaugeVec
+	backlogHours  prometheus.Gauge
+	garbage       prometheus.Gauge
+	tierStart     *prometheus.GaugeVec
+	tierEnd       *prometheus.GaugeVec
+	tierBytes     *prometheus.GaugeVec
+	held          *prometheus.GaugeVec
+	setAsideNow   prometheus.Gauge
+	resting       prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{}
+	m.registerWork(reg)
+	m.registerState(reg)
+	return m
+}
+
+// registerWork makes the metrics of what is done.
+func (m *metrics) registerWork(reg prometheus.Registerer) {
+	f := promauto.With(reg)
+	gauge := func(name, help string) prometheus.Gauge {
+		return f.NewGauge(prometheus.GaugeOpts{Name: "firnline_compact_" + name, Help: help})
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: "firnline_compact_" + name, Help: help})
+	}
+	counters := func(name, help, label string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: "firnline_compact_" + name, Help: help}, []string{label})
+	}
+	seconds := prometheus.ExponentialBuckets(0.1, 4, 10)
+	m.rounds = counters("rounds_total", "Rounds of each loop.", "loop")
+	m.roundFailures = counters("round_failures_total", "Rounds of each loop that failed; they are tried again.", "loop")
+	m.roundSuccess = f.NewGaugeVec(prometheus.GaugeOpts{Name: "firnline_compact_last_round_timestamp_seconds", Help: "When a round of each loop last went well."}, []string{"loop"})
+	m.planSeconds = f.NewHistogram(prometheus.HistogramOpts{Name: "firnline_compact_plan_duration_seconds", Help: "Time to plan.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)})
+
+	m.jobs = counters("jobs_total", "Jobs done.", "kind")
+	m.jobFailures = counters("job_failures_total", "Jobs that failed, or were left out for want of memory or disk; each is tried again later.", "kind")
+	m.jobSeconds = f.NewHistogramVec(prometheus.HistogramOpts{Name: "firnline_compact_job_duration_seconds", Help: "Wall time of a job, first read to last mark.", Buckets: seconds}, []string{"kind"})
+	m.jobSuccess = gauge("last_job_timestamp_seconds", "When a job was last done.")
+	m.jobMemory = gauge("job_memory_bytes", "Memory estimated for the last job that was begun, without the symbols of its result.")
+	m.panics = counter("panics_total", "Jobs that panicked; the process went on.")
+	m.setAside = counter("blocks_set_aside_total", "Blocks marked no-compact since they can't be read.")
+	m.unverified = counter("results_unverified_total", "Results that did not stand up to being read back; their inputs stay.")
+	m.discarded = counter("results_discarded_total", "Results that were removed again for that.")
+	m.reads = counter("read_requests_total", "Ranged reads of inputs.")
+	m.readBytes = counter("read_bytes_total", "Bytes of inputs read.")
+	m.written = counters("written_bytes_total", "Bytes of results uploaded.", "resolution")
+	m.chunks = counters("chunks_total", "Chunks of inputs by what became of them: copied, encoded anew, left out as equal, cut or empty; mended are counted beside.", "outcome")
+	m.diskFree = gauge("disk_free_bytes", "Free space of the file system with --data-dir.")
+
+	m.marked = counters("blocks_marked_total", "Blocks marked for deletion.", "why")
+	m.removed = counters("blocks_removed_total", "Blocks removed from the bucket.", "why")
+	m.removeFailures = counter("block_remove_failures_total", "Blocks whose removal failed; it is tried again.")
+	m.kept = counter("blocks_unmarked_total", "Blocks whose deletion mark was taken off again, since nothing replaces them.")
+	m.claimsRemoved = counter("claims_removed_total", "Records of claims that lapsed long ago, removed.")
+}
+
+// registerState makes the metrics of what the bucket is like, and what is to be done.
+func (m *metrics) registerState(reg prometheus.Registerer) {
+	f := promauto.With(reg)
+	gauge := func(name, help string) prometheus.Gauge {
+		return f.NewGauge(prometheus.GaugeOpts{Name: "firnline_compact_" + name, Help: help})
+	}
+	gauges := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return f.NewGaugeVec(prometheus.GaugeOpts{Name: "firnline_compact_" + name, Help: help}, labels)
+	}
+	m.alone = gauge("single_instance", "1 where the bucket has no conditional writes, so that only one compactor may run on it.")
+	m.skew = gauge("clock_skew_seconds", "By how much the bucket's clock is ahead of ours. Above 300 either way nothing is compacted, marked or removed.")
+	m.fault = gauge("view_fault", "1 while the bucket can't be looked at without a fault, so that nothing is marked or removed.")
+	m.policyGood = gauge("policy_last_reload_successful", "1 if the retention policy that is in force is what its file says.")
+
+	m.backlogJobs = gauges("backlog_jobs", "Jobs to be done. Groups beyond the largest are summed up as other.", "group", "kind")
+	m.backlogBlocks = gauges("backlog_blocks", "Blocks that these jobs read.", "group")
+	m.backlogBytes = gauges("backlog_bytes", "Bytes that these jobs read.", "group")
+	m.backlogHours = gauge("backlog_hours", "How long one worker would take for them, at the speed of the last jobs.")
+	m.garbage = gauge("garbage_blocks", "Blocks that others hold all of and that are not marked yet.")
+	m.tierStart = gauges("tier_start_seconds", "From when on a group has data of a resolution.", "group", "resolution")
+	m.tierEnd = gauges("tier_end_seconds", "Until when a group has data of a resolution.", "group", "resolution")
+	m.tierBytes = gauges("tier_bytes", "Bytes of a group at a resolution.", "group", "resolution")
+	m.held = gauges("retention_held_blocks", "Blocks that retention would remove if what is meant to outlive them were there.", "resolution")
+	m.setAsideNow = gauge("set_aside_blocks", "Blocks that are left out of compaction: marked no-compact, or not to be used.")
+	m.resting = gauge("resting_groups", "Groups that are left alone, since another compactor was seen at work in them.")
+}
+
+// maxGroups is how many groups have series of their own in metrics; the largest
+// backlogs come first, and the others are summed up.
+const maxGroups = 50
+
+const otherGroups = "other"
+
+// observe sets the metrics of a plan. perSec is how many bytes a worker gets
+// through in a second; 0: unknown.
+func (m *metrics) observe(p *planned, perSec float64) {
+	m.observeBacklog(p, perSec)
+	m.garbage.Set(float64(len(p.Garbage)))
+	m.setAsideNow.Set(float64(len(p.SetAside)))
+	m.resting.Set(float64(len(p.Resting)))
+	m.held.Reset()
+	for _, h := range p.Held {
+		m.held.WithLabelValues(resolutionName(h.Resolution)).Inc()
+	}
+	for _, v := range []*prometheus.GaugeVec{m.tierStart, m.tierEnd, m.tierBytes} {
+		v.Reset()
+	}
+	tiers := slices.Clone(p.Coverage)
+	slices.SortFunc(tiers, func(a, b plan.Coverage) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	for i, t := range tiers {
+		if i == maxGroups*3 {
+			break
+		}
+		resolution := resolutionName(t.Resolution)
+		m.tierStart.WithLabelValues(t.Group, resolution).Set(float64(t.MinTime) / 1000)
+		m.tierEnd.WithLabelValues(t.Group, resolution).Set(float64(t.MaxTime) / 1000)
+		m.tierBytes.WithLabelValues(t.Group, resolution).Set(float64(t.Bytes))
+	}
+}
+
+func (m *metrics) observeBacklog(p *planned, perSec float64) {
+	for _, v := range []*prometheus.GaugeVec{m.backlogJobs, m.backlogBlocks, m.backlogBytes} {
+		v.Reset()
+	}
+	var all int64
+	groups := backlogOf(p)
+	for i, g := range groups {
+		name := g.Group
+		if i >= maxGroups {
+			name = otherGroups
+		}
+		for kind, n := range g.Jobs {
+			m.backlogJobs.WithLabelValues(name, kind).Add(float64(n))
+		}
+		m.backlogBlocks.WithLabelValues(name).Add(float64(g.Blocks))
+		m.backlogBytes.WithLabelValues(name).Add(float64(g.Bytes))
+		all += g.Bytes
+	}
+	m.backlogHours.Set(hoursFor(all, perSec))
+}
+
+func resolutionName(ms int64) string { return policy.ResolutionName(ms) }

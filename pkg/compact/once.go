@@ -1,0 +1,111 @@
+package compact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/firnline/firnline/pkg/compact/internal/plan"
+)
+
+// ErrLeftUndone tells that a pass came to its end with something it could not do.
+var ErrLeftUndone = errors.New("some work is left undone")
+
+// maxRounds bounds a pass, in which each round makes work for the next one: a
+// block comes to 14 days in four, and to one hour's resolution in one more.
+const maxRounds = 100
+
+// Once makes one pass: everything that can be done now. It returns nil when
+// nothing is left to do, or only what other workers do. The error wraps
+// ErrLeftUndone when jobs have failed, and else is about the bucket.
+func (c *Compactor) Once(ctx context.Context) error {
+	for range maxRounds {
+		if err := c.look(ctx); err != nil {
+			return err
+		}
+		before := c.jobs.finishedJobs()
+		c.workUntilIdle(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if c.jobs.finishedJobs() == before {
+			break
+		}
+	}
+	err := errors.Join(c.mark(ctx), c.closeDeletes(ctx), c.clean(ctx))
+	if failed := c.leftUndone(); failed != nil {
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+// workUntilIdle runs jobs until there is none that could begin.
+func (c *Compactor) workUntilIdle(ctx context.Context) {
+	var g sync.WaitGroup
+	defer g.Wait()
+	for range c.cfg.Concurrency {
+		g.Go(func() {
+			for ctx.Err() == nil {
+				changed := c.view.next()
+				if a := c.nextJob(ctx); a != nil {
+					c.do(ctx, a)
+					continue
+				}
+				if c.jobs.idle() {
+					return
+				}
+				sleep(ctx, heldRetry, changed) // a job that ends may make room for another, or give rise to one
+			}
+		})
+	}
+}
+
+// leftUndone says which jobs could not be done.
+func (c *Compactor) leftUndone() error {
+	_, failed, _ := c.jobs.lists()
+	if len(failed) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %d jobs failed, such as %s: %s", ErrLeftUndone, len(failed), failed[0].Key, failed[0].Reason)
+}
+
+// Plan looks at the bucket and returns what would be done and why, as text. It
+// changes nothing but the objects by which the bucket's clock and conditional
+// writes are tried.
+func (c *Compactor) Plan(ctx context.Context) (string, error) {
+	v, err := c.fetcher.Fetch(ctx)
+	if err != nil {
+		return "", err
+	}
+	deletes, err := c.readDeletes(ctx)
+	if err != nil {
+		return "", err
+	}
+	c.view.take(&snapshot{View: v, deletes: deletes, taken: c.now()})
+	return plan.Format(c.plan().Plan), nil
+}
+
+// tell logs what is left to do.
+func (c *Compactor) tell(context.Context) error {
+	s := c.Status()
+	if s.Ready != "" {
+		c.log.Info("not begun yet", "waiting_for", s.Ready)
+		return nil
+	}
+	var jobs int
+	var bytes int64
+	for _, b := range s.Backlog {
+		for _, n := range b.Jobs {
+			jobs += n
+		}
+		bytes += b.Bytes
+	}
+	c.log.Info("progress", "jobs", jobs, "groups", len(s.Backlog), "bytes", size(bytes), "hours", s.Hours,
+		"running", len(s.Running), "elsewhere", len(s.Elsewhere), "failed", len(s.Failed),
+		"garbage", s.Garbage, "expired", s.Expired, "removable", s.Removable, "held", len(s.Held), "set_aside", len(s.SetAside), "resting", len(s.Resting))
+	for _, r := range s.Running {
+		c.log.Info("job goes on", "job", r.Key, "stage", r.Stage, "done", fmt.Sprintf("%.0f%%", 100*r.Share))
+	}
+	return nil
+}

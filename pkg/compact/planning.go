@@ -1,0 +1,91 @@
+package compact
+
+import (
+	"math"
+	"sync"
+	"time"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact/internal/plan"
+	"github.com/firnline/firnline/pkg/compact/internal/policy"
+)
+
+// What the plan is made with. None of it is a flag: buckets are shared with
+// other programs that have the same ranges.
+const (
+	hours = int64(time.Hour / time.Millisecond)
+
+	window5m     = 48 * hours // raw data is downsampled by windows of this length
+	window1h     = 14 * 24 * hours
+	settleDelay  = 6 * hours // a window is complete this long after its end, though nothing newer came
+	partialDelay = 48 * time.Hour
+	maxInputs    = 64 // of a job; more are merged in steps
+
+	planFresh = time.Minute // time passes, too
+)
+
+// planConfig is what the plan depends on beside the blocks.
+func planConfig(cfg Config, p *policy.Policy) plan.Config {
+	return plan.Config{
+		Ranges:        []int64{2 * hours, 8 * hours, window5m, window1h},
+		ReplicaLabels: cfg.ReplicaLabels, Dedup: len(cfg.ReplicaLabels) > 0,
+		Downsample: !cfg.DisableDownsampling, Window5m: window5m, Window1h: window1h, SettleDelay: settleDelay,
+		DeleteDelay: time.Duration(cfg.DeleteDelay), PartialDelay: partialDelay,
+		MaxIndexBytes: int64(min(uint64(cfg.MaxIndexBytes), math.MaxInt64)), MaxInputs: maxInputs,
+		ForeignWindow: time.Duration(cfg.ForeignWindow), Policy: p,
+	}
+}
+
+// planned is a plan and what it was made from. It never changes.
+type planned struct {
+	plan.Plan
+	snap   *snapshot
+	policy *policy.Policy
+	failed int // version of the table of failed jobs
+	finds  int // version of the findings
+	at     time.Time
+}
+
+// planner keeps the newest plan, since making one of a large bucket takes a while.
+type planner struct {
+	mu struct {
+		sync.Mutex
+		last *planned
+	}
+}
+
+// plan returns the plan for what is known now; nil before the first look.
+func (c *Compactor) plan() *planned {
+	snap := c.view.get()
+	if snap == nil {
+		return nil
+	}
+	c.planner.mu.Lock()
+	defer c.planner.mu.Unlock()
+	want := planned{snap: snap, policy: c.policy.get(), at: c.clock.now()}
+	var failed map[string]time.Time
+	failed, want.failed = c.jobs.postponed(c.now(), want.at)
+	unmatched, version := c.finds.unmatched()
+	want.finds = version
+	if last := c.planner.mu.last; last != nil && last.holds(want) {
+		return last
+	}
+	began := c.now()
+	want.Plan = plan.Make(planConfig(c.cfg, want.policy), plan.Input{
+		Metas: snap.Metas, Marks: snap.Marks, Partial: snap.Partial, Problems: snap.Problems,
+		Deletes: snap.deletes, Unmatched: unmatched, Failed: failed,
+	}, want.at)
+	c.metrics.planSeconds.Observe(c.now().Sub(began).Seconds())
+	c.planner.mu.last = &want
+	c.metrics.observe(&want, c.jobs.rate())
+	return &want
+}
+
+// holds tells whether a plan is still that for what is known now.
+func (p *planned) holds(now planned) bool {
+	age := now.at.Sub(p.at)
+	return p.snap == now.snap && p.policy == now.policy && p.failed == now.failed && p.finds == now.finds && age >= 0 && age < planFresh
+}
+
+// meta returns a block of the plan's snapshot, or nil.
+func (p *planned) meta(m plan.Mark) *block.Meta { return p.snap.Metas[m.Block] }
