@@ -34,12 +34,23 @@ func (b *batch) reset() {
 // errEncoding marks a chunk that is of no encoding this program knows.
 var errEncoding = errors.New("unknown encoding")
 
-// numSamples is what the chunk says of itself.
-func numSamples(data []byte) int {
+// numSamples is what the chunk says of itself, an aggregate one the number of its windows.
+func numSamples(enc chunkenc.Encoding, data []byte) int {
 	if len(data) < 2 {
 		return 0
 	}
-	return int(binary.BigEndian.Uint16(data))
+	n := int(binary.BigEndian.Uint16(data))
+	switch enc {
+	case downsample.Encoding:
+		c, err := downsample.Decode(data)
+		if err != nil {
+			return 0
+		}
+		return c.NumSamples()
+	case chunkenc.EncHistogramST, chunkenc.EncFloatHistogramST:
+		return n & (1<<14 - 1) // The counter reset hint stands above.
+	}
+	return n
 }
 
 // valueType is what the samples of a chunk of that encoding are.
@@ -90,7 +101,7 @@ func (d *decoder) decode(b *batch, enc chunkenc.Encoding, data []byte) (err erro
 	if err := it.Err(); err != nil {
 		return err
 	}
-	if n := numSamples(data); n != b.len() {
+	if n := numSamples(enc, data); n != b.len() {
 		return fmt.Errorf("%d samples of %d", b.len(), n)
 	}
 	return nil

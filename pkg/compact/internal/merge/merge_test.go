@@ -20,7 +20,6 @@ import (
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/blocktest"
 	"github.com/firnline/firnline/pkg/bucket"
-	"github.com/firnline/firnline/pkg/compact/internal/input"
 	"github.com/firnline/firnline/pkg/compact/internal/merge"
 	"github.com/firnline/firnline/pkg/downsample"
 )
@@ -58,10 +57,7 @@ func newWorld(tb testing.TB, in ...made) *world {
 		m := blocktest.Write(tb, w.dir, b.series, labels.FromStrings("cluster", "a"), b.opts)
 		m = blocktest.Upload(tb, w.bkt, w.dir, m)
 		w.ids = append(w.ids, m.ULID)
-		src, err := input.Open(tb.Context(), w.bkt, &m, input.Config{WindowBytes: 64 << 10})
-		require.NoError(tb, err)
-		tb.Cleanup(func() { _ = src.Close() })
-		w.sources = append(w.sources, merge.Source{Block: src, Replica: b.replica})
+		w.open(&m, b.replica)
 	}
 	return w
 }
@@ -247,7 +243,6 @@ func value(t int64) float64 { return float64(t / 1000) }
 func TestAdjacentBlocksAreCopied(t *testing.T) {
 	var in []made
 	want := map[string][]string{}
-	var chunksIn [][]byte
 	for i := range int64(3) {
 		start := i * 7_200_000
 		s := []blocktest.Series{
@@ -273,5 +268,4 @@ func TestAdjacentBlocksAreCopied(t *testing.T) {
 	require.EqualValues(t, 3, report.Targets[0].Stats.NumSeries)
 	require.EqualValues(t, 0, report.Targets[0].MinTime)
 	require.EqualValues(t, 3*7_200_000-15_000, report.Targets[0].MaxTime)
-	_ = chunksIn
 }

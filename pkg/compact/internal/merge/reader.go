@@ -131,7 +131,7 @@ func (r *reader) whole() (*piece, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := numSamples(data)
+	n := numSamples(enc, data)
 	if r.end-r.pos > 1 {
 		r.copied = append(r.copied[:0], data...)
 		data = r.copied
@@ -213,9 +213,11 @@ func (r *reader) open() error {
 			return err
 		}
 		r.counts.Read++
-		r.counts.SamplesIn += uint64(numSamples(data))
-		if numSamples(data) == 0 {
+		n := numSamples(enc, data)
+		r.counts.SamplesIn += uint64(n)
+		if n == 0 {
 			r.counts.Empty++
+			r.spare = append(r.spare, h)
 			continue
 		}
 		r.counts.Decoded++

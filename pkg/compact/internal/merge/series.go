@@ -7,7 +7,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 
@@ -91,8 +91,11 @@ func (s *series) merge(names names, group []*head) error {
 	if s.counts.SamplesOut == 0 {
 		s.counts.Dropped = 1
 	}
+	if err := s.sink.end(group[0].labels); err != nil {
+		return err
+	}
 	s.total.add(&s.counts)
-	return s.sink.end(group[0].labels)
+	return nil
 }
 
 // clip adds what lies outside the time range wanted to the cuts, where there is any.
@@ -161,7 +164,7 @@ func (s *series) cutWhole(r *replica) {
 	kept := r.chunks[:0]
 	for _, c := range r.chunks {
 		span := tombstones.Interval{Mint: c.mint, Maxt: c.maxt}
-		if c.mint <= c.maxt && span.IsSubrange(s.cuts) {
+		if span.IsSubrange(s.cuts) {
 			s.counts.Cut++
 			continue
 		}
@@ -173,13 +176,6 @@ func (s *series) cutWhole(r *replica) {
 
 // write gives the samples of the collected chunks to the sink.
 func (s *series) write(names names, group []*head) error {
-	for _, r := range s.replicas {
-		for i := range r.chunks {
-			if r.chunks[i].mint > r.chunks[i].maxt {
-				return errMend
-			}
-		}
-	}
 	switch {
 	case len(s.replicas) == 0:
 		return nil
@@ -236,7 +232,7 @@ func (s *series) balance() error {
 // counter tells whether the series is a counter: by its name, or by its first
 // chunk of histograms.
 func (s *series) counter(names names, group []*head) (bool, error) {
-	name, found := names.Find(labels.MetricName)
+	name, found := names.Find(model.MetricNameLabel)
 	for _, l := range group[0].labels {
 		if found && l.Name == name && isCounter(names.At(l.Value)) {
 			return true, nil
@@ -247,20 +243,7 @@ func (s *series) counter(names names, group []*head) (bool, error) {
 		return false, err
 	}
 	flags, ok := hintAt(enc, data)
-	return ok && chunkenc.CounterResetHeader(data[flags]&chunkenc.CounterResetHeaderMask) != chunkenc.GaugeType, nil
-}
-
-// hintAt returns where the hint of a chunk of histograms stands.
-func hintAt(enc chunkenc.Encoding, data []byte) (at int, ok bool) {
-	switch enc {
-	case chunkenc.EncHistogram, chunkenc.EncFloatHistogram:
-		at = 2
-	case chunkenc.EncHistogramST, chunkenc.EncFloatHistogramST:
-		at = 3
-	default:
-		return 0, false
-	}
-	return at, len(data) > at
+	return ok && hint(data[flags]) != chunkenc.GaugeType, nil
 }
 
 // inspect reads all chunks of a series of which some are not what the index

@@ -78,13 +78,14 @@ func (k *sink) copy(p *piece) error {
 		return err
 	}
 	k.counts.Copied++
-	k.counts.SamplesOut += uint64(numSamples(p.data))
+	n := numSamples(p.enc, p.data)
+	k.counts.SamplesOut += uint64(n)
 	if k.direct != nil {
 		data := p.data
 		if p.broken {
 			data = k.withoutHint(p.enc, data)
 		}
-		k.count(valueType(p.enc), numSamples(p.data))
+		k.count(valueType(p.enc), n)
 		if err := k.direct.chunk(p.enc, data, p.mint, p.maxt); err != nil {
 			return err
 		}
@@ -93,6 +94,23 @@ func (k *sink) copy(p *piece) error {
 		return nil
 	}
 	return k.downsample(p.batch, 0, p.batch.len())
+}
+
+// hintAt returns where the hint of a chunk of histograms stands.
+func hintAt(enc chunkenc.Encoding, data []byte) (at int, ok bool) {
+	switch enc {
+	case chunkenc.EncHistogram, chunkenc.EncFloatHistogram:
+		at = 2
+	case chunkenc.EncHistogramST, chunkenc.EncFloatHistogramST:
+		at = 0
+	default:
+		return 0, false
+	}
+	return at, len(data) > at
+}
+
+func hint(flags byte) chunkenc.CounterResetHeader {
+	return chunkenc.CounterResetHeader(flags & chunkenc.CounterResetHeaderMask)
 }
 
 func (k *sink) count(typ chunkenc.ValueType, n int) {
@@ -107,11 +125,7 @@ func (k *sink) count(typ chunkenc.ValueType, n int) {
 // was a reset before its first sample.
 func (k *sink) withoutHint(enc chunkenc.Encoding, data []byte) []byte {
 	flags, ok := hintAt(enc, data)
-	if !ok {
-		return data
-	}
-	switch h := chunkenc.CounterResetHeader(data[flags] & chunkenc.CounterResetHeaderMask); h {
-	case chunkenc.GaugeType, chunkenc.UnknownCounterReset:
+	if !ok || hint(data[flags]) == chunkenc.GaugeType || hint(data[flags]) == chunkenc.UnknownCounterReset {
 		return data
 	}
 	k.patch = append(k.patch[:0], data...)
