@@ -5,8 +5,8 @@ import (
 	"math/bits"
 )
 
-// numberSet is a set of symbol numbers. It takes 3 bits for each number there
-// could be.
+// numberSet is a set of symbol numbers. It takes a bit and a half for each number
+// there could be.
 type numberSet struct {
 	words  []uint64
 	before []uint32 // members in all words before this one; made by seal

@@ -36,7 +36,7 @@ var errInternal = errors.New("internal error of the compactor, please report it"
 type Config struct {
 	SegmentBytes int64 // of a file under chunks/; 0, and more than that: 512 MiB
 	// MemoryBytes is for sorting postings while the index is finished; at least
-	// 1 MiB is taken. Beside that a Writer holds 2 MiB of buffers and 6 bits for
+	// 1 MiB is taken. Beside that a Writer holds 2 MiB of buffers and 3 bits for
 	// each symbol of the union.
 	MemoryBytes int64
 }

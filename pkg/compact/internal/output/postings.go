@@ -146,7 +146,7 @@ func (r *postingRuns) remove() error { return r.file.remove() }
 // those that are equal in them. It uses scratch, which is as long, and returns
 // the one of the two that has the result.
 //
-// It takes 6 ns a tuple and digit where comparing takes 80 for all.
+// It takes an eighth of the time of slices.Sort (BenchmarkSortTuples).
 func radixSort(tuples, scratch []uint64, shift uint) []uint64 {
 	const digit = 11
 	highest := uint64(0)
