@@ -19,6 +19,9 @@ const (
 	// as long as what was wanted, and a long run soon goes by whole windows.
 	firstRead  = 64 << 10
 	readGrowth = 4
+
+	// A gap up to this long is read through: a request costs more.
+	longestGap = 256 << 10
 )
 
 // stream reads an object forward by windows. Invariant: data are the bytes of
@@ -87,8 +90,8 @@ func (s *stream) reach() int64 {
 func (s *stream) headroom() int64 { return min(headroom, s.window) }
 
 // peek returns the bytes at offset off, at least n of them unless the stream
-// ends before. They are valid until the next call. It reads on to where off is;
-// what lies behind, or further ahead than the next read would come, it goes to.
+// ends before. They are valid until the next call. It reads on to where off is,
+// unless that lies behind or far ahead: then it begins anew there.
 func (s *stream) peek(ctx context.Context, off int64, n int64) ([]byte, error) {
 	if i := off - s.at; i >= 0 && i+n <= int64(len(s.data)) && off < s.trigger {
 		return s.data[i:], nil
@@ -101,7 +104,7 @@ func (s *stream) slide(ctx context.Context, off, n int64) ([]byte, error) {
 		return nil, nil
 	}
 	n = min(n, s.end-off)
-	if off < s.at || off >= s.reach()+s.length {
+	if off < s.at || off >= s.reach()+min(s.length, longestGap) {
 		s.jump(off, firstRead)
 	}
 	if off >= s.trigger {
