@@ -30,7 +30,7 @@ func topicOf(name string) string {
 		{topicPrometheus, "prometheus. reloader. tsdb.path"},
 		{topicBucket, "objstore"},
 		{topicShipping, "shipper. hash-func"},
-		{topicBlocks, "data-dir block- sync- consistency-delay ignore-deletion selector.relabel index-cache chunk-pool store.index-header store.read store.chunk debug. min-time max-time"},
+		{topicBlocks, "data-dir block- delete-requests. sync- consistency-delay ignore-deletion selector.relabel index-cache chunk-pool store.index-header store.read store.chunk debug. min-time max-time"},
 		{topicEndpoints, "endpoint store.sd store.response-timeout store.unhealthy store.select grpc-client grpc-compression selector-label"},
 		{topicQueries, "query. deduplication. enable-feature alert. store. rule. target. metric-metadata. exemplar. status."},
 		{topicTenants, "query.tenant query.enforce-tenancy query.default-tenant"},

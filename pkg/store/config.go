@@ -20,7 +20,8 @@ const (
 
 // Config is what an operator may set; RegisterFlags fills in the defaults.
 type Config struct {
-	Blocks block.FetcherConfig // which blocks are ours
+	Blocks  block.FetcherConfig     // which blocks are ours
+	Deletes block.DeleteWatchConfig // what of them is hidden
 
 	DataDir         string         // local folder: metas and index headers; all of it can be made again
 	SyncInterval    model.Duration // between looks for new and removed blocks
@@ -66,6 +67,7 @@ const (
 // where Thanos has them.
 func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	c.Blocks.RegisterFlags(fs)
+	c.Deletes.RegisterFlags(fs)
 	c.SyncInterval = model.Duration(3 * time.Minute)
 	c.HeaderIdleTimeout = model.Duration(5 * time.Minute)
 	c.IndexCacheSize, c.ChunkPoolSize, c.ChunkWindowSize = 250<<20, 2<<30, 64<<20
@@ -108,7 +110,7 @@ func (c *Config) registerLimits(fs *flag.FlagSet) {
 // Validate names each flag that can't be right.
 func (c *Config) Validate() error {
 	_, err := c.indexCacheSize()
-	errs := []error{c.Blocks.Validate(), err}
+	errs := []error{c.Blocks.Validate(), c.Deletes.Validate(), err}
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
 			errs = append(errs, fmt.Errorf(format, args...))

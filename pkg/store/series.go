@@ -64,8 +64,19 @@ func (s *Store) query(p pick, sel storeapi.Selection, n int) blockreader.Query {
 		Mint: sel.Mint, Maxt: sel.Maxt, Matchers: p.matchers,
 		External: p.block.labels, Without: sel.WithoutReplicaLabels, Shard: sel.Shard,
 		SkipChunks: sel.SkipChunks, Aggregates: sel.Aggregates,
+		Hidden: s.hidden(p.block), Resolution: p.block.meta.Resolution(),
 		BatchSeries: s.cfg.SeriesBatch, BatchBytes: max(window, leastBatch), WindowBytes: window,
 	}
+}
+
+// hidden tells which of a block's samples delete requests hide; nil for none. It
+// looks at all of the block's time, since chunks reach beyond a selection.
+func (s *Store) hidden(l *loaded) storeapi.Hidden {
+	h := s.deletes.Hider().For(l.meta.MinTime, l.meta.MaxTime, l.labels)
+	if h == nil {
+		return nil
+	}
+	return h.Intervals
 }
 
 // open starts reading a block.

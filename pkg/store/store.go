@@ -32,6 +32,7 @@ type Store struct {
 	cfg           Config
 	bkt           block.Bucket
 	fetcher       *block.Fetcher
+	deletes       *block.DeleteWatcher
 	parts         blockreader.Parts
 	headerMetrics *indexheader.Metrics
 	chunkPool     *fetch.Budget // of all requests
@@ -79,7 +80,7 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 	}
 	m := newMetrics(reg)
 	return &Store{
-		cfg: cfg, bkt: bkt, fetcher: fetcher, log: log, metrics: m, now: time.Now,
+		cfg: cfg, bkt: bkt, fetcher: fetcher, deletes: block.NewDeleteWatcher(cfg.Deletes, bkt, log, reg), log: log, metrics: m, now: time.Now,
 		parts: blockreader.Parts{
 			Fetcher: fetch.New(cfg.fetcher(), bkt, reg), Cache: cache,
 			Guesses: blockreader.Guesses{Series: int64(cfg.MaxSeriesGuess), Chunk: int64(cfg.MaxChunkGuess)},
@@ -104,6 +105,7 @@ func (s *Store) Run(ctx context.Context) error {
 	defer s.dropAll()
 	var g sync.WaitGroup
 	defer g.Wait()
+	g.Go(func() { _ = s.deletes.Run(ctx) }) // it logs what goes wrong, and has no error
 	if idle > 0 {
 		g.Go(func() { s.unloadIdle(ctx, idle) })
 	}

@@ -78,6 +78,9 @@ func (s *Store) sync(ctx context.Context) (err error) {
 			return fetchErr
 		}
 	}
+	if err := s.knowDeletes(ctx); err != nil {
+		return err
+	}
 	metas := s.loadNeeded(ctx, found.Metas)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -136,6 +139,15 @@ func (s *Store) load(ctx context.Context, metas map[ulid.ULID]*block.Meta) {
 		s.blocks[r.id] = r.l
 	}
 	s.noteBroken()
+}
+
+// knowDeletes makes sure that the delete requests are known before any block is
+// shown; from then on the watcher keeps up with them.
+func (s *Store) knowDeletes(ctx context.Context) error {
+	if s.deletes.Ready() == nil {
+		return nil
+	}
+	return s.deletes.Look(ctx)
 }
 
 // loadOne prepares a block; old is what is known of it, or nil.

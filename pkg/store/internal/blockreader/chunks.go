@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
-	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/tombstones"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/firnline/firnline/pkg/downsample"
@@ -21,6 +21,7 @@ type wanted struct {
 	segment int
 	span    fetch.Span // End is a guess
 	into    *storeapi.Chunk
+	cuts    tombstones.Intervals // hidden
 }
 
 // nearChunk is how far the next chunk of a series may be for its place to be
@@ -29,8 +30,9 @@ type wanted struct {
 const nearChunk = 64 << 10
 
 // planChunks lists the chunks of a series that overlap [mint, maxt]. into has a place for each.
-func (b *Block) planChunks(metas []chunks.Meta, mint, maxt int64, into []storeapi.Chunk) ([]wanted, error) {
+func (b *Block) planChunks(s *selected, mint, maxt int64, into []storeapi.Chunk) ([]wanted, error) {
 	var out []wanted
+	metas := s.chunks
 	for i, m := range metas {
 		if !overlaps(m, mint, maxt) {
 			continue
@@ -51,7 +53,11 @@ func (b *Block) planChunks(metas []chunks.Meta, mint, maxt int64, into []storeap
 		}
 		c := &into[len(out)]
 		c.MinTime, c.MaxTime = m.MinTime, m.MaxTime
-		out = append(out, wanted{segment, fetch.Span{Start: at, End: min(at+length, obj.SizeBytes)}, c})
+		w := wanted{segment: segment, span: fetch.Span{Start: at, End: min(at+length, obj.SizeBytes)}, into: c}
+		if s.cuts != nil {
+			w.cuts = s.cuts[i]
+		}
+		out = append(out, w)
 	}
 	return out, nil
 }
@@ -108,7 +114,7 @@ func (b *Block) loadChunks(ctx context.Context, want []wanted, q *Query, w *Work
 	if err := w.Limits.Held.Take(held); err != nil {
 		return 0, err
 	}
-	if err := b.fill(want, records, make([]byte, 0, held), q.Aggregates, w); err != nil {
+	if err := b.fill(want, records, make([]byte, 0, held), q, w); err != nil {
 		w.Limits.Held.Give(held)
 		return 0, err
 	}
@@ -132,19 +138,31 @@ func bySegment(want []wanted) iter.Seq[[]wanted] {
 }
 
 // fill decodes records into the chunks they are wanted for. Their data goes into
-// buf, which has room for it.
-func (b *Block) fill(want []wanted, records [][]byte, buf []byte, aggrs aggregates, w *Work) error {
+// buf, which has room for it. Chunks of which all is hidden stay without data.
+func (b *Block) fill(want []wanted, records [][]byte, buf []byte, q *Query, w *Work) error {
 	for i, wt := range want {
 		content := fetch.Chunk.Strip(records[i]) // encoding and data
 		w.Stats.ChunksTouchedBytes += int64(len(content))
 		at := len(buf)
 		buf = append(buf, content[1:]...)
 		data := storeapi.Data{Encoding: chunkenc.Encoding(content[0]), Bytes: buf[at:len(buf):len(buf)]}
-		if err := aggrs.set(wt.into, data); err != nil {
+		if err := wt.set(data, q); err != nil {
 			return corrupt(b.files.Segments[wt.segment].Name, wt.span.Start, "%v", err)
 		}
 	}
 	return nil
+}
+
+// set gives the chunk its data, without what is hidden.
+func (w *wanted) set(data storeapi.Data, q *Query) error {
+	if err := aggregates(q.Aggregates).set(w.into, data); err != nil || len(w.cuts) == 0 {
+		return err
+	}
+	keep, err := storeapi.CutChunk(w.into, w.cuts, q.Resolution)
+	if err == nil && !keep {
+		w.into.Raw, w.into.Aggr = storeapi.Data{}, nil
+	}
+	return err
 }
 
 // aggregates are those wanted of downsampled chunks.

@@ -22,6 +22,11 @@ type Query struct {
 	SkipChunks bool
 	Aggregates []storeapi.Aggregate
 
+	// Hidden tells which samples of a series, by its labels without external
+	// ones, must not be shown; nil: all are.
+	Hidden     storeapi.Hidden
+	Resolution int64 // of the block, ms
+
 	BatchSeries int   // series entries read at once
 	BatchBytes  int64 // of the index held for them
 	WindowBytes int64 // of chunks read at once

@@ -12,12 +12,12 @@ import (
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
-// selector turns entries into labels, and leaves out what is not of the shard
-// before any chunk is read.
+// selector turns entries into labels, and leaves out what is not of the shard,
+// or hidden, before any chunk is read.
 type selector struct {
 	symbols  *symbolTable
 	extender *storeapi.Extender
-	shard    *storeapi.Shard
+	query    *Query
 	extend   bool // the result has external labels
 	buf      []byte
 	last     labels.Labels // of the last entry, to see that the index is sorted
@@ -27,7 +27,7 @@ type selector struct {
 func newSelector(b *Block, q *Query, extend bool) *selector {
 	return &selector{
 		symbols: newSymbolTable(b), extender: storeapi.NewExtender(q.External, q.Without),
-		shard: q.Shard, extend: extend,
+		query: q, extend: extend,
 	}
 }
 
@@ -47,19 +47,21 @@ func (s *selector) choose(ctx context.Context, entries []entry) ([]selected, err
 			return nil, corrupt(s.symbols.block.files.Index.Name, 0, "series %s follows %s", lset, s.last)
 		}
 		s.last, s.any = lset, true
-		var replica uint32
-		if s.extend || s.shard != nil {
+		chosen := selected{labels: lset, chunks: entries[i].chunks}
+		if s.query.Hidden != nil && !chosen.hide(s.query, s.query.Hidden(lset)) {
+			continue
+		}
+		if s.extend || s.query.Shard != nil {
 			extended := s.extender.Extend(lset)
 			var mine bool
-			if mine, s.buf = s.shard.Matches(extended, s.buf); !mine {
+			if mine, s.buf = s.query.Shard.Matches(extended, s.buf); !mine {
 				continue
 			}
 			if s.extend {
-				replica = s.extender.Replica(lset)
-				lset = extended
+				chosen.replica, chosen.labels = s.extender.Replica(lset), extended
 			}
 		}
-		out = append(out, selected{lset, entries[i].chunks, replica})
+		out = append(out, chosen)
 	}
 	return out, nil
 }
@@ -70,6 +72,9 @@ func mergeEqual(all []selected) []selected {
 	out := all[:0]
 	for _, s := range all {
 		if n := len(out); n > 0 && labels.Equal(out[n-1].labels, s.labels) {
+			if out[n-1].cuts != nil || s.cuts != nil {
+				out[n-1].cuts = slices.Concat(out[n-1].allCuts(), s.allCuts())
+			}
 			out[n-1].chunks = slices.Concat(out[n-1].chunks, s.chunks)
 			if out[n-1].replica != s.replica {
 				out[n-1].replica = 0 // told from the chunks, then

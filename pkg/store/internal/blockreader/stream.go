@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/tombstones"
 
 	"github.com/oklog/ulid/v2"
 
@@ -98,7 +99,7 @@ func (s *stream) materialise(ctx context.Context, batch []selected) error {
 			out := storeapi.Series{Labels: batch[n].labels}
 			if !s.query.SkipChunks {
 				out.Chunks = make([]storeapi.Chunk, batch[n].within(s.query.Mint, s.query.Maxt))
-				w, err := s.block.planChunks(batch[n].chunks, s.query.Mint, s.query.Maxt, out.Chunks)
+				w, err := s.block.planChunks(&batch[n], s.query.Mint, s.query.Maxt, out.Chunks)
 				if err != nil {
 					return err
 				}
@@ -140,10 +141,23 @@ func (s *stream) fill(ctx context.Context, win *window, want []wanted) error {
 	if win.held, err = s.block.loadChunks(ctx, want, &s.query, &s.work); err != nil {
 		return err
 	}
+	if s.query.Hidden != nil {
+		win.dropHidden()
+	}
 	for _, series := range win.series {
 		slices.SortStableFunc(series.Chunks, compareChunks)
 	}
 	return nil
+}
+
+// dropHidden takes out the chunks that were cut down to nothing, and the series
+// that had no others.
+func (w *window) dropHidden() {
+	for i := range w.series {
+		s := &w.series[i]
+		s.Chunks = slices.DeleteFunc(s.Chunks, func(c storeapi.Chunk) bool { return c.Aggr == nil && c.Raw.IsZero() })
+	}
+	w.series = slices.DeleteFunc(w.series, func(s storeapi.Series) bool { return len(s.Chunks) == 0 })
 }
 
 // Next implements storeapi.SeriesSet.
@@ -236,6 +250,36 @@ type selected struct {
 	labels  labels.Labels
 	chunks  []chunks.Meta
 	replica uint32 // of all chunks; 0: not known here
+
+	cuts []tombstones.Intervals // what is hidden of each chunk; nil: nothing of any
+}
+
+// hide leaves out the chunks that are hidden as a whole, and tells whether any
+// is left in the time asked for.
+func (s *selected) hide(q *Query, cuts tombstones.Intervals) bool {
+	if len(cuts) == 0 {
+		return true
+	}
+	if storeapi.Covers(cuts, q.Mint, q.Maxt) {
+		return false
+	}
+	var left []chunks.Meta // the entry's own may be wanted as they are
+	for _, c := range s.chunks {
+		if !storeapi.Covers(cuts, c.MinTime, c.MaxTime) {
+			left = append(left, c)
+			s.cuts = append(s.cuts, cuts)
+		}
+	}
+	s.chunks = left
+	return s.within(q.Mint, q.Maxt) > 0
+}
+
+// allCuts are the cuts of each chunk, where there are any at all in a block.
+func (s *selected) allCuts() []tombstones.Intervals {
+	if s.cuts == nil {
+		return make([]tombstones.Intervals, len(s.chunks))
+	}
+	return s.cuts
 }
 
 // within counts the chunks that overlap [mint, maxt].
