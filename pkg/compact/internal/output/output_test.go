@@ -49,6 +49,9 @@ func TestSameBytesAsTSDB(t *testing.T) {
 
 // TestSameBytesInManyRuns has so many series that postings come from several runs.
 func TestSameBytesInManyRuns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("200,000 series")
+	}
 	series := randomSeries(rand.New(rand.NewPCG(1, 1)), 200_000)
 	want := filesOf(t, writeTheirs(t, series, chunks.DefaultChunkSegmentSize))
 	for _, memory := range []int64{minMemory, 64 << 20} {
