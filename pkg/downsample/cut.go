@@ -27,6 +27,7 @@ import (
 //     reset hidden by it, but for one case, which next is for: the following
 //     chunk begins below the old last value, so there was a reset, but not below
 //     the new one. Then the old value stays, and what the cut windows had is lost.
+//   - A chunk that is cut whole takes the resets in it along.
 //
 // next is the first value of the counter of the following chunk of floats; nil if
 // there is none. Histograms need none: resets show in any of their buckets.

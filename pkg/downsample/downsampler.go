@@ -89,7 +89,6 @@ func (d *Downsampler) Reset() {
 	}
 	d.rawFloats.reset()
 	d.rawHists.reset()
-	d.rawHists.hasPrev = false
 	d.floats.reset()
 	d.hists.reset()
 	d.lastT = math.MinInt64
@@ -103,7 +102,6 @@ func (d *Downsampler) Floats(ts []int64, vs []float64) error {
 	if err := d.endHists(); err != nil {
 		return err
 	}
-	d.rawHists.hasPrev = false
 	b := &d.rawFloats
 	for i := 0; i < len(ts); {
 		if ts[i] <= d.lastT || vs[i] != vs[i] {

@@ -191,64 +191,77 @@ func aggregated(tb testing.TB, fine []Encoded) []Encoded {
 // TestFloatsAreExact compares both tiers with an oracle, and the two ways to the
 // coarser one with each other. RELIABILITY C9, P4
 func TestFloatsAreExact(t *testing.T) {
-	d := NewDownsampler(Resolution5m, Resolution1h)
-	for seed := range int64(800) {
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			rnd := rand.New(rand.NewSource(seed))
-			ts, vs := randomSeries(rnd, -1<<19)
-			raw := kept(ts, vs)
-			d.Reset()
-			inBatches(t, rnd, d, ts, vs)
-			fine, coarse := finish(t, d, Resolution5m), finish(t, d, Resolution1h)
-			checkFloats(t, raw, fine, Resolution5m)
-			checkFloats(t, raw, coarse, Resolution1h)
-			require.Equal(t, coarse, aggregated(t, fine), "by way of 5m chunks")
-
-			only := NewDownsampler(Resolution1h)
-			require.NoError(t, only.Floats(ts, vs))
-			require.Equal(t, coarse, finish(t, only, Resolution1h), "without the 5m tier")
-		})
+	for seed := range int64(200) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { checkFloatsOf(t, seed) })
 	}
 }
 
 // TestIncreaseIsThatOfRaw cuts a series into blocks anywhere, downsamples each,
 // some of them twice, and reads the counter over all. RELIABILITY C9, P4, "Relations"
 func TestIncreaseIsThatOfRaw(t *testing.T) {
-	for seed := range int64(800) {
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			rnd := rand.New(rand.NewSource(seed))
-			ts, vs := randomSeries(rnd, 0)
-			raw := kept(ts, vs)
-			total := corrected(raw)
-
-			var its []chunkenc.Iterator
-			for i := 0; i < len(raw); {
-				n := min(len(raw)-i, 1+rnd.Intn(2000))
-				d := NewDownsampler(Resolution5m, Resolution1h)
-				for _, s := range raw[i : i+n] {
-					require.NoError(t, d.Floats([]int64{s.t}, []float64{s.v}))
-				}
-				chunks := finish(t, d, []int64{Resolution5m, Resolution1h}[rnd.Intn(2)])
-				for _, e := range chunks {
-					c, err := Decode(e.Payload)
-					require.NoError(t, err)
-					its = append(its, chunkOf(c[Counter].Bytes).Iterator(nil))
-				}
-				i += n
-			}
-			at := 0
-			it := NewCounter(its)
-			for it.Next() == chunkenc.ValFloat {
-				now, v := it.At()
-				for at+1 < len(raw) && raw[at+1].t <= now {
-					at++
-				}
-				requireExact(t, total[at], v, "counter at %d", now)
-			}
-			require.NoError(t, it.Err())
-			require.Equal(t, len(raw)-1, at, "the counter ends early")
-		})
+	for seed := range int64(200) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { checkIncreaseOf(t, seed) })
 	}
+}
+
+// FuzzDownsample looks for series that the tests above don't have. RELIABILITY C9
+func FuzzDownsample(f *testing.F) {
+	f.Add(int64(1))
+	f.Fuzz(func(t *testing.T, seed int64) {
+		checkFloatsOf(t, seed)
+		checkIncreaseOf(t, seed)
+		checkHistogramsOf(t, seed)
+		checkHistogramIncreaseOf(t, seed)
+	})
+}
+
+func checkFloatsOf(t *testing.T, seed int64) {
+	rnd := rand.New(rand.NewSource(seed))
+	ts, vs := randomSeries(rnd, -1<<19)
+	raw := kept(ts, vs)
+	d := NewDownsampler(Resolution5m, Resolution1h)
+	for range 2 { // The second time in the memory of the first.
+		d.Reset()
+		inBatches(t, rnd, d, ts, vs)
+		fine, coarse := finish(t, d, Resolution5m), finish(t, d, Resolution1h)
+		checkFloats(t, raw, fine, Resolution5m)
+		checkFloats(t, raw, coarse, Resolution1h)
+		require.Equal(t, coarse, aggregated(t, fine), "by way of 5m chunks")
+
+		only := NewDownsampler(Resolution1h)
+		require.NoError(t, only.Floats(ts, vs))
+		require.Equal(t, coarse, finish(t, only, Resolution1h), "without the 5m tier")
+	}
+}
+
+func checkIncreaseOf(t *testing.T, seed int64) {
+	rnd := rand.New(rand.NewSource(seed))
+	ts, vs := randomSeries(rnd, 0)
+	raw := kept(ts, vs)
+	total := corrected(raw)
+	var its []chunkenc.Iterator
+	for i := 0; i < len(raw); {
+		n := min(len(raw)-i, 1+rnd.Intn(2000))
+		d := NewDownsampler(Resolution5m, Resolution1h)
+		for _, s := range raw[i : i+n] {
+			require.NoError(t, d.Floats([]int64{s.t}, []float64{s.v}))
+		}
+		for _, e := range finish(t, d, []int64{Resolution5m, Resolution1h}[rnd.Intn(2)]) {
+			its = append(its, counterOf(t, e))
+		}
+		i += n
+	}
+	at := 0
+	it := NewCounter(its)
+	for it.Next() == chunkenc.ValFloat {
+		now, v := it.At()
+		for at+1 < len(raw) && raw[at+1].t <= now {
+			at++
+		}
+		requireExact(t, total[at], v, "counter at %d", now)
+	}
+	require.NoError(t, it.Err())
+	require.Equal(t, max(len(raw)-1, 0), at, "the counter ends early")
 }
 
 // TestReadersSeeTheWindows reads the aggregates as a query does. RELIABILITY C9

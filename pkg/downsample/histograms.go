@@ -61,7 +61,7 @@ func (c *histChunk) clear() {
 // all returns the histograms of c, those of the counter in the order in which
 // they are written.
 func (c *histChunk) all() (ts []int64, counter, rest []*histogram.FloatHistogram) {
-	if c.firstT < c.t[0] && !c.layout.gauge {
+	if c.firstT < c.t[0] {
 		ts, counter = append(ts, c.firstT), append(counter, c.first)
 	} else {
 		rest = append(rest, c.first)
@@ -107,7 +107,11 @@ func (c *histChunk) appendTo(dst []byte) ([]byte, error) {
 	if err != nil {
 		return dst, fmt.Errorf("sum: %w", err)
 	}
-	counterBytes, err := encodeHists(ts, counter, c.kind())
+	kind := chunkenc.UnknownCounterReset
+	if c.layout.gauge {
+		kind = chunkenc.GaugeType
+	}
+	counterBytes, err := encodeHists(ts, counter, kind)
 	if err != nil {
 		return dst, fmt.Errorf("counter: %w", err)
 	}
@@ -116,17 +120,6 @@ func (c *histChunk) appendTo(dst []byte) ([]byte, error) {
 		Sum:     {Encoding: chunkenc.EncFloatHistogram, Bytes: sumBytes},
 		Counter: {Encoding: chunkenc.EncFloatHistogram, Bytes: counterBytes},
 	}.Append(dst)
-}
-
-// kind is that of the counter: its header is the hint of its first sample.
-func (c *histChunk) kind() chunkenc.CounterResetHeader {
-	switch {
-	case c.layout.gauge:
-		return chunkenc.GaugeType
-	case c.first.CounterResetHint == histogram.CounterReset:
-		return chunkenc.CounterReset
-	}
-	return chunkenc.UnknownCounterReset
 }
 
 // hists encodes a chunk that is finished.
@@ -237,9 +230,7 @@ func readHists(s Sub) (ts []int64, hs []*histogram.FloatHistogram, err error) {
 func (c *histChunk) readCounter(ts []int64, hs []*histogram.FloatHistogram) {
 	n := len(ts)
 	c.firstT, c.first, c.lastT, c.layout = ts[0], hs[0].Copy(), c.t[len(c.t)-1], layoutOf(hs[0])
-	if c.first.CounterResetHint != histogram.CounterReset { // That there was none, no chunk can know.
-		c.first.CounterResetHint = histogram.UnknownCounterReset
-	}
+	c.first.CounterResetHint = histogram.UnknownCounterReset // What was before, its chunk can't know.
 	if n > 1 && ts[n-1] == ts[n-2] {
 		n--
 		c.last = hs[n]
@@ -274,10 +265,9 @@ func (c *histChunk) since(t int64) {
 // histBuilder makes 5m windows of raw samples.
 type histBuilder struct {
 	histChunk
-	end     int64 // of the last window
-	prev    *histogram.FloatHistogram
-	hasPrev bool                      // prev is the raw sample before, of this chunk or the last
-	resets  *histogram.FloatHistogram // what the resets since the first sample took off; nil: nothing
+	end    int64                     // of the last window
+	prev   *histogram.FloatHistogram // last raw sample
+	resets *histogram.FloatHistogram // what the resets since the first sample took off; nil: nothing
 }
 
 // reset begins a new chunk of the same series.
@@ -296,7 +286,9 @@ func (b *histBuilder) take(t int64, h *histogram.FloatHistogram) error {
 		}
 	}
 	if len(b.t) == 0 {
-		b.begin(t, h)
+		b.firstT, b.first, b.layout = t, h.Copy(), layoutOf(h)
+		b.first.CounterResetHint = histogram.UnknownCounterReset
+		b.layout.bounds = slices.Clone(h.CustomValues)
 	} else if !b.layout.gauge && h.DetectReset(b.prev) {
 		before, err := b.corrected()
 		if err != nil {
@@ -318,23 +310,8 @@ func (b *histBuilder) take(t int64, h *histogram.FloatHistogram) error {
 		b.prev = &histogram.FloatHistogram{}
 	}
 	h.CopyTo(b.prev)
-	b.hasPrev, b.lastT = true, t
+	b.lastT = t
 	return nil
-}
-
-// begin begins a chunk. Its counter says whether it begins with a reset, where
-// that is known; its reader finds out about the others.
-func (b *histBuilder) begin(t int64, h *histogram.FloatHistogram) {
-	b.firstT, b.first, b.layout = t, h.Copy(), layoutOf(h)
-	b.layout.bounds = slices.Clone(h.CustomValues)
-	if b.layout.gauge {
-		return
-	}
-	if h.CounterResetHint == histogram.CounterReset || b.hasPrev && h.DetectReset(b.prev) {
-		b.first.CounterResetHint = histogram.CounterReset
-	} else {
-		b.first.CounterResetHint = histogram.UnknownCounterReset
-	}
 }
 
 // corrected returns the last sample with what resets took off.
@@ -440,9 +417,9 @@ func (m *histMerger) offset(c *histChunk) (*histogram.FloatHistogram, error) {
 
 // isReset tells whether a counter was reset between prev and h. That h is finer
 // than prev is no sign of it, as it is among raw samples: prev may be of a chunk
-// whose schema was reduced.
+// whose schema was reduced. Such a reset shows where buckets are below their old values.
 func isReset(h, prev *histogram.FloatHistogram) bool {
-	if h.CounterResetHint == histogram.UnknownCounterReset && h.Schema > prev.Schema && !h.UsesCustomBuckets() && !prev.UsesCustomBuckets() {
+	if h.Schema > prev.Schema && !h.UsesCustomBuckets() && !prev.UsesCustomBuckets() {
 		reduced, err := h.CopyToSchema(prev.Schema)
 		if err != nil {
 			return true
