@@ -22,6 +22,9 @@ type FetcherConfig struct {
 	Strategy    string         // StrategyRecursive or StrategyConcurrent
 	GoneDelay   model.Duration // between the two times that a block must be missing
 
+	ListInterval model.Duration // how often one of those who publish compares the manifest with a listing
+	Owner        string         // who this process is in leases, if it is one that publishes; the same over restarts. "": it only reads
+
 	MinTime, MaxTime         TimeBound
 	ConsistencyDelay         model.Duration
 	IgnoreDeletionMarksDelay model.Duration
@@ -44,6 +47,8 @@ func (c *FetcherConfig) RegisterFlags(fs *flag.FlagSet) {
 	fs.IntVar(&c.Concurrency, "block-meta-fetch-concurrency", 32, "How many requests for the metadata of blocks are sent to the bucket at once.")
 	fs.StringVar(&c.Strategy, "block-discovery-strategy", StrategyRecursive, "How blocks are found: recursive lists the whole bucket at once, 1,000 objects a request; concurrent lists the blocks and then each block by itself, which is only better where blocks have hundreds of objects.")
 	fs.Var(&c.GoneDelay, "block-gone-delay", "A block that no longer shows in the bucket's listing is given up only when it is still missing this long after.")
+	c.ListInterval = model.Duration(15 * time.Minute)
+	fs.Var(&c.ListInterval, "block-list-interval", "How often the whole bucket is listed to find what the bucket's manifest lacks: blocks and marks of programs that don't announce them. A compactor does so, one of all of them; a reader lists the bucket itself, each time it looks for blocks, only where no manifest has been compared with a listing for twice as long.")
 	fs.Var(&c.MinTime, "min-time", "Leave out blocks whose data ends before this: a time (2026-01-31T00:00:00Z) or a duration back from now (-6w). Default: no bound.")
 	fs.Var(&c.MaxTime, "max-time", "Leave out blocks whose data begins after this: a time or a duration back from now. Default: no bound.")
 	fs.Var(&c.ConsistencyDelay, "consistency-delay", "Leave out blocks that have been in the bucket for less than this. Compacted blocks are exempt.")
@@ -60,6 +65,9 @@ func (c *FetcherConfig) Validate() error {
 	}
 	if c.Strategy != StrategyRecursive && c.Strategy != StrategyConcurrent {
 		err = errors.Join(err, fmt.Errorf("--block-discovery-strategy=%q: give %s or %s", c.Strategy, StrategyRecursive, StrategyConcurrent))
+	}
+	if c.ListInterval < model.Duration(time.Second) {
+		err = errors.Join(err, fmt.Errorf("--block-list-interval=%s: give 1s or more", c.ListInterval))
 	}
 	if now := time.Now(); c.MinTime.Millis(now, minTime) > c.MaxTime.Millis(now, maxTime) {
 		err = errors.Join(err, fmt.Errorf("--min-time=%s is after --max-time=%s", &c.MinTime, &c.MaxTime))

@@ -7,40 +7,45 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// ErrListing marks a listing that can't be right: it is empty, or far shorter
-// than the one before without marks that would explain it. What was known
-// before is kept.
+// ErrListing marks a listing, or a manifest, that can't be right: it is empty,
+// or far shorter than the one before without marks that would explain it. What
+// was known before is kept.
 var ErrListing = errors.New("the bucket's listing lacks blocks that nothing says were removed")
 
 // sightings remember since when known blocks have been missing.
 type sightings map[ulid.ULID]time.Time
 
-// judgement is what follows from a listing for the blocks known before it.
+// evidence is what a listing or the manifest says of known blocks.
+type evidence interface {
+	shows(ulid.ULID) bool   // it is there
+	leaving(ulid.ULID) bool // it is being removed, as announced
+}
+
+// judgement is what follows from evidence for the blocks known before it.
 type judgement struct {
 	drop  []ulid.ULID // gone as announced
 	probe []ulid.ULID // missing twice: gone if a direct read doesn't find them either
 	keep  int         // missing, and kept for now
-	fault bool        // more are missing at once than a listing may lack
+	fault bool        // more are missing at once than may be
 }
 
 // shareOfFault is the part of known blocks, one in so many, that may vanish at
 // once without marks (RELIABILITY rule 6: 20 %).
 const shareOfFault = 5
 
-// judge decides what to do about known blocks that a listing doesn't show. A
+// judge decides what to do about known blocks that evidence doesn't show. A
 // block with a deletion mark may go at once. Any other is kept until it is
 // missing for a second time, delay after the first, and even then is only
 // proposed for a probe. judge updates seen; it reads nothing and can't fail.
-func judge(known map[ulid.ULID]*Meta, marks map[ulid.ULID]Marks, now listing, seen sightings, at time.Time, delay time.Duration) judgement {
+func judge(known map[ulid.ULID]*Meta, marks map[ulid.ULID]Marks, now evidence, seen sightings, at time.Time, delay time.Duration) judgement {
 	var j judgement
 	missing := 0
 	for id := range known {
-		l := now[id]
-		if l != nil && l.has(MetaFilename) {
+		if now.shows(id) {
 			delete(seen, id)
 			continue
 		}
-		if marks[id].Deletion != nil || l != nil && l.has(DeletionMarkFilename) {
+		if marks[id].Deletion != nil || now.leaving(id) {
 			delete(seen, id)
 			j.drop = append(j.drop, id)
 			continue

@@ -50,7 +50,7 @@ func (v *versions) of(filename string) *version {
 }
 
 func versionOf(o Object) version {
-	v := version{sizeBytes: o.SizeBytes}
+	v := version{sizeBytes: o.SizeBytes, seconds: 1} // never zero, which would be unknown
 	if !o.LastModified.IsZero() {
 		v.seconds = o.LastModified.Unix()
 	}
@@ -76,6 +76,12 @@ func (l listing) add(o Object) {
 		b.small[rel] = versionOf(o)
 	}
 }
+
+// shows tells whether a block's meta.json was listed.
+func (l listing) shows(id ulid.ULID) bool { return l[id] != nil && l[id].has(MetaFilename) }
+
+// leaving tells whether its deletion mark was.
+func (l listing) leaving(id ulid.ULID) bool { return l[id] != nil && l[id].has(DeletionMarkFilename) }
 
 func newer(a, b time.Time) time.Time {
 	if b.After(a) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -77,44 +78,81 @@ func newManifest() *Manifest {
 	}
 }
 
+// clone copies m so that changes of blocks leave the original as it is.
+func (m *Manifest) clone() *Manifest {
+	c := *m
+	c.Metas, c.Marks = maps.Clone(m.Metas), maps.Clone(m.Marks)
+	c.Problems, c.Partial = maps.Clone(m.Problems), maps.Clone(m.Partial)
+	c.versions = maps.Clone(m.versions)
+	return &c
+}
+
+// record is what is known of one block.
+type record struct {
+	meta     *Meta
+	problem  error // why its meta.json can't be used
+	marks    Marks
+	versions versions
+}
+
+// record returns what m says of a block; a nil m knows none.
+func (m *Manifest) record(id ulid.ULID) record {
+	if m == nil {
+		return record{}
+	}
+	return record{meta: m.Metas[id], problem: m.Problems[id], marks: m.Marks[id], versions: m.versions[id]}
+}
+
+// set replaces what m says of a block.
+func (m *Manifest) set(id ulid.ULID, r record) {
+	put(m.Metas, id, r.meta, r.meta != nil)
+	put(m.Problems, id, r.problem, r.problem != nil)
+	put(m.Marks, id, r.marks, r.marks != Marks{})
+	put(m.versions, id, r.versions, r.versions != versions{})
+	if r.meta != nil {
+		delete(m.Partial, id)
+	}
+}
+
+func put[V any](m map[ulid.ULID]V, id ulid.ULID, v V, there bool) {
+	if there {
+		m[id] = v
+	} else {
+		delete(m, id)
+	}
+}
+
+// same tells whether two records say the same. A block never changes, so that
+// its meta isn't compared.
+func (r record) same(o record) bool {
+	return (r.meta == nil) == (o.meta == nil) && text(r.problem) == text(o.problem) &&
+		r.versions == o.versions && r.marks.same(o.marks)
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
 // apply does to the manifest what a change says. Doing it twice is harmless.
 func (m *Manifest) apply(c Change) {
+	r := m.record(c.Block)
 	switch {
 	case c.Removed:
-		delete(m.Metas, c.Block)
-		delete(m.Marks, c.Block)
-		delete(m.Problems, c.Block)
+		r = record{}
 		delete(m.Partial, c.Block)
-		delete(m.versions, c.Block)
 	case c.Meta != nil:
-		m.Metas[c.Block] = c.Meta
-		delete(m.Problems, c.Block)
-		delete(m.Partial, c.Block)
 		// A version that isn't known makes the next listing read the object itself.
-		m.setVersion(c.Block, MetaFilename, version{})
-	case c.Marks != nil && *c.Marks == Marks{}:
-		delete(m.Marks, c.Block)
-		m.clearMarkVersions(c.Block)
+		r.meta, r.problem, r.versions.meta = c.Meta, nil, version{}
 	case c.Marks != nil:
-		m.Marks[c.Block] = *c.Marks
-		m.clearMarkVersions(c.Block)
+		r.marks, r.versions = *c.Marks, versions{meta: r.versions.meta}
 	}
+	m.set(c.Block, r)
 }
 
-func (m *Manifest) setVersion(id ulid.ULID, filename string, v version) {
-	all := m.versions[id]
-	*all.of(filename) = v
-	m.putVersions(id, all)
-}
+// shows tells whether the manifest lists a block; with leaving it is evidence for judge.
+func (m *Manifest) shows(id ulid.ULID) bool { return m.Metas[id] != nil }
 
-func (m *Manifest) clearMarkVersions(id ulid.ULID) {
-	m.putVersions(id, versions{meta: m.versions[id].meta})
-}
-
-func (m *Manifest) putVersions(id ulid.ULID, all versions) {
-	if all == (versions{}) {
-		delete(m.versions, id)
-		return
-	}
-	m.versions[id] = all
-}
+func (m *Manifest) leaving(id ulid.ULID) bool { return m.Marks[id].Deletion != nil }

@@ -138,15 +138,18 @@ func (d dice) manifest() *Manifest {
 	m.Generation = d.Int64()
 	m.ListedAt = d.time()
 	m.Folded = append([]ulid.ULID{}, some(d, d.id)...)
+	slices.SortFunc(m.Folded, ulid.ULID.Compare)
 	for range d.IntN(10) {
 		id := d.id()
 		m.Metas[id] = d.meta(id)
-		m.setVersion(id, MetaFilename, d.version())
+		v := versions{meta: d.version()}
+		put(m.versions, id, v, v != versions{})
 	}
 	for range d.IntN(5) {
 		id := d.id()
 		m.Marks[id] = d.marks(id)
-		m.putVersions(id, versions{m.versions[id].meta, d.version(), d.version(), d.version()})
+		v := versions{m.versions[id].meta, d.version(), d.version(), d.version()}
+		put(m.versions, id, v, v != versions{})
 	}
 	for range d.IntN(3) {
 		m.Problems[d.id()] = toldProblem{d.text(), []error{nil, ErrCorrupt, ErrUnknownVersion}[d.IntN(3)]}
@@ -297,7 +300,7 @@ func typicalManifest(blocks int) *Manifest {
 				compacted(d, m, meta)
 			}
 			m.Metas[id] = meta
-			m.setVersion(id, MetaFilename, version{int64(1100 + d.IntN(90)), meta.Thanos.UploadTime.Unix()})
+			m.versions[id] = versions{meta: version{int64(1100 + d.IntN(90)), meta.Thanos.UploadTime.Unix()}}
 		}
 	}
 	return m

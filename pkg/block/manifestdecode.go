@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -326,6 +327,9 @@ func (r *manifestReader) manifest() *Manifest {
 	m.Generation = int64(r.uint(colHead))
 	m.ListedAt = r.time(colHead)
 	m.Folded = r.idList(colHead)
+	if !slices.IsSortedFunc(m.Folded, ulid.ULID.Compare) {
+		r.fail(colHead, "announcements out of order")
+	}
 	n := r.uint(colHead)
 	if n > maxManifestBlocks {
 		r.fail(colHead, "%d blocks, %d are the most", n, maxManifestBlocks)
@@ -333,7 +337,7 @@ func (r *manifestReader) manifest() *Manifest {
 	for r.more(colShape) && uint64(len(m.Metas)) < n {
 		meta, v := r.block()
 		m.Metas[meta.ULID] = meta
-		m.setVersion(meta.ULID, MetaFilename, v)
+		put(m.versions, meta.ULID, versions{meta: v}, v != version{})
 	}
 	if uint64(len(m.Metas)) != n {
 		r.fail(colShape, "%d blocks of %d", len(m.Metas), n)
@@ -343,7 +347,7 @@ func (r *manifestReader) manifest() *Manifest {
 		marks, v := r.marks(id)
 		v.meta = m.versions[id].meta
 		m.Marks[id] = marks
-		m.putVersions(id, v)
+		put(m.versions, id, v, v != versions{})
 	}
 	for range r.count(colRest, 3) {
 		id := r.id(colRest)

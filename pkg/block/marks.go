@@ -57,6 +57,15 @@ type Marks struct {
 	NoDownsample *NoDownsampleMark
 }
 
+// same tells whether both have equal marks.
+func (m Marks) same(o Marks) bool {
+	return equal(m.Deletion, o.Deletion) && equal(m.NoCompact, o.NoCompact) && equal(m.NoDownsample, o.NoDownsample)
+}
+
+func equal[T comparable](a, b *T) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
 // WriteDeletionMark marks a block for removal; the version is filled in. A mark
 // that is there already stays as it is, since its date counts.
 func WriteDeletionMark(ctx context.Context, bkt Bucket, m DeletionMark) error {

@@ -192,6 +192,7 @@ func (p *pass) shipOne(ctx context.Context, b localBlock) error {
 	case err != nil:
 		return err
 	}
+	p.announce(ctx, sent.Meta)
 	// A compacted block brings its sources along.
 	if err := p.state.add(append([]ulid.ULID{id}, b.meta.Sources()...)...); err != nil {
 		return fmt.Errorf("block %s is in the bucket and can't be listed as shipped: %w", id, err)
@@ -203,6 +204,18 @@ func (p *pass) shipOne(ctx context.Context, b localBlock) error {
 		p.log.Info("block shipped", "block", id, "size_bytes", sent.SentBytes, "duration", p.now().Sub(start))
 	}
 	return nil
+}
+
+// announce tells readers of the bucket's manifest of a block that is there now.
+// Without it they see the block after the next listing.
+func (p *pass) announce(ctx context.Context, m *Meta) {
+	if m == nil {
+		return // it is being removed
+	}
+	if err := Announce(ctx, p.bkt, Change{Block: m.ULID, Meta: m}); err != nil {
+		p.metrics.unannounced.Inc()
+		p.log.Warn("block is not announced; readers find it later, by listing the bucket", "block", m.ULID, "err", err)
+	}
 }
 
 // isBad tells a block that can't be sent from a bucket that did not take it.

@@ -71,6 +71,7 @@ type shipMetrics struct {
 	held        prometheus.Gauge
 	unleased    prometheus.Gauge
 	quarantined prometheus.Gauge
+	unannounced prometheus.Counter
 }
 
 func newShipMetrics(reg prometheus.Registerer) *shipMetrics {
@@ -84,6 +85,7 @@ func newShipMetrics(reg prometheus.Registerer) *shipMetrics {
 		held:        f.NewGauge(prometheus.GaugeOpts{Name: "firnline_shipper_held", Help: "1 while another shipper with the same external labels keeps this one from shipping."}),
 		unleased:    f.NewGauge(prometheus.GaugeOpts{Name: "firnline_shipper_unleased", Help: "1 if the bucket has no conditional writes, so that nothing keeps a second shipper with the same external labels away."}),
 		quarantined: f.NewGauge(prometheus.GaugeOpts{Name: "firnline_shipper_quarantined_blocks", Help: "Local blocks that are corrupt and can't be shipped."}),
+		unannounced: f.NewCounter(prometheus.CounterOpts{Name: "firnline_shipper_announce_failures_total", Help: "Blocks that were shipped and could not be announced for the bucket's manifest; readers find them later."}),
 	}
 }
 

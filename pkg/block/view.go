@@ -16,6 +16,10 @@ type View struct {
 	Partial  map[ulid.ULID]time.Time // blocks without meta.json: when their newest object was written, by the bucket's clock
 	Problems map[ulid.ULID]error     // blocks that are there and can't be used, and why
 	Dropped  map[Reason]int          // how many blocks Select has left out
+
+	FromManifest bool      // the bucket's manifest said so, and no listing was made
+	ListedAt     time.Time // when the bucket was last listed: by its own clock if by a manifest, else by ours
+	Complete     bool      // nothing failed and the listing is recent: who removes anything must see this
 }
 
 // Reason is why Select leaves a block out.
@@ -37,11 +41,8 @@ func (v View) Sorted() []*Meta {
 
 // clone copies the maps of v.
 func (v View) clone() View {
-	return View{
-		Metas:    maps.Clone(v.Metas),
-		Marks:    maps.Clone(v.Marks),
-		Partial:  maps.Clone(v.Partial),
-		Problems: maps.Clone(v.Problems),
-		Dropped:  maps.Clone(v.Dropped),
-	}
+	v.Metas, v.Marks = maps.Clone(v.Metas), maps.Clone(v.Marks)
+	v.Partial, v.Problems = maps.Clone(v.Partial), maps.Clone(v.Problems)
+	v.Dropped = maps.Clone(v.Dropped)
+	return v
 }
