@@ -17,6 +17,8 @@ import (
 	"github.com/prometheus/prometheus/tsdb/encoding"
 	"github.com/prometheus/prometheus/tsdb/fileutil"
 	"github.com/prometheus/prometheus/tsdb/index"
+
+	"github.com/firnline/firnline/pkg/block/layout"
 )
 
 // Content is what Verify has found in a local block, or what its writer knows of it.
@@ -220,7 +222,7 @@ func (*indexWalk) offset(r *index.Reader, ref storage.SeriesRef) int {
 	if r.Version() == index.FormatV1 {
 		return int(ref)
 	}
-	return int(ref) * 16
+	return int(ref) * layout.RefUnit
 }
 
 // entrySize is the length in bytes of a series entry that Series could read:
@@ -234,7 +236,6 @@ func (w *indexWalk) entrySize(offset int) int64 {
 type segmentSet struct {
 	files []*os.File
 	read  []window
-	table *crc32.Table
 }
 
 // segmentWindow is how much of a segment is read at once, in bytes. References
@@ -242,7 +243,7 @@ type segmentSet struct {
 const segmentWindow = 256 << 10
 
 func openSegments(dir string, names []string) (_ *segmentSet, err error) {
-	s := &segmentSet{table: crc32.MakeTable(crc32.Castagnoli)}
+	s := &segmentSet{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -255,15 +256,16 @@ func openSegments(dir string, names []string) (_ *segmentSet, err error) {
 		}
 		s.files = append(s.files, f)
 		s.read = append(s.read, window{file: f})
-		var head [chunks.SegmentHeaderSize]byte
+		var head [layout.SegmentHeadLen]byte
 		if _, err := f.ReadAt(head[:], 0); err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
-		if magic := binary.BigEndian.Uint32(head[:]); magic != chunks.MagicChunks {
-			return nil, fmt.Errorf("chunks/%s: %w: magic number is %x; restore the block or move it away", name, ErrCorrupt, magic)
+		version, err := layout.SegmentHead(head[:])
+		if err != nil {
+			return nil, fmt.Errorf("chunks/%s: %w: %w; restore the block or move it away", name, ErrCorrupt, err)
 		}
-		if head[4] != 1 {
-			return nil, fmt.Errorf("chunks/%s: %w %d, this program reads 1; upgrade it", name, ErrUnknownVersion, head[4])
+		if version != layout.SegmentVersion {
+			return nil, fmt.Errorf("chunks/%s: %w %d, this program reads %d; upgrade it", name, ErrUnknownVersion, version, layout.SegmentVersion)
 		}
 	}
 	return s, nil
@@ -282,27 +284,22 @@ func (s *segmentSet) check(m chunks.Meta) (int64, error) {
 		return 0, fail("its times are from %d to %d", m.MinTime, m.MaxTime)
 	}
 	w := &s.read[segment]
-	head, err := w.at(int64(start), binary.MaxVarintLen32)
-	if err != nil {
-		return 0, err
+	content, size, bad := []byte(nil), int64(layout.HeadBytes), error(nil)
+	for content == nil && bad == nil {
+		b, err := w.at(int64(start), int(size))
+		if err != nil {
+			return 0, err
+		}
+		short := int64(len(b)) < size // the segment ends
+		content, size, bad = layout.ChunkRecord.Content(b)
+		if content == nil && bad == nil && short {
+			bad = fmt.Errorf("the chunk has %d bytes of %d", len(b), size)
+		}
 	}
-	length, n := binary.Uvarint(head)
-	if n <= 0 || length > chunks.DefaultChunkSegmentSize {
-		return 0, fail("no chunk begins here")
+	if bad != nil {
+		return 0, fail("%v", bad)
 	}
-	size := n + chunks.ChunkEncodingSize + int(length) + crc32.Size
-	body, err := w.at(int64(start), size)
-	if err != nil {
-		return 0, err
-	}
-	if len(body) < size {
-		return 0, fail("the chunk has %d bytes of %d", len(body), size)
-	}
-	data, sum := body[n:size-crc32.Size], binary.BigEndian.Uint32(body[size-crc32.Size:])
-	if got := crc32.Checksum(data, s.table); got != sum {
-		return 0, fail("the checksum is %08x instead of %08x", got, sum)
-	}
-	return int64(size), nil
+	return size, nil
 }
 
 // Close closes the files.

@@ -14,6 +14,7 @@ import (
 	"github.com/thanos-io/objstore"
 	"go.uber.org/goleak"
 
+	"github.com/firnline/firnline/pkg/block/layout"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
@@ -53,7 +54,7 @@ func chunkRecord(data []byte) []byte {
 	at := len(b)
 	b = append(b, 1)
 	b = append(b, data...)
-	return binary.BigEndian.AppendUint32(b, crcOf(b[at:]))
+	return binary.BigEndian.AppendUint32(b, layout.Sum(b[at:]))
 }
 
 func newFetcher(t *testing.T, object []byte) (*Fetcher, *faulty) {

@@ -11,16 +11,11 @@ import (
 	"io"
 	"strings"
 
-	"github.com/prometheus/prometheus/tsdb/index"
 	"github.com/thanos-io/objstore"
 
+	"github.com/firnline/firnline/pkg/block/layout"
 	"github.com/firnline/firnline/pkg/store/internal/fetch"
 	"github.com/firnline/firnline/pkg/storeapi"
-)
-
-const (
-	tocLen       = 6*8 + 4
-	indexHeadLen = 5
 )
 
 // source is the index that a header is built from.
@@ -41,7 +36,7 @@ func build(ctx context.Context, src source, w io.Writer) error {
 	b := &builder{w: bufio.NewWriterSize(w, 64<<10)}
 	head := encodeHead(src.size)
 	b.write(head)
-	b.dir.series = fetch.Span{Start: int64(toc.Series), End: int64(seriesEnd(toc))}
+	b.dir.series = fetch.Span(toc.Series)
 	if err := b.symbols(ctx, src, toc); err != nil {
 		return err
 	}
@@ -73,28 +68,22 @@ func (s source) open(ctx context.Context, at, n int64) (io.ReadCloser, error) {
 	return r, nil
 }
 
-func readTOC(ctx context.Context, src source) (*index.TOC, error) {
-	if src.size < indexHeadLen+tocLen {
-		return nil, src.corrupt(src.size, "an index of %d bytes is too short", src.size)
+func readTOC(ctx context.Context, src source) (toc layout.TOC, err error) {
+	if src.size < layout.IndexHeadLen+layout.TOCLen {
+		return toc, src.corrupt(src.size, "an index of %d bytes is too short", src.size)
 	}
-	at := src.size - tocLen
-	body, err := src.open(ctx, at, tocLen)
+	at := src.size - layout.TOCLen
+	body, err := src.open(ctx, at, layout.TOCLen)
 	if err != nil {
-		return nil, err
+		return toc, err
 	}
 	defer func() { _ = body.Close() }() // read-only: nothing to lose
-	b := make([]byte, tocLen)
+	b := make([]byte, layout.TOCLen)
 	if _, err := io.ReadFull(body, b); err != nil {
-		return nil, src.cut(at, err)
+		return toc, src.cut(at, err)
 	}
-	if crcOf(b[:tocLen-4]) != binary.BigEndian.Uint32(b[tocLen-4:]) {
-		return nil, src.corrupt(at, "table of contents: checksum mismatch")
-	}
-	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
-	toc := &index.TOC{Symbols: u(0), Series: u(1), LabelIndices: u(2), LabelIndicesTable: u(3), Postings: u(4), PostingsTable: u(5)}
-	if toc.Symbols < indexHeadLen || toc.Series < toc.Symbols || toc.Postings < toc.Series ||
-		toc.PostingsTable < toc.Postings || toc.PostingsTable >= uint64(at) {
-		return nil, src.corrupt(at, "table of contents: sections out of order")
+	if toc, err = layout.ParseTOC(b, src.size); err != nil {
+		return toc, src.corrupt(at, "%v", err)
 	}
 	return toc, nil
 }
@@ -105,13 +94,6 @@ func (s source) cut(at int64, err error) error {
 		return s.corrupt(at, "cut short")
 	}
 	return fmt.Errorf("read %s at offset %d: %w", s.name, at, err)
-}
-
-func seriesEnd(toc *index.TOC) uint64 {
-	if toc.LabelIndices > toc.Series {
-		return min(toc.LabelIndices, toc.Postings)
-	}
-	return toc.Postings
 }
 
 // section reads one length-prefixed, checksummed section of an index as it streams in.
@@ -232,26 +214,28 @@ func (b *builder) addString(s string) {
 	b.group = append(binary.AppendUvarint(b.group, uint64(len(s))), s...)
 }
 
-func (b *builder) symbols(ctx context.Context, src source, toc *index.TOC) error {
-	body, err := src.open(ctx, 0, int64(toc.Series))
+func (b *builder) symbols(ctx context.Context, src source, toc layout.TOC) error {
+	at := toc.Symbols
+	body, err := src.open(ctx, 0, at.End)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = body.Close() }() // read-only: nothing to lose
-	head := make([]byte, toc.Symbols)
-	if toc.Symbols > 1<<10 {
-		return src.corrupt(0, "symbols start at offset %d", toc.Symbols)
+	if at.Start > 1<<10 {
+		return src.corrupt(0, "symbols start at offset %d", at.Start)
 	}
+	head := make([]byte, at.Start)
 	if _, err := io.ReadFull(body, head); err != nil {
 		return src.cut(0, err)
 	}
-	if binary.BigEndian.Uint32(head) != index.MagicIndex {
-		return src.corrupt(0, "no magic number of an index")
+	version, err := layout.IndexHead(head)
+	if err != nil {
+		return src.corrupt(0, "%v", err)
 	}
-	if head[4] != indexVersion {
-		return fmt.Errorf("object %s: index version %d is not supported, only %d: rewrite the block with a Prometheus of version 2.1 or later", src.name, head[4], indexVersion)
+	if version != layout.IndexVersion {
+		return fmt.Errorf("object %s: index version %d is not supported, only %d: rewrite the block with a Prometheus of version 2.1 or later", src.name, version, layout.IndexVersion)
 	}
-	s, err := openSection(src, body, int64(toc.Symbols), int64(toc.Series))
+	s, err := openSection(src, body, at.Start, at.End)
 	if err != nil {
 		return err
 	}
@@ -273,20 +257,16 @@ type tableEntry struct {
 	offset      uint64
 }
 
-func (b *builder) postings(ctx context.Context, src source, toc *index.TOC) error {
-	from, to := int64(toc.PostingsTable), src.size-tocLen
-	body, err := src.open(ctx, from, to-from)
+func (b *builder) postings(ctx context.Context, src source, toc layout.TOC) error {
+	table, lists := toc.PostingsTable, toc.Postings
+	body, err := src.open(ctx, table.Start, table.Len())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = body.Close() }() // read-only: nothing to lose
-	s, err := openSection(src, body, from, to)
+	s, err := openSection(src, body, table.Start, table.End)
 	if err != nil {
 		return err
-	}
-	end := toc.PostingsTable // of the last list
-	if t := toc.LabelIndicesTable; t > toc.Postings && t < end {
-		end = t
 	}
 	var last tableEntry
 	count := int(binary.BigEndian.Uint32(s.take(4)))
@@ -299,7 +279,7 @@ func (b *builder) postings(ctx context.Context, src source, toc *index.TOC) erro
 		if s.err != nil {
 			break
 		}
-		if e.offset < toc.Postings || e.offset >= end {
+		if e.offset < uint64(lists.Start) || e.offset >= uint64(lists.End) {
 			return src.corrupt(at, "postings list outside its section")
 		}
 		if i > 0 {
@@ -314,7 +294,7 @@ func (b *builder) postings(ctx context.Context, src source, toc *index.TOC) erro
 		return err
 	}
 	if count > 0 {
-		b.addPosting(last, end)
+		b.addPosting(last, uint64(lists.End))
 		b.endGroup()
 	}
 	return nil

@@ -4,11 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"sort"
 
 	"github.com/prometheus/prometheus/tsdb/encoding"
 
+	"github.com/firnline/firnline/pkg/block/layout"
 	"github.com/firnline/firnline/pkg/store/internal/fetch"
 )
 
@@ -36,7 +36,7 @@ import (
 const (
 	magic        = 0xF19A11DE
 	version      = 1
-	indexVersion = 2
+	indexVersion = layout.IndexVersion
 	headLen      = 16
 	trailerLen   = 28
 	groupSize    = 32
@@ -50,7 +50,7 @@ func damaged(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errDamaged}, args...)...)
 }
 
-func crcOf(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
+func crcOf(b []byte) uint32 { return layout.Sum(b) }
 
 // directory is the part of the file that stays in memory while a header is loaded.
 type directory struct {
