@@ -218,7 +218,7 @@ func readHists(s Sub) (ts []int64, hs []*histogram.FloatHistogram, err error) {
 	it := c.Iterator(nil)
 	for it.Next() != chunkenc.ValNone {
 		t, h := it.AtFloatHistogram(nil)
-		ts, hs = append(ts, t), append(hs, h)
+		ts, hs = append(ts, t), append(hs, h.Copy()) // The iterator's share their spans.
 	}
 	if err := it.Err(); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
