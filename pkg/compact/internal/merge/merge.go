@@ -151,11 +151,7 @@ func newMerge(ctx context.Context, cfg Config, sources []Source) (_ *merging, er
 	for i, s := range m.sources {
 		symbols[i], blocks[i] = s.Block.Symbols(ctx), s.Block
 	}
-	if m.syms, m.remaps, err = output.MergeSymbols(symbols...); err != nil {
-		var of *output.SourceError
-		if errors.As(err, &of) {
-			err = m.blame(&sourceError{src: of.Source, err: of.Err})
-		}
+	if err := m.unite(symbols); err != nil {
 		return nil, err
 	}
 	m.report.Targets = make([]TargetReport, len(cfg.Targets))
@@ -174,6 +170,16 @@ func newMerge(ctx context.Context, cfg Config, sources []Source) (_ *merging, er
 		m.series.owners = append(m.series.owners, owner{replica: s.Replica, meta: s.Block.Meta()})
 	}
 	return m, nil
+}
+
+// unite makes one table of the symbols of all sources.
+func (m *merging) unite(symbols []output.SymbolSource) (err error) {
+	m.syms, m.remaps, err = output.MergeSymbols(symbols...)
+	var of *output.SourceError
+	if errors.As(err, &of) {
+		return m.blame(&sourceError{src: of.Source, err: of.Err})
+	}
+	return err
 }
 
 // progressSeries is how many series there are between two reports of progress.

@@ -91,7 +91,7 @@ type run struct {
 // reset begins with the chunks of another replica, in the order of sortChunks.
 func (r *reader) reset(cuts tombstones.Intervals, chunks []chunk) {
 	r.cuts, r.chunks = cuts, chunks
-	r.pos, r.end, r.broken, r.lastT, r.lastRun = 0, 0, false, math.MinInt64, nil
+	r.pos, r.end, r.broken, r.lastT, r.lastRun = 0, 0, false, 0, nil
 	r.spare = append(r.spare, r.heads...)
 	r.heads = r.heads[:0]
 }
@@ -178,6 +178,7 @@ const mergeSamples = 480
 func (r *reader) merge() (*piece, error) {
 	r.merged.reset()
 	for r.merged.len() < mergeSamples {
+		r.skip()
 		if err := r.open(); err != nil {
 			return nil, err
 		}
@@ -231,9 +232,11 @@ func (r *reader) open() error {
 			r.counts.SamplesCut += uint64(h.cut(r.cuts))
 		}
 		h.src, h.seq, h.next, h.after = c.src, c.seq, 0, -1
-		if h.len() > 0 {
-			r.heads = append(r.heads, h)
+		if h.len() == 0 { // all of it cut out
+			r.spare = append(r.spare, h)
+			continue
 		}
+		r.heads = append(r.heads, h)
 	}
 	return nil
 }
@@ -247,35 +250,41 @@ func (r *reader) spareRun() *run {
 	return &run{}
 }
 
+// skip passes over samples of a time that was taken already, and lets go of
+// chunks that have no more.
+func (r *reader) skip() {
+	open := r.heads[:0]
+	for _, h := range r.heads {
+		for h.next < h.len() && r.lastRun != nil && h.ts[h.next] <= r.lastT {
+			h.next++
+			r.counts.SamplesEqual++
+		}
+		if h.next < h.len() {
+			open = append(open, h)
+		} else {
+			r.spare = append(r.spare, h)
+		}
+	}
+	r.heads = open
+}
+
 // earliest is the time of the next sample among the open chunks.
 func (r *reader) earliest() int64 {
 	t := int64(math.MaxInt64)
 	for _, h := range r.heads {
-		if h.next < h.len() {
-			t = min(t, h.ts[h.next])
-		}
+		t = min(t, h.ts[h.next])
 	}
 	return t
 }
 
-// lowest returns the chunk that has the next sample, and the time from which on
-// another one has a say. Samples of a time that was taken already go.
+// lowest returns the open chunk that has the next sample, and the time from
+// which on another chunk has a say.
 func (r *reader) lowest() (best *run, limit int64) {
 	limit = math.MaxInt64
 	if r.pos < r.end {
 		limit = r.chunks[r.pos].mint
 	}
-	open := r.heads[:0]
 	for _, h := range r.heads {
-		for h.next < h.len() && r.lastT != math.MinInt64 && h.ts[h.next] <= r.lastT {
-			h.next++
-			r.counts.SamplesEqual++
-		}
-		if h.next == h.len() {
-			r.spare = append(r.spare, h)
-			continue
-		}
-		open = append(open, h)
 		switch t := h.ts[h.next]; {
 		case best == nil:
 			best = h
@@ -286,7 +295,6 @@ func (r *reader) lowest() (best *run, limit int64) {
 			limit = min(limit, t)
 		}
 	}
-	r.heads = open
 	return best, limit
 }
 

@@ -202,7 +202,7 @@ func TestCuts(t *testing.T) {
 		lset("a", "part").String():  linesOf(cutAt(in, cuts)),
 		lset("a", "whole").String(): linesOf(in),
 	}
-	require.Equal(t, want, got.samples(t))
+	sameSamples(t, want, got.samples(t))
 	require.EqualValues(t, 1, report.Dropped)
 	require.EqualValues(t, 2, report.Cut, "chunks that go as a whole aren't read")
 	require.EqualValues(t, 9+4, report.Copied)
@@ -336,7 +336,7 @@ func TestOverlapIsUnion(t *testing.T) {
 				slices.SortFunc(all, func(a, b blocktest.Sample) int { return int(a.T - b.T) })
 				twin[l] = linesOf(all)
 			}
-			require.Equal(t, twin, got.samples(t))
+			sameSamples(t, twin, got.samples(t))
 			require.Equal(t, report.SamplesIn, report.SamplesOut+report.SamplesEqual)
 			require.NoError(t, hintsHold(got))
 		})
