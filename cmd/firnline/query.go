@@ -7,6 +7,7 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/query"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
@@ -15,17 +16,30 @@ import (
 //
 //	HTTP API ─┐
 //	gRPC ─────┴► query ──► sidecars, store gateways, queriers
+//	               ▲
+//	     bucket ───┘ delete requests, where a bucket is given
 func newQuery() *component {
-	var cfg query.Config
+	var (
+		cfg     query.Config
+		bkt     bucketConfig
+		deletes block.DeleteWatchConfig
+	)
 	return &component{
 		name:  "query",
 		short: "Answer PromQL over sidecars, store gateways and other queriers",
 		long: `Answer PromQL over sidecars, store gateways and other queriers, by the HTTP API of
-Prometheus. It keeps nothing: run as many as you like.`,
+Prometheus. It keeps nothing: run as many as you like.
+
+With a bucket it knows the requests to delete series, and hides their samples in what
+sidecars and other stores answer. Blocks are not read from it.`,
 		example: `  firnline query --endpoint=dns+sidecar:10901 --endpoint=store:10901 --query.replica-label=replica
   firnline query --endpoint.sd-config-file=endpoints.yml`,
-		parts: []configurer{&cfg},
-		build: func(_ context.Context, p *process) ([]runner, error) {
+		parts: []configurer{&cfg, &bkt, &deletes},
+		build: func(ctx context.Context, p *process) ([]runner, error) {
+			hider, parts, err := watchDeletes(ctx, p, &bkt, deletes)
+			if err != nil {
+				return nil, err
+			}
 			q, err := query.New(cfg, query.Parts{
 				Dial: []grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler(
 					otelgrpc.WithTracerProvider(p.tracing.Provider), otelgrpc.WithPropagators(p.tracing.Propagator)))},
@@ -33,6 +47,7 @@ Prometheus. It keeps nothing: run as many as you like.`,
 					BuildUser: version.BuildUser, BuildDate: version.BuildDate, GoVersion: version.GoVersion},
 				Flags:  func() map[string]string { return p.flags },
 				Config: func() string { return p.config },
+				Hider:  hider,
 			}, p.log, p.reg)
 			if err != nil {
 				return nil, err
@@ -41,7 +56,23 @@ Prometheus. It keeps nothing: run as many as you like.`,
 			p.srv.AddReloader("endpoints", func(context.Context) error { return q.Reload() })
 			p.srv.Handle("/", q.Handler())
 			storeapi.Register(p.srv.GRPC(), q.Services(), p.log)
-			return []runner{q}, nil
+			return append(parts, q), nil
 		},
 	}
+}
+
+// watchDeletes keeps up with the delete requests of a bucket. Without a bucket
+// there is nothing to hide and nothing to run.
+func watchDeletes(ctx context.Context, p *process, c *bucketConfig, cfg block.DeleteWatchConfig) (func() *block.Hider, []runner, error) {
+	if !c.Given() {
+		return nil, nil, nil
+	}
+	b, err := c.open(ctx, p)
+	if err != nil {
+		return nil, nil, err
+	}
+	check, watcher := newBucketCheck(b, p, false), block.NewDeleteWatcher(cfg, b, p.log, p.reg)
+	p.srv.AddCheck("bucket", check.check)
+	p.srv.AddCheck("deletes", watcher.Ready)
+	return watcher.Hider, []runner{check, watcher}, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/grpc"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/query/internal/api"
 	"github.com/firnline/firnline/pkg/query/internal/endpoint"
 	"github.com/firnline/firnline/pkg/query/internal/engine"
@@ -34,6 +35,7 @@ type Parts struct {
 	Build  BuildInfo                // shown by status/buildinfo
 	Flags  func() map[string]string // shown by status/flags, secrets masked
 	Config func() string            // shown by status/config as YAML, without secrets
+	Hider  func() *block.Hider      // samples that are not to be shown, as of now
 }
 
 // Query is the querier. It is safe for concurrent use.
@@ -60,8 +62,15 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 		return nil, fmt.Errorf("query engine: %w", err)
 	}
 	fan := fanout.New(cfg.Fanout, endpoints, selector, eng.Parser(), reg)
-	data := querier.New(cfg.Select, func(sets [][]*labels.Matcher) storeapi.Store { return fan.Only(sets) }, reg)
+	shown := func(s storeapi.Store) storeapi.Store {
+		if parts.Hider == nil {
+			return s
+		}
+		return hiding{s, parts.Hider}
+	}
+	data := querier.New(cfg.Select, func(sets [][]*labels.Matcher) storeapi.Store { return shown(fan.Only(sets)) }, reg)
 	q := &Query{log: log, endpoints: endpoints, engine: eng, services: fan.Services()}
+	q.services.Store = shown(fan)
 	q.services.Query = engine.NewSource(eng, data, cfg.ReplicaLabels)
 	once := fan.Replicas(cfg.ReplicaLabels)
 	q.api = api.New(cfg.API, api.Parts{
