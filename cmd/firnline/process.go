@@ -44,11 +44,16 @@ type process struct {
 	srv     *server.Server
 	flags   map[string]string // in effect, secrets hidden
 	config  string            // what was set, as YAML, secrets hidden
+	talk    *board            // where the log goes
 }
+
+// errFinished ends the process with success: a part has done all it was to do.
+var errFinished = errors.New("finished")
 
 // run builds the component and runs it until ctx ends.
 func (c *component) run(ctx context.Context, f *flags, logTo io.Writer) (err error) {
-	p := &process{name: c.name, log: newLogger(c.base.log, logTo).With("component", c.name), reg: newRegistry(), flags: f.effective()}
+	talk := newBoard(logTo)
+	p := &process{name: c.name, log: newLogger(c.base.log, talk).With("component", c.name), reg: newRegistry(), flags: f.effective(), talk: talk}
 	if p.config, err = f.config(); err != nil {
 		return err
 	}
@@ -73,7 +78,7 @@ func (c *component) run(ctx context.Context, f *flags, logTo io.Writer) (err err
 		p.srv.Close()
 		return err
 	}
-	if err := p.runAll(ctx, parts); err != nil {
+	if err := p.runAll(ctx, parts); err != nil && !errors.Is(err, errFinished) {
 		return fmt.Errorf("%s: %w", c.name, err)
 	}
 	p.log.Info("stopped")

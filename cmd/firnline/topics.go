@@ -10,6 +10,8 @@ const (
 	topicBucket     = "Object storage"
 	topicShipping   = "Shipping blocks"
 	topicBlocks     = "Blocks and cache"
+	topicCompaction = "Compaction"
+	topicRetention  = "Retention and downsampling"
 	topicEndpoints  = "Endpoints"
 	topicQueries    = "Queries"
 	topicTenants    = "Tenants"
@@ -19,6 +21,7 @@ const (
 
 func topics() []string {
 	return []string{topicGeneral, topicPrometheus, topicEndpoints, topicBucket, topicShipping, topicBlocks,
+		topicCompaction, topicRetention,
 		topicQueries, topicTenants, topicLimits, topicListeners, topicLogs}
 }
 
@@ -31,6 +34,8 @@ func topicOf(name string) string {
 		{topicBucket, "objstore"},
 		{topicShipping, "shipper. hash-func"},
 		{topicBlocks, "data-dir block- delete-requests. sync- consistency-delay ignore-deletion selector.relabel index-cache chunk-pool store.index-header store.read store.chunk debug. min-time max-time"},
+		{topicCompaction, "wait compact. delete-delay block-files"},
+		{topicRetention, "retention. downsampling."},
 		{topicEndpoints, "endpoint store.sd store.response-timeout store.unhealthy store.select grpc-client grpc-compression selector-label"},
 		{topicQueries, "query. deduplication. enable-feature alert. store. rule. target. metric-metadata. exemplar. status."},
 		{topicTenants, "query.tenant query.enforce-tenancy query.default-tenant"},
@@ -52,7 +57,8 @@ func rare(name string) bool {
 		http-max http-read http-write http-idle grpc-server-max grpc-server-tls-ciphers grpc-server-tls-curves web.config.file
 		debug. prometheus.read-idle prometheus.max prometheus.label-names store.limits.sort
 		store.read store.chunk-window store.index-header-lazy-reader store.enable-index-header
-		objstore.retry objstore.max objstore.timeout`) {
+		objstore.retry objstore.max objstore.timeout
+		compact.lease-ttl compact.cleanup-interval compact.progress-interval compact.block-max retention.policy-interval`) {
 		if strings.HasPrefix(name, b) {
 			return true
 		}

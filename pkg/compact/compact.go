@@ -142,14 +142,14 @@ func (c *Compactor) look(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	deletes, deletesErr := c.readDeletes(ctx)
+	deletes, deletesErr := readDeletes(ctx, c.bkt, c.log)
 	fault := errors.Join(clocks, err, deletesErr)
 	c.metrics.fault.Set(number(fault != nil))
 	c.view.take(&snapshot{View: v, deletes: deletes, fault: fault, taken: taken})
 	if fault != nil {
 		return fault
 	}
-	return nil
+	return c.fetcher.Publish(ctx)
 }
 
 // Ready returns nil once work can begin, and else what is waited for.

@@ -87,14 +87,14 @@ func (c *Config) registerBlocks(fs *flag.FlagSet) {
 
 func (c *Config) registerJobs(fs *flag.FlagSet) {
 	c.JobMemory, c.MaxIndexBytes = 256<<20, 64<<30
-	c.LeaseTTL = model.Duration(5 * time.Minute)
+	c.LeaseTTL, c.ForeignWindow = model.Duration(5*time.Minute), model.Duration(24*time.Hour)
 	fs.IntVar(&c.Concurrency, "compact.concurrency", 1, "Jobs at once, of whatever group and kind. Each takes up to --compact.memory and one core or two.")
 	fs.IntVar(&c.FilesConcurrency, "block-files-concurrency", 1, "Files of a block uploaded at once.")
 	fs.StringVar(&c.HashFunc, "hash-func", "", "Hash that meta.json gives for each file: SHA256, or empty for none.")
 	fs.Var(&c.JobMemory, "compact.memory", "Memory that a job may take beside the symbols of its result. A job that would need more is left out, and the log says by how much.")
 	fs.Var(&c.DiskLimit, "compact.disk", "Disk that all jobs' results together may take before they are uploaded. 0: as much as the file system has free. A job that may need more is left out, and the log says by how much.")
 	fs.Var(&c.LeaseTTL, "compact.lease-ttl", "After this time without a sign of life another process takes a job over.")
-	fs.Var(&c.ForeignWindow, "compact.foreign-window", "How long a group is left alone after blocks of another compactor were seen in it, since only one family of compactors may work on a group. 0: never, which is right while one takes over what another has left.")
+	fs.Var(&c.ForeignWindow, "compact.foreign-window", "How long a group is left alone after blocks of another compactor were seen in it, after our first result, since only one family of compactors may work on a group. 0: it is never left alone.")
 }
 
 func (c *Config) registerData(fs *flag.FlagSet) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 
 	"github.com/oklog/ulid/v2"
@@ -17,10 +18,10 @@ import (
 
 // readDeletes reads the delete requests. One that can't be used holds up
 // nothing: it is logged, and what it asks for is not done.
-func (c *Compactor) readDeletes(ctx context.Context) ([]*block.DeleteRequest, error) {
-	all, err := block.ListDeletes(ctx, c.bkt)
+func readDeletes(ctx context.Context, bkt block.Bucket, log *slog.Logger) ([]*block.DeleteRequest, error) {
+	all, err := block.ListDeletes(ctx, bkt)
 	if err != nil && (errors.Is(err, block.ErrCorrupt) || errors.Is(err, block.ErrUnknownVersion)) {
-		c.log.Warn("delete requests can't be read; they are left alone", "err", err)
+		log.Warn("delete requests can't be read; they are left alone", "err", err)
 		err = nil
 	}
 	if err != nil {

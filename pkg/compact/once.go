@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-
-	"github.com/firnline/firnline/pkg/compact/internal/plan"
+	"time"
 )
 
 // ErrLeftUndone tells that a pass came to its end with something it could not do.
@@ -20,6 +19,17 @@ const maxRounds = 100
 // nothing is left to do, or only what other workers do. The error wraps
 // ErrLeftUndone when jobs have failed, and else is about the bucket.
 func (c *Compactor) Once(ctx context.Context) error {
+	telling, enough := context.WithCancel(ctx)
+	var g sync.WaitGroup
+	defer g.Wait()
+	defer enough()
+	if every := time.Duration(c.cfg.ProgressInterval); every > 0 {
+		g.Go(func() {
+			if sleep(telling, every, nil) {
+				c.run(telling, loop{name: "telling progress", every: every, step: c.tell})
+			}
+		})
+	}
 	for range maxRounds {
 		if err := c.look(ctx); err != nil {
 			return err
@@ -68,22 +78,6 @@ func (c *Compactor) leftUndone() error {
 		return nil
 	}
 	return fmt.Errorf("%w: %d jobs failed, such as %s: %s", ErrLeftUndone, len(failed), failed[0].Key, failed[0].Reason)
-}
-
-// Plan looks at the bucket and returns what would be done and why, as text. It
-// changes nothing but the objects by which the bucket's clock and conditional
-// writes are tried.
-func (c *Compactor) Plan(ctx context.Context) (string, error) {
-	v, err := c.fetcher.Fetch(ctx)
-	if err != nil {
-		return "", err
-	}
-	deletes, err := c.readDeletes(ctx)
-	if err != nil {
-		return "", err
-	}
-	c.view.take(&snapshot{View: v, deletes: deletes, taken: c.now()})
-	return plan.Format(c.plan().Plan), nil
 }
 
 // tell logs what is left to do.

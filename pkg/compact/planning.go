@@ -1,6 +1,7 @@
 package compact
 
 import (
+	"context"
 	"math"
 	"sync"
 	"time"
@@ -87,5 +88,32 @@ func (p *planned) holds(now planned) bool {
 	return p.snap == now.snap && p.policy == now.policy && p.failed == now.failed && p.finds == now.finds && age >= 0 && age < planFresh
 }
 
-// meta returns a block of the plan's snapshot, or nil.
-func (p *planned) meta(m plan.Mark) *block.Meta { return p.snap.Metas[m.Block] }
+// Plan looks at a bucket and returns what a compactor with this configuration
+// would do and why, as text. It writes nothing, neither to the bucket nor to disk.
+func Plan(ctx context.Context, cfg Config, parts Parts) (string, error) {
+	now := time.Now
+	if parts.Now != nil {
+		now = parts.Now
+	}
+	p, err := cfg.Retention.policy(!cfg.DisableDownsampling)
+	if err != nil {
+		return "", err
+	}
+	cfg.Blocks.IgnoreLabels = cfg.ReplicaLabels
+	fetcher, err := block.NewFetcher(cfg.Blocks, parts.Bucket, "", parts.Log, parts.Metrics)
+	if err != nil {
+		return "", err
+	}
+	fetcher.SetClock(now)
+	v, err := fetcher.Fetch(ctx)
+	if err != nil {
+		return "", err
+	}
+	deletes, err := readDeletes(ctx, parts.Bucket, parts.Log)
+	if err != nil {
+		return "", err
+	}
+	return plan.Format(plan.Make(planConfig(cfg, p), plan.Input{
+		Metas: v.Metas, Marks: v.Marks, Partial: v.Partial, Problems: v.Problems, Deletes: deletes,
+	}, now())), nil
+}

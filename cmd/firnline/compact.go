@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/firnline/firnline/pkg/compact"
+)
+
+// newCompact makes the command of these parts:
+//
+//	bucket ◄──► compact ──► HTTP: status, plan
+func newCompact() *component {
+	var cfg compact.Config
+	bkt := bucketConfig{required: true}
+	return &component{
+		name:  "compact",
+		short: "Compact, downsample and retain the blocks in a bucket",
+		long: `Compact, deduplicate, downsample and retain the blocks in a bucket, and carry out
+requests to delete series. It alone removes blocks. Run as many on one bucket as
+you like, but no other program's compactor beside them.
+
+Without --wait it makes one pass, and the exit code is 1 if something is left
+undone. What it would do is told by firnline tools compact plan.`,
+		example: `  firnline compact --wait --data-dir=/var/lib/firnline --objstore.config-file=bucket.yml
+  firnline compact --deduplication.replica-label=replica --retention.resolution-raw=30d ...`,
+		parts: []configurer{&cfg, &bkt},
+		build: func(ctx context.Context, p *process) ([]runner, error) {
+			b, err := bkt.open(ctx, p)
+			if err != nil {
+				return nil, err
+			}
+			c, err := compact.New(cfg, compact.Parts{Bucket: b, Log: p.log, Metrics: p.reg, Fault: b.FaultPoint})
+			if err != nil {
+				return nil, err
+			}
+			check := newBucketCheck(b, p, true)
+			p.srv.AddCheck("bucket", check.check)
+			p.srv.AddCheck("compact", c.Ready)
+			p.srv.AddReloader("retention policy", func(context.Context) error { return c.Reload() })
+			p.srv.Handle("/api/v1/compact/", c.Handler())
+			return []runner{check, &compacting{c, cfg.Wait, p.talk}}, nil
+		},
+	}
+}
+
+// compacting runs a compactor: for ever, or for one pass that the operator can watch.
+type compacting struct {
+	*compact.Compactor
+	wait bool
+	talk *board
+}
+
+// Run implements runner. After a pass it returns errFinished, so that the process ends.
+func (c *compacting) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if c.wait {
+		return c.Compactor.Run(ctx)
+	}
+	watching, enough := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		c.watch(watching)
+	}()
+	err = c.Once(ctx)
+	enough()
+	<-watched
+	switch {
+	case ctx.Err() != nil:
+		return nil // told to stop
+	case err != nil:
+		return err
+	}
+	return errFinished
+}
+
+// watch shows the running jobs on a terminal until ctx is done.
+func (c *compacting) watch(ctx context.Context) {
+	if !c.talk.terminal {
+		return
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	defer c.talk.show(nil)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		c.talk.show(jobTable(c.Status()))
+	}
+}
+
+// jobTable is what a terminal shows of a compactor's work.
+func jobTable(s compact.Status) []string {
+	jobs := 0
+	for _, b := range s.Backlog {
+		for _, n := range b.Jobs {
+			jobs += n
+		}
+	}
+	head := fmt.Sprintf("%d blocks, %d jobs to do in %d groups, %d running, %d failed", s.Blocks, jobs, len(s.Backlog), len(s.Running), len(s.Failed))
+	if s.Hours > 0 {
+		head += ", about " + roughly(time.Duration(s.Hours*float64(time.Hour)))
+	}
+	out := []string{head}
+	for _, r := range s.Running {
+		left := "        "
+		if r.Left > 0 {
+			left = fmt.Sprintf("%8s", roughly(time.Duration(r.Left*float64(time.Second))))
+		}
+		out = append(out, fmt.Sprintf("%s %3.0f%% %s  %-14s %s", bar(r.Share, 20), 100*r.Share, left, r.Stage, r.What))
+	}
+	return out
+}
+
+// roughly writes a duration as people say it.
+func roughly(d time.Duration) string {
+	switch {
+	case d >= time.Hour:
+		return fmt.Sprintf("%.1fh", d.Hours())
+	case d >= time.Minute:
+		return fmt.Sprintf("%.0fm", d.Minutes())
+	}
+	return fmt.Sprintf("%.0fs", d.Seconds())
+}

@@ -1,0 +1,219 @@
+package compact
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact/internal/plan"
+)
+
+// Unsplit says which shards MergeShards merges.
+type Unsplit struct {
+	Group     string // as the plan names it; "": all
+	MarksOnly bool   // only take our no-compact marks off, for others to merge them
+	DryRun    bool   // only say what would be done
+}
+
+// MergeShards makes one block again of the shards of each time of a group, or
+// lets others do so, and returns what it did, a line each. No compactor may work
+// on these groups meanwhile: ours would split them again.
+func (c *Compactor) MergeShards(ctx context.Context, u Unsplit) ([]string, error) {
+	if err := c.look(ctx); err != nil {
+		return nil, err
+	}
+	snap := c.view.get()
+	var lines []string
+	sets := shardSets(snap, u.Group)
+	for _, set := range sets {
+		j, err := unsplitJob(set)
+		if err != nil {
+			return lines, err
+		}
+		lines = append(lines, fmt.Sprintf("%s: %s", j.Group, describe(j)))
+		switch {
+		case u.DryRun:
+		case u.MarksOnly:
+			err = c.takeMarksOff(ctx, snap, set)
+		default:
+			err = c.unsplit(ctx, snap, j)
+		}
+		if err != nil {
+			return lines, err
+		}
+	}
+	if len(sets) == 0 && u.Group != "" {
+		return nil, fmt.Errorf("group %s has no shards", u.Group)
+	}
+	return lines, c.leftUndone()
+}
+
+// unsplit runs a job that no plan has made.
+func (c *Compactor) unsplit(ctx context.Context, snap *snapshot, j *plan.Job) error {
+	limit, err := c.roomFor(j)
+	if err != nil {
+		return err
+	}
+	a := c.newAttempt(&planned{snap: snap}, j)
+	if !c.jobs.start(j, a.progress, limit) {
+		return fmt.Errorf("job %s: %w", j.Key, errRoom)
+	}
+	if a.claim, err = c.claims.acquire(ctx, j.Key, describe(j)); err != nil {
+		c.jobs.stop(j)
+		return err
+	}
+	c.do(ctx, a)
+	return ctx.Err()
+}
+
+// takeMarksOff removes the marks by which other compactors leave shards alone.
+func (c *Compactor) takeMarksOff(ctx context.Context, snap *snapshot, set []*block.Meta) error {
+	for _, m := range set {
+		mark := snap.Marks[m.ULID].NoCompact
+		if mark == nil || mark.Details != plan.DetailsShard {
+			continue
+		}
+		if err := block.Unmark(ctx, c.bkt, m.ULID, block.NoCompactMarkFilename); err != nil {
+			return err
+		}
+		marks := snap.Marks[m.ULID]
+		marks.NoCompact = nil
+		c.announce(ctx, block.Change{Block: m.ULID, Marks: &marks})
+	}
+	return nil
+}
+
+// shardSets returns the shards of a group, or of all, that belong together: those
+// whose times overlap. Marked ones are left out.
+func shardSets(snap *snapshot, group string) [][]*block.Meta {
+	groups := map[string][]*block.Meta{}
+	for id, m := range snap.Metas {
+		shard, err := shardOf(m)
+		if err != nil || shard == nil || snap.Marks[id].Deletion != nil || group != "" && m.GroupKey() != group {
+			continue
+		}
+		groups[m.GroupKey()] = append(groups[m.GroupKey()], m)
+	}
+	var out [][]*block.Meta
+	for _, all := range groups {
+		slices.SortFunc(all, func(a, b *block.Meta) int {
+			return cmp.Or(cmp.Compare(a.MinTime, b.MinTime), a.ULID.Compare(b.ULID))
+		})
+		var set []*block.Meta
+		end := int64(0)
+		for _, m := range all {
+			if len(set) > 0 && m.MinTime >= end {
+				out, set = append(out, set), nil
+			}
+			set, end = append(set, m), max(end, m.MaxTime)
+			if len(set) == 1 {
+				end = m.MaxTime
+			}
+		}
+		out = append(out, set)
+	}
+	slices.SortFunc(out, func(a, b []*block.Meta) int {
+		return cmp.Or(strings.Compare(a[0].GroupKey(), b[0].GroupKey()), cmp.Compare(a[0].MinTime, b[0].MinTime))
+	})
+	return out
+}
+
+// errShardMissing refuses to merge what isn't whole: the block would hide what
+// the missing shard held.
+var errShardMissing = errors.New("shards are missing")
+
+// unsplitJob makes the job that merges shards of one group whose times overlap.
+func unsplitJob(set []*block.Meta) (*plan.Job, error) {
+	if err := whole(set); err != nil {
+		return nil, err
+	}
+	first := set[0]
+	m := &block.Meta{Version: 1, MinTime: first.MinTime, MaxTime: first.MaxTime}
+	m.Thanos = block.Thanos{Version: 1, Labels: first.Thanos.Labels, Source: block.SourceCompactor, Downsample: first.Thanos.Downsample}
+	ext, _, err := first.Extension()
+	if err != nil {
+		return nil, err
+	}
+	ext.Shard = nil
+	j := &plan.Job{
+		Kind: plan.Compact, Group: first.GroupKey(), Labels: first.Labels(), Resolution: first.Resolution(),
+		Inputs: set, Replaces: true, Why: "shards become one block again",
+	}
+	sum := sha256.New()
+	for _, in := range set {
+		more, _, err := in.Extension()
+		if err != nil {
+			return nil, err
+		}
+		both(&ext, more)
+		m.MinTime, m.MaxTime = min(m.MinTime, in.MinTime), max(m.MaxTime, in.MaxTime)
+		m.Compaction.Level = max(m.Compaction.Level, in.Compaction.Level+1)
+		m.Compaction.Sources = append(m.Compaction.Sources, in.Sources()...)
+		m.Compaction.Parents = append(m.Compaction.Parents, block.Desc{ULID: in.ULID, MinTime: in.MinTime, MaxTime: in.MaxTime})
+		j.InputBytes += in.SizeBytes()
+		sum.Write(in.ULID[:])
+	}
+	slices.SortFunc(m.Compaction.Sources, ulid.ULID.Compare)
+	m.Compaction.Sources = slices.Compact(m.Compaction.Sources)
+	newest := slices.MaxFunc(set, func(a, b *block.Meta) int { return a.ULID.Compare(b.ULID) })
+	copy(m.ULID[:], newest.ULID[:6]) // its time
+	copy(m.ULID[6:], sum.Sum(nil))
+	j.Key = fmt.Sprintf("unsplit/%s/%d-%d", j.Group, m.MinTime, m.MaxTime)
+	j.MinTime, j.MaxTime, j.DiskBytes = m.MinTime, m.MaxTime, j.InputBytes
+	j.Outputs = []plan.Output{{Meta: m}}
+	return j, m.SetExtension(ext)
+}
+
+// both keeps of what is recorded in ext what holds for another block, too.
+func both(ext *block.Extension, other block.Extension) {
+	ext.Deletes = slices.DeleteFunc(slices.Clone(ext.Deletes), func(id ulid.ULID) bool { return !slices.Contains(other.Deletes, id) })
+	ext.Expired = slices.DeleteFunc(slices.Clone(ext.Expired), func(class string) bool { return !slices.Contains(other.Expired, class) })
+	ext.Thinned = ext.Thinned || other.Thinned
+	for _, name := range other.ReplicaLabels {
+		if !slices.Contains(ext.ReplicaLabels, name) {
+			ext.ReplicaLabels = append(slices.Clone(ext.ReplicaLabels), name)
+		}
+	}
+}
+
+// whole tells whether the ranges of shards leave no series out.
+func whole(set []*block.Meta) error {
+	var shards []*block.Shard
+	for _, m := range set {
+		s, err := shardOf(m)
+		if err != nil {
+			return err
+		}
+		shards = append(shards, s)
+	}
+	slices.SortFunc(shards, func(a, b *block.Shard) int { return labels.Compare(a.From, b.From) })
+	missing := func(at labels.Labels) error {
+		return fmt.Errorf("%w: of group %s, %s to %s, nothing holds the series from %s on", errShardMissing, set[0].GroupKey(), day(set[0].MinTime), day(set[0].MaxTime), at)
+	}
+	if !shards[0].From.IsEmpty() {
+		return missing(labels.EmptyLabels())
+	}
+	reach := shards[0].To
+	for _, s := range shards {
+		switch {
+		case reach.IsEmpty():
+			return nil
+		case labels.Compare(s.From, reach) > 0:
+			return missing(reach)
+		case s.To.IsEmpty() || labels.Compare(s.To, reach) > 0:
+			reach = s.To
+		}
+	}
+	if !reach.IsEmpty() {
+		return missing(reach)
+	}
+	return nil
+}
