@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"time"
@@ -89,6 +90,19 @@ func (u *Uploader) UploadWritten(ctx context.Context, dir string, m *Meta, c *Co
 	return u.send(ctx, upload{Uploader: u, dir: dir, meta: m, written: c})
 }
 
+// Copied is a file of a block that is in the bucket already, as object From.
+type Copied struct {
+	File
+	From string
+}
+
+// UploadAround is UploadWritten of a block of which only the index is local. Its
+// segments are copied within the bucket. An error that wraps
+// errors.ErrUnsupported says that the bucket can't do that.
+func (u *Uploader) UploadAround(ctx context.Context, dir string, m *Meta, c *Content, segments []Copied) (*Uploaded, error) {
+	return u.send(ctx, upload{Uploader: u, dir: dir, meta: m, written: c, copied: segments})
+}
+
 func (u *Uploader) send(ctx context.Context, up upload) (*Uploaded, error) {
 	m := up.meta
 	if len(m.Thanos.Labels) == 0 {
@@ -166,14 +180,17 @@ type upload struct {
 	dir     string
 	meta    *Meta
 	written *Content // nil: not known, Verify finds it out
-	content *Content
+	copied  []Copied // segments that aren't in dir
+	local   *Content // what is in dir
+	content *Content // all of the block
 	result  Uploaded
 }
 
 func (up *upload) run(ctx context.Context) (err error) {
-	if up.content, err = listContent(up.dir); err != nil {
+	if up.local, err = listContent(up.dir); err != nil {
 		return err
 	}
+	up.content = up.withCopied(up.local)
 	have, err := listSizes(ctx, up.Bucket, up.meta.ULID)
 	if err != nil {
 		return err
@@ -220,7 +237,7 @@ func (up *upload) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := up.hash(up.dir, up.content.Files); err != nil {
+	if err := up.hash(up.dir, up.content.Files[len(up.copied):]); err != nil {
 		return fmt.Errorf("hash: %w", err)
 	}
 	up.meta = withContent(up.meta, up.content)
@@ -229,10 +246,10 @@ func (up *upload) prepare(ctx context.Context) (err error) {
 
 // compareWritten reads the files once and compares them with what was written.
 func (up *upload) compareWritten(ctx context.Context) error {
-	if len(up.written.Files) != len(up.content.Files) || len(up.written.Sums) != len(up.content.Files) {
-		return fmt.Errorf("block %s: %w: %d files instead of %d", up.meta.ULID, ErrCorrupt, len(up.content.Files), len(up.written.Files))
+	if len(up.written.Files) != len(up.local.Files) || len(up.written.Sums) != len(up.local.Files) {
+		return fmt.Errorf("block %s: %w: %d files instead of %d", up.meta.ULID, ErrCorrupt, len(up.local.Files), len(up.written.Files))
 	}
-	for i, f := range up.content.Files {
+	for i, f := range up.local.Files {
 		if want := up.written.Files[i]; f.RelPath != want.RelPath || f.SizeBytes != want.SizeBytes {
 			return fmt.Errorf("block %s: %s: %w: %d bytes instead of %s with %d", up.meta.ULID, f.RelPath, ErrCorrupt, f.SizeBytes, want.RelPath, want.SizeBytes)
 		}
@@ -248,9 +265,24 @@ func (up *upload) compareWritten(ctx context.Context) error {
 		}
 	}
 	content := *up.written
-	content.Files = up.content.Files // the writer's are left without the hashes to come
-	up.content = &content
+	content.Files = up.local.Files // the writer's are left without the hashes to come
+	up.content = up.withCopied(&content)
 	return nil
+}
+
+// withCopied adds the segments that are copied, which stand before the index.
+func (up *upload) withCopied(c *Content) *Content {
+	if len(up.copied) == 0 {
+		return c
+	}
+	out := *c
+	out.Files, out.SegmentFiles = nil, nil
+	for _, s := range up.copied {
+		out.Files = append(out.Files, s.File)
+		out.SegmentFiles = append(out.SegmentFiles, path.Base(s.RelPath))
+	}
+	out.Files = append(out.Files, c.Files...)
+	return &out
 }
 
 // sendFiles sends what the bucket does not have: segments, then the index.
@@ -263,6 +295,9 @@ func (up *upload) sendFiles(ctx context.Context, have map[string]int64) error {
 			continue
 		}
 		g.Go(func() error {
+			if i < len(up.copied) {
+				return up.copyFile(ctx, up.copied[i])
+			}
 			sizes[i] = f.SizeBytes
 			return up.sendFile(ctx, f)
 		})
@@ -286,6 +321,13 @@ func (up *upload) sendFiles(ctx context.Context, have map[string]int64) error {
 		up.result.SentBytes += f.SizeBytes
 	}
 	return up.step(StepIndex)
+}
+
+func (up *upload) copyFile(ctx context.Context, c Copied) error {
+	if err := up.Bucket.Copy(ctx, c.From, Name(up.meta.ULID, c.RelPath)); err != nil {
+		return fmt.Errorf("copy %s: %w", c.From, err)
+	}
+	return nil
 }
 
 func (up *upload) sendFile(ctx context.Context, file File) (err error) {

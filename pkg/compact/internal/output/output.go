@@ -57,6 +57,7 @@ type Writer struct {
 	env  environment
 
 	segments segments
+	around   []int64 // sizes of segments that others have written
 	series   seriesSpool
 	stats    block.Stats
 	content  *block.Content
@@ -76,6 +77,18 @@ const maxIndexBytes = 16 << 32
 // numbers of its series' labels are those of syms.
 func Create(dir string, syms *Symbols, cfg Config) (*Writer, error) {
 	return create(dir, syms, cfg, environment{open: createFile, maxIndexBytes: maxIndexBytes})
+}
+
+// CreateAround begins a block of which only the index is written here: its
+// segments, of these sizes in bytes, are somewhere else already. Chunk is of no
+// use then, and Series takes every reference into them, in any order.
+func CreateAround(dir string, syms *Symbols, segmentBytes []int64, cfg Config) (*Writer, error) {
+	w, err := Create(dir, syms, cfg)
+	if err != nil {
+		return nil, err
+	}
+	w.around, w.series.around = segmentBytes, segmentBytes
+	return w, nil
 }
 
 func create(dir string, syms *Symbols, cfg Config, env environment) (*Writer, error) {
@@ -111,6 +124,9 @@ func (w *Writer) failed(err error) error { return fmt.Errorf("write block %s: %w
 func (w *Writer) Chunk(enc chunkenc.Encoding, data []byte) (ref uint64, err error) {
 	if w.err != nil {
 		return 0, w.err
+	}
+	if w.around != nil {
+		return 0, w.failed(fmt.Errorf("%w: a chunk for a block whose segments are there", errInternal))
 	}
 	if ref, err = w.segments.add(enc, data); err != nil {
 		w.err = w.failed(err)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/compact/internal/input"
 )
 
@@ -26,8 +27,9 @@ type seriesSpool struct {
 	labels    uint64 // of all series
 	maxLabels int    // of one
 	prev      []input.Label
-	nextRef   uint64 // the lowest that the next chunk may have
-	numbers   uint32 // of the union; each label's must be below
+	nextRef   uint64  // the lowest that the next chunk may have
+	numbers   uint32  // of the union; each label's must be below
+	around    []int64 // sizes of the segments, where they are not written here
 }
 
 func newSeriesSpool(open opener, path string, symbols int) (seriesSpool, error) {
@@ -139,6 +141,10 @@ func (s *seriesSpool) checkChunks(chunks []input.Chunk, endRef uint64) error {
 			return fmt.Errorf("%w: chunk %d of series %d is from %d to %d", errInternal, i, s.count, c.MinTime, c.MaxTime)
 		case i > 0 && c.MinTime <= chunks[i-1].MaxTime:
 			return fmt.Errorf("%w: chunk %d of series %d begins at %d, the one before ends at %d", errInternal, i, s.count, c.MinTime, chunks[i-1].MaxTime)
+		case s.around != nil:
+			if segment := c.Ref >> 32; segment >= uint64(len(s.around)) || int64(c.Ref&(1<<32-1)) >= s.around[segment] {
+				return fmt.Errorf("%w: chunk %d of series %d has reference %#x, which is in none of %d segments", block.ErrCorrupt, i, s.count, c.Ref, len(s.around))
+			}
 		case c.Ref < s.nextRef || c.Ref >= endRef:
 			return fmt.Errorf("%w: chunk %d of series %d has reference %#x, not from %#x to %#x", errInternal, i, s.count, c.Ref, s.nextRef, endRef)
 		}
