@@ -87,7 +87,7 @@ func randomChunks(random *rand.Rand) []chunks.Meta {
 	var out []chunks.Meta
 	t := random.Int64N(1<<40) - 1<<39 // before 1970 too
 	for range random.IntN(5) {        // none as well
-		data := make([]byte, random.IntN(300))
+		data := make([]byte, 1+random.IntN(300))
 		for i := range data {
 			data[i] = byte(random.Uint32())
 		}
