@@ -3,6 +3,7 @@ package layout
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Label is a label as numbers into the symbols of its index.
@@ -31,7 +32,7 @@ func (s *Series) Decode(content []byte) error {
 	if err := s.decodeChunks(&c); err != nil {
 		return err
 	}
-	if c.broken || len(c.b) > 0 {
+	if len(c.b) > 0 {
 		return fmt.Errorf("%d bytes behind the last chunk", len(c.b))
 	}
 	return nil
@@ -43,6 +44,7 @@ func (s *Series) decodeLabels(c *cursor) error {
 	if c.broken || n > uint64(len(c.b)/2) { // each takes two bytes at least: no count takes memory the input doesn't justify
 		return fmt.Errorf("%d labels in %d bytes", n, len(c.b))
 	}
+	s.Labels = slices.Grow(s.Labels, int(n))
 	last := int64(-1)
 	for range n {
 		name, value := c.uvarint(), c.uvarint()
@@ -61,6 +63,7 @@ func (s *Series) decodeChunks(c *cursor) error {
 	if c.broken || n > uint64(len(c.b)/3) {
 		return fmt.Errorf("%d chunks in %d bytes", n, len(c.b))
 	}
+	s.Chunks = slices.Grow(s.Chunks, int(n))
 	var last Chunk
 	for i := range n {
 		var next Chunk

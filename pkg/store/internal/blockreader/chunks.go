@@ -37,7 +37,7 @@ func (b *Block) planChunks(s *selected, mint, maxt int64, into []storeapi.Chunk)
 		if !overlaps(m, mint, maxt) {
 			continue
 		}
-		segment, at := int(uint64(m.Ref)>>32), int64(uint32(m.Ref))
+		segment, at := int(m.Ref>>32), int64(uint32(m.Ref))
 		if segment >= len(b.files.Segments) {
 			return nil, corrupt(b.files.Index.Name, 0, "a chunk is in segment %d, the block has %d", segment+1, len(b.files.Segments))
 		}
@@ -46,7 +46,7 @@ func (b *Block) planChunks(s *selected, mint, maxt int64, into []storeapi.Chunk)
 			return nil, corrupt(obj.Name, at, "a chunk begins beyond the end")
 		}
 		length := b.files.MaxChunkLen
-		if i+1 < len(metas) && uint64(metas[i+1].Ref)>>32 == uint64(segment) {
+		if i+1 < len(metas) && metas[i+1].Ref>>32 == uint64(segment) {
 			if next := int64(uint32(metas[i+1].Ref)) - at; next > 0 && next <= max(length, nearChunk) {
 				length = next
 			}

@@ -35,7 +35,9 @@ func newSelector(b *Block, q *Query, extend bool) *selector {
 func (s *selector) choose(ctx context.Context, entries []entry) ([]selected, error) {
 	var ids []uint32
 	for i := range entries {
-		ids = append(ids, entries[i].symbols...)
+		for _, l := range entries[i].Labels {
+			ids = append(ids, l.Name, l.Value)
+		}
 	}
 	if err := s.symbols.load(ctx, ids); err != nil {
 		return nil, err
@@ -47,7 +49,7 @@ func (s *selector) choose(ctx context.Context, entries []entry) ([]selected, err
 			return nil, corrupt(s.symbols.block.files.Index.Name, 0, "series %s follows %s", lset, s.last)
 		}
 		s.last, s.any = lset, true
-		chosen := selected{labels: lset, chunks: entries[i].chunks}
+		chosen := selected{labels: lset, chunks: entries[i].Chunks}
 		if s.query.Hidden != nil && !chosen.hide(s.query, s.query.Hidden(lset)) {
 			continue
 		}
@@ -96,8 +98,8 @@ func (b *Block) LabelNames(ctx context.Context, q Query, w *Work) ([]string, err
 	ids := map[uint32]struct{}{}
 	err := b.scan(ctx, &q, w, func(entries []entry) error {
 		for _, e := range entries {
-			for i := 0; i < len(e.symbols); i += 2 {
-				ids[e.symbols[i]] = struct{}{}
+			for _, l := range e.Labels {
+				ids[l.Name] = struct{}{}
 			}
 		}
 		return nil
@@ -120,9 +122,9 @@ func (b *Block) LabelValues(ctx context.Context, name string, q Query, w *Work) 
 	err = b.scan(ctx, &q, w, func(entries []entry) error {
 		unknown := map[uint32]struct{}{}
 		for _, e := range entries {
-			for i := 0; i < len(e.symbols); i += 2 {
-				if _, ok := names[e.symbols[i]]; !ok {
-					unknown[e.symbols[i]] = struct{}{}
+			for _, l := range e.Labels {
+				if _, ok := names[l.Name]; !ok {
+					unknown[l.Name] = struct{}{}
 				}
 			}
 		}
@@ -130,9 +132,9 @@ func (b *Block) LabelValues(ctx context.Context, name string, q Query, w *Work) 
 			return err
 		}
 		for _, e := range entries {
-			for i := 0; i < len(e.symbols); i += 2 {
-				if names[e.symbols[i]] {
-					ids[e.symbols[i+1]] = struct{}{}
+			for _, l := range e.Labels {
+				if names[l.Name] {
+					ids[l.Value] = struct{}{}
 				}
 			}
 		}

@@ -7,29 +7,25 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/tsdb/chunks"
-	"github.com/prometheus/prometheus/tsdb/encoding"
 
+	"github.com/firnline/firnline/pkg/block/layout"
 	"github.com/firnline/firnline/pkg/store/internal/fetch"
 	"github.com/firnline/firnline/pkg/store/internal/indexcache"
 )
 
 // refUnit is what a series reference counts in an index of version 2.
-const refUnit = 16
+const refUnit = layout.RefUnit
 
-// entry is a series as the index has it. Its labels are numbers of symbols,
-// names and values in turn; strings are looked up only for series that are wanted.
-type entry struct {
-	symbols []uint32
-	chunks  []chunks.Meta
-}
+// entry is a series as the index has it. Strings are looked up only for series
+// that are wanted.
+type entry struct{ layout.Series }
 
 // overlaps tells whether a chunk has samples in [mint, maxt].
-func overlaps(c chunks.Meta, mint, maxt int64) bool { return c.MinTime <= maxt && mint <= c.MaxTime }
+func overlaps(c layout.Chunk, mint, maxt int64) bool { return c.MinTime <= maxt && mint <= c.MaxTime }
 
 // within tells whether any chunk of the series overlaps [mint, maxt].
 func (e *entry) within(mint, maxt int64) bool {
-	return slices.ContainsFunc(e.chunks, func(c chunks.Meta) bool { return overlaps(c, mint, maxt) })
+	return slices.ContainsFunc(e.Chunks, func(c layout.Chunk) bool { return overlaps(c, mint, maxt) })
 }
 
 // loadEntries reads the series of refs, which are sorted, by one batch of reads
@@ -108,42 +104,16 @@ func (b *Block) fetchEntries(ctx context.Context, miss missing, contents [][]byt
 // decodeEntry reads a series entry without its length and checksum. Invariant of
 // the result: label names ascend, chunks have minimum ≤ maximum and ascend.
 func decodeEntry(content []byte) (entry, error) {
-	d := encoding.Decbuf{B: content}
-	n := d.Uvarint()
-	if d.Err() != nil || n < 0 || n > d.Len()/2 {
-		return entry{}, fmt.Errorf("%d labels in %d bytes", n, d.Len())
+	var e entry
+	if err := e.Decode(content); err != nil {
+		return entry{}, err
 	}
-	e := entry{symbols: make([]uint32, 0, 2*n)}
-	for i := range n {
-		name, value := d.Uvarint64(), d.Uvarint64()
-		if name > 1<<32-1 || value > 1<<32-1 || i > 0 && uint32(name) <= e.symbols[2*i-2] {
-			return entry{}, fmt.Errorf("label %d out of order", i)
+	for i, c := range e.Chunks {
+		if i > 0 && c.MinTime < e.Chunks[i-1].MinTime {
+			return entry{}, fmt.Errorf("chunk %d out of order", i)
 		}
-		e.symbols = append(e.symbols, uint32(name), uint32(value))
 	}
-	n = d.Uvarint()
-	if d.Err() != nil || n < 0 || n > d.Len()/3 {
-		return entry{}, fmt.Errorf("%d chunks in %d bytes", n, d.Len())
-	}
-	e.chunks = make([]chunks.Meta, n)
-	var last chunks.Meta
-	for i := range e.chunks {
-		c := &e.chunks[i]
-		if i == 0 {
-			c.MinTime = d.Varint64()
-			c.MaxTime = c.MinTime + int64(d.Uvarint64())
-			c.Ref = chunks.ChunkRef(d.Uvarint64())
-		} else {
-			c.MinTime = last.MaxTime + int64(d.Uvarint64())
-			c.MaxTime = c.MinTime + int64(d.Uvarint64())
-			c.Ref = chunks.ChunkRef(int64(last.Ref) + d.Varint64())
-		}
-		if d.Err() != nil || c.MinTime > c.MaxTime || i > 0 && c.MinTime < last.MinTime {
-			return entry{}, fmt.Errorf("chunk %d broken or out of order", i)
-		}
-		last = *c
-	}
-	return e, d.Err()
+	return e, nil
 }
 
 // symbolTable looks symbols up for one stream and remembers them, up to a bound.
@@ -176,8 +146,8 @@ func (s *symbolTable) load(ctx context.Context, ids []uint32) error {
 // labels are those of an entry whose symbols are loaded.
 func (s *symbolTable) labels(e *entry) labels.Labels {
 	s.builder.Reset()
-	for i := 0; i < len(e.symbols); i += 2 {
-		s.builder.Add(s.strings[e.symbols[i]], s.strings[e.symbols[i+1]])
+	for _, l := range e.Labels {
+		s.builder.Add(s.strings[l.Name], s.strings[l.Value])
 	}
 	return s.builder.Labels()
 }

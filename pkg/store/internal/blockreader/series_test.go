@@ -12,23 +12,26 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/firnline/firnline/pkg/block/layout"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // encodeEntry writes a series entry as an index has it, without length and checksum.
 func encodeEntry(e entry) []byte {
-	b := binary.AppendUvarint(nil, uint64(len(e.symbols)/2))
-	for _, s := range e.symbols {
-		b = binary.AppendUvarint(b, uint64(s))
+	b := binary.AppendUvarint(nil, uint64(len(e.Labels)))
+	for _, l := range e.Labels {
+		b = binary.AppendUvarint(b, uint64(l.Name))
+		b = binary.AppendUvarint(b, uint64(l.Value))
 	}
-	b = binary.AppendUvarint(b, uint64(len(e.chunks)))
-	var last chunks.Meta
-	for i, c := range e.chunks {
+	b = binary.AppendUvarint(b, uint64(len(e.Chunks)))
+	var last layout.Chunk
+	for i, c := range e.Chunks {
 		if i == 0 {
 			b = binary.AppendVarint(b, c.MinTime)
 			b = binary.AppendUvarint(b, uint64(c.MaxTime-c.MinTime))
-			b = binary.AppendUvarint(b, uint64(c.Ref))
+			b = binary.AppendUvarint(b, c.Ref)
 		} else {
 			b = binary.AppendUvarint(b, uint64(c.MinTime-last.MaxTime))
 			b = binary.AppendUvarint(b, uint64(c.MaxTime-c.MinTime))
@@ -40,16 +43,17 @@ func encodeEntry(e entry) []byte {
 }
 
 func randomEntry(rnd *rand.Rand) entry {
-	e := entry{symbols: []uint32{}, chunks: make([]chunks.Meta, rnd.IntN(9))}
+	var e entry
 	name := uint32(0)
 	for range rnd.IntN(6) {
 		name += 1 + uint32(rnd.IntN(1000))
-		e.symbols = append(e.symbols, name, uint32(rnd.IntN(1<<20)))
+		e.Labels = append(e.Labels, layout.Label{Name: name, Value: uint32(rnd.IntN(1 << 20))})
 	}
 	at, ref := int64(rnd.IntN(1_000_000)-500_000), uint64(rnd.IntN(1<<30))
-	for i := range e.chunks {
-		e.chunks[i] = chunks.Meta{MinTime: at, MaxTime: at + int64(rnd.IntN(10_000)), Ref: chunks.ChunkRef(ref)}
-		at, ref = e.chunks[i].MaxTime+int64(rnd.IntN(1000)), ref+uint64(rnd.IntN(1<<33))
+	for range rnd.IntN(9) {
+		c := layout.Chunk{MinTime: at, MaxTime: at + int64(rnd.IntN(10_000)), Ref: ref}
+		e.Chunks = append(e.Chunks, c)
+		at, ref = c.MaxTime+int64(rnd.IntN(1000)), ref+uint64(rnd.IntN(1<<33))
 	}
 	return e
 }
@@ -68,18 +72,18 @@ func TestDecodeEntry(t *testing.T) {
 		builder := labels.NewScratchBuilder(8)
 		var metas []chunks.Meta
 		require.NoError(t, dec.Series(b, &builder, &metas))
-		require.Len(t, metas, len(got.chunks))
-		for i := range metas {
-			require.Equal(t, metas[i], got.chunks[i])
+		require.Len(t, metas, len(got.Chunks))
+		for i, m := range metas {
+			require.Equal(t, layout.Chunk{MinTime: m.MinTime, MaxTime: m.MaxTime, Ref: uint64(m.Ref)}, got.Chunks[i])
 		}
 		lset := builder.Labels()
 		i := 0
 		lset.Range(func(l labels.Label) {
-			require.Equal(t, l.Name, strconv.Itoa(int(got.symbols[i])))
-			require.Equal(t, l.Value, strconv.Itoa(int(got.symbols[i+1])))
-			i += 2
+			require.Equal(t, l.Name, strconv.Itoa(int(got.Labels[i].Name)))
+			require.Equal(t, l.Value, strconv.Itoa(int(got.Labels[i].Value)))
+			i++
 		})
-		require.Equal(t, i, len(got.symbols))
+		require.Len(t, got.Labels, i)
 	}
 }
 
@@ -94,11 +98,11 @@ func FuzzDecodeEntry(f *testing.F) {
 		if err != nil {
 			return
 		}
-		require.LessOrEqual(t, len(e.symbols)+len(e.chunks), len(b))
-		for i, c := range e.chunks {
+		require.LessOrEqual(t, len(e.Labels)+len(e.Chunks), len(b))
+		for i, c := range e.Chunks {
 			require.LessOrEqual(t, c.MinTime, c.MaxTime)
 			if i > 0 {
-				require.LessOrEqual(t, e.chunks[i-1].MinTime, c.MinTime)
+				require.LessOrEqual(t, e.Chunks[i-1].MinTime, c.MinTime)
 			}
 		}
 		again, err := decodeEntry(encodeEntry(e))

@@ -5,11 +5,11 @@ import (
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/firnline/firnline/pkg/block/layout"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
@@ -248,7 +248,7 @@ func (s *windowSet) Close() {
 // selected is a series before its chunks are read.
 type selected struct {
 	labels  labels.Labels
-	chunks  []chunks.Meta
+	chunks  []layout.Chunk
 	replica uint32 // of all chunks; 0: not known here
 
 	cuts []tombstones.Intervals // what is hidden of each chunk; nil: nothing of any
@@ -263,7 +263,7 @@ func (s *selected) hide(q *Query, cuts tombstones.Intervals) bool {
 	if storeapi.Covers(cuts, q.Mint, q.Maxt) {
 		return false
 	}
-	var left []chunks.Meta // the entry's own may be wanted as they are
+	var left []layout.Chunk // the entry's own may be wanted as they are
 	for _, c := range s.chunks {
 		if !storeapi.Covers(cuts, c.MinTime, c.MaxTime) {
 			left = append(left, c)
