@@ -26,6 +26,10 @@ type Extension struct {
 	// Thinned: retention took series out of the block, or of some it was made of.
 	// So what was downsampled before can't be made anew from it.
 	Thinned bool `json:"thinned,omitempty"`
+	// Done are coarser resolutions, in ms, to which all of the block was brought,
+	// though no blocks there name all of its sources: of some there was nothing to
+	// aggregate, or retention has removed it there since.
+	Done []int64 `json:"done,omitempty"`
 	// ReplicaLabels are the external labels that deduplication took away.
 	ReplicaLabels []string `json:"replica_labels,omitempty"`
 }

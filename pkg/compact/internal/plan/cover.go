@@ -99,6 +99,16 @@ func (c cover) covers(e *entry) bool {
 	return true
 }
 
+// touches tells whether some of e is there.
+func (c cover) touches(e *entry) bool {
+	for _, s := range e.sources {
+		if c.whole != nil && c.whole[s] || slices.ContainsFunc(c.parts[s], e.span.intersects) {
+			return true
+		}
+	}
+	return false
+}
+
 // subset tells whether all of a is in b; both are sorted.
 func subset(a, b []int32) bool {
 	if len(a) > len(b) {

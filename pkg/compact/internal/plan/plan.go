@@ -73,6 +73,10 @@ type Job struct {
 	MaxTime    int64         // ms, exclusive
 	Inputs     []*block.Meta
 	Outputs    []Output
+	// Around is the ULID of the only result where its segments are copied within
+	// the bucket and just its index is written; zero: they have to be merged. Where
+	// copying turns out not to be possible the result is that of Outputs.
+	Around ulid.ULID
 	// Replaces tells that the inputs are to be marked for deletion once all
 	// outputs are there and verified. A downsampling job leaves them.
 	Replaces bool

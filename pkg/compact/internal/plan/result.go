@@ -60,6 +60,9 @@ func (p *planner) emit(d *draft) *Job {
 	for _, r := range d.resolutions {
 		j.Outputs = append(j.Outputs, p.output(d, r))
 	}
+	if p.copies(d, w) {
+		j.Around = p.aroundID(j.Outputs[0].Meta.ULID)
+	}
 	if d.closes {
 		j.order = 1
 	}
@@ -115,6 +118,9 @@ func (p *planner) output(d *draft, resolution int64) Output {
 	}
 	ext := block.Extension{Deletes: d.done, Expired: p.carried(d), ReplicaLabels: p.replicas(d)}
 	ext.Thinned = len(d.expired) > 0 || slices.ContainsFunc(d.in, thinned)
+	if resolution == d.lane.tier.resolution {
+		ext.Done = p.doneIn(d)
+	}
 	if d.shard != nil {
 		s := *d.shard
 		s.Sources = sourcesOf(d.in)

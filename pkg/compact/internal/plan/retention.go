@@ -60,7 +60,7 @@ func (p *planner) retain(t *tier) {
 // needs says what is missing before the series of a class can leave a block.
 func (p *planner) needs(e *entry, c policy.Class) string {
 	coarser, ok := c.Tiers().Outlives(e.meta.Resolution())
-	if !ok || !p.cfg.Downsample || p.in.Unmatched[EmptyKey(e.id(), coarser)] || e.lane.tier.family.tier(coarser).cover.covers(e) {
+	if !ok || !p.cfg.Downsample || p.there(e, e.lane.tier.family.tier(coarser)) {
 		return ""
 	}
 	why := fmt.Sprintf("%s data, kept for longer, doesn't cover it yet", policy.ResolutionName(coarser))
@@ -114,14 +114,20 @@ func names(classes []policy.Class) string {
 	return strings.Join(out, ", ")
 }
 
+// there tells whether all of a block has come to a coarser tier, as far as there
+// is something to bring there.
+func (p *planner) there(e *entry, t *tier) bool {
+	return t.cover.covers(e) || slices.Contains(e.ext.Done, t.resolution) || len(p.in.Unmatched) > 0 && p.in.Unmatched[EmptyKey(e.id(), t.resolution)]
+}
+
 // wants tells whether a block is to come into a coarser tier: it isn't there,
 // and retention keeps it there, or in a tier beyond that is made from it.
 func (p *planner) wants(e *entry, t *tier) bool {
-	if p.in.Unmatched[EmptyKey(e.id(), t.resolution)] || t.cover.covers(e) {
+	if p.there(e, t) || e.ext.Thinned && t.cover.touches(e) { // made anew it would hide what it lacks
 		return false
 	}
 	for ; t != nil; t = t.coarser() {
-		if t.cover.covers(e) {
+		if p.there(e, t) {
 			continue
 		}
 		for _, c := range e.classes {
@@ -131,6 +137,33 @@ func (p *planner) wants(e *entry, t *tier) bool {
 		}
 	}
 	return false
+}
+
+// settled tells whether a block has nothing more to bring to a coarser tier: all
+// is there, or was until retention removed it.
+func (p *planner) settled(e *entry, t *tier) bool {
+	for ; t != nil && !p.there(e, t); t = t.coarser() {
+		for _, c := range e.classes {
+			if !p.over(e.meta.MaxTime, c.Tiers().At(t.resolution)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// doneIn are the coarser resolutions that a merged block is done with since all
+// inputs are, though its sources don't show it.
+func (p *planner) doneIn(d *draft) []int64 {
+	var out []int64
+	for t := d.lane.tier.coarser(); t != nil; t = t.coarser() {
+		open := func(e *entry) bool { return !p.settled(e, t) }
+		hidden := func(e *entry) bool { return !t.cover.covers(e) }
+		if p.cfg.Downsample && !slices.Contains(d.resolutions, t.resolution) && !slices.ContainsFunc(d.in, open) && slices.ContainsFunc(d.in, hidden) {
+			out = append(out, t.resolution)
+		}
+	}
+	return out
 }
 
 // expiredIn are the classes to leave out of the results of a job: those that may

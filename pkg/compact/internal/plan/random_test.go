@@ -1,0 +1,178 @@
+package plan_test
+
+import (
+	"encoding/binary"
+	"flag"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact/internal/plan"
+	"github.com/firnline/firnline/pkg/compact/internal/policy"
+)
+
+var seed = flag.Uint64("seed", 0, "of the one random run to do; 0: several")
+
+// TestRandomRuns lets blocks arrive, late and out of order too, while workers that
+// get killed and workers with stale plans go by what Make says. At each step all
+// that policy keeps must be there (RELIABILITY P3, P5, P10, C1, C3, C7), and when
+// nothing more comes, work must come to an end.
+func TestRandomRuns(t *testing.T) {
+	if *seed != 0 {
+		randomRun(t, *seed)
+		return
+	}
+	runs := uint64(40)
+	if testing.Short() {
+		runs = 20
+	}
+	for n := range runs {
+		if !t.Run("", func(t *testing.T) { randomRun(t, n+1) }) {
+			t.Fatalf("replay with -run TestRandomRuns -args -seed=%d", n+1)
+		}
+	}
+}
+
+type run struct {
+	*sim
+	rnd   *rand.Rand
+	stale []plan.Plan
+}
+
+func randomRun(t *testing.T, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	r := &run{sim: newSim(t, randomConfig(t, rnd)), rnd: rnd}
+	days := int64(6 + rnd.IntN(26))
+	replicas := []string{"a", "b"}[:1+rnd.IntN(2)]
+	step := []int64{2, 6, 24}[rnd.IntN(3)] * hour
+	for r.now = 2 * hour; r.now < days*day; r.now += 2 * hour {
+		for _, replica := range replicas {
+			if rnd.IntN(40) > 0 { // else a hole
+				r.upload(r.now-2*hour, r.now, 100, "cluster", "eu", "replica", replica)
+			}
+			if rnd.IntN(60) == 0 {
+				late := r.now - rnd.Int64N(min(r.now, 20*day))/hour*hour
+				r.upload(late, late+[]int64{1, 2, 5, 20, 40}[rnd.IntN(5)]*hour, 50, "cluster", "eu", "replica", replica)
+			}
+		}
+		if rnd.IntN(300) == 0 {
+			r.request()
+		}
+		if r.now%step == 0 {
+			r.work()
+		}
+	}
+	r.now += 20 * day
+	r.settle(60)
+	require.Equal(t, r.plan(), plan.Make(r.cfg, r.shuffled(rnd), r.clock()))
+	for _, h := range r.plan().Held {
+		t.Fatalf("held for ever: %+v\n%s", h, r.dump(r.in.Metas[h.Block].Compaction.Sources[0]))
+	}
+	r.now += 60 * day
+	r.settle(60)
+	for _, d := range r.in.Deletes {
+		require.Equal(t, block.DeleteDone, d.State)
+	}
+}
+
+func randomConfig(t *testing.T, rnd *rand.Rand) plan.Config {
+	cfg := defaultConfig()
+	cfg.Dedup, cfg.ReplicaLabels = rnd.IntN(2) == 0, []string{"replica"}
+	cfg.MaxInputs = []int{0, 5, 30, 400}[rnd.IntN(4)]
+	if rnd.IntN(2) == 0 {
+		cfg.MaxIndexBytes = 400 + rnd.Int64N(3000)
+	}
+	if rnd.IntN(3) > 0 {
+		defaults := policy.Tiers{Raw: 4 * 24 * time.Hour, FiveMinutes: 20 * 24 * time.Hour, OneHour: 0}
+		if rnd.IntN(2) == 0 {
+			defaults = policy.Tiers{Raw: 30 * 24 * time.Hour, FiveMinutes: 12 * 24 * time.Hour}
+		}
+		file := ""
+		if rnd.IntN(2) == 0 {
+			file = "rules:\n- selectors: ['{ns=\"dev\"}']\n  raw: 2d\n  5m: 11d\n  1h: 40d\n"
+		}
+		var err error
+		cfg.Policy, err = policy.Parse("f", []byte(file), defaults)
+		require.NoError(t, err)
+		require.NoError(t, cfg.Policy.Validate())
+	}
+	return cfg
+}
+
+// work does some of a plan, killed here and there, and some of plans of old.
+func (r *run) work() {
+	p := r.plan()
+	if r.rnd.IntN(10) == 0 {
+		require.Equal(r.t, p, plan.Make(r.cfg, r.shuffled(r.rnd), r.clock()), "the order of the maps counts")
+	}
+	if r.rnd.IntN(8) == 0 {
+		r.stale = append(r.stale, p)
+	}
+	if n := len(r.stale); n > 0 && r.rnd.IntN(6) == 0 {
+		i := r.rnd.IntN(n)
+		r.some(r.stale[i])
+		r.stale = append(r.stale[:i], r.stale[i+1:]...)
+	}
+	r.some(p)
+	if r.rnd.IntN(3) > 0 {
+		r.pass(r.plan())
+		r.check()
+	}
+}
+
+func (r *run) some(p plan.Plan) {
+	for _, j := range p.Jobs {
+		switch r.rnd.IntN(4) {
+		case 0:
+		case 1:
+			r.do(j, r.rnd.IntN(len(j.Outputs)+len(j.Inputs)+1))
+			r.maybeCheck()
+		default:
+			r.do(j, 1<<20)
+			r.maybeCheck()
+		}
+	}
+	for _, m := range p.Garbage {
+		if r.rnd.IntN(3) > 0 {
+			r.collect([]plan.Mark{m})
+			r.maybeCheck()
+		}
+	}
+	for _, m := range p.Expired {
+		if r.rnd.IntN(3) > 0 {
+			r.mark(m.Block)
+			r.maybeCheck()
+		}
+	}
+	if r.rnd.IntN(2) == 0 {
+		r.remove(p.Remove)
+	}
+	r.finish(p.DeletesDone)
+	r.check()
+}
+
+// maybeCheck looks between two steps, now and then: it takes its time.
+func (r *run) maybeCheck() {
+	if r.rnd.IntN(6) == 0 {
+		r.check()
+	}
+}
+
+// request asks for a series to go, in whole days.
+func (r *run) request() {
+	to := r.now / day * day
+	from := max(0, to-int64(r.rnd.IntN(6))*day)
+	d := &block.DeleteRequest{
+		Selectors: []string{[]string{`{k="03"}`, `{ns="dev",cluster="eu"}`, `{cluster="us"}`, `{k="05",replica="a"}`}[r.rnd.IntN(4)]},
+		MinTime:   from, MaxTime: to + 2*day, Created: r.clock(), State: block.DeletePending,
+	}
+	binary.BigEndian.PutUint64(d.ID[8:], uint64(len(r.in.Deletes)+1))
+	require.NoError(r.t, d.ID.SetTime(uint64(r.now)))
+	r.in.Deletes = append(r.in.Deletes, d)
+	for id, m := range r.born {
+		r.deleted[id] |= deletedCells(d, m)
+	}
+}
