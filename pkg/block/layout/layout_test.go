@@ -198,6 +198,35 @@ type byteSlice []byte
 func (b byteSlice) Len() int                    { return len(b) }
 func (b byteSlice) Range(start, end int) []byte { return b[start:end] }
 
+// TestParseTOC: the indices of label values that old writers left between the
+// sections belong to none; sections out of order are refused.
+func TestParseTOC(t *testing.T) {
+	parse := func(offsets ...uint64) (layout.TOC, error) {
+		var b []byte
+		for _, off := range offsets {
+			b = binary.BigEndian.AppendUint64(b, off)
+		}
+		return layout.ParseTOC(binary.BigEndian.AppendUint32(b, layout.Sum(b)), 1000)
+	}
+	toc, err := parse(5, 100, 200, 400, 300, 500) // symbols, series, labels, their table, postings, their table
+	require.NoError(t, err)
+	require.Equal(t, layout.TOC{
+		Symbols: layout.Span{Start: 5, End: 100}, Series: layout.Span{Start: 100, End: 200},
+		Postings: layout.Span{Start: 300, End: 400}, PostingsTable: layout.Span{Start: 500, End: 948},
+	}, toc)
+	toc, err = parse(5, 100, 0, 0, 300, 500)
+	require.NoError(t, err)
+	require.Equal(t, layout.Span{Start: 100, End: 300}, toc.Series)
+	require.Equal(t, layout.Span{Start: 300, End: 500}, toc.Postings)
+	for _, bad := range [][]uint64{
+		{4, 100, 0, 0, 300, 500}, {5, 4, 0, 0, 300, 500}, {5, 301, 0, 0, 300, 500}, {5, 100, 0, 0, 501, 500},
+		{5, 100, 0, 0, 300, 948}, {1 << 63, 100, 0, 0, 300, 500}, {5, 100, 0, 0, 300, 1 << 63},
+	} {
+		_, err := parse(bad...)
+		require.Error(t, err, bad)
+	}
+}
+
 // FuzzSeries: what is decoded encodes to what decodes to the same, and takes no
 // more memory than the input justifies.
 func FuzzSeries(f *testing.F) {

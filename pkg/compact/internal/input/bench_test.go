@@ -17,6 +17,44 @@ import (
 	"github.com/firnline/firnline/pkg/compact/internal/input"
 )
 
+// BenchmarkSymbols reads the symbols of an index with 60,000 of them, against a
+// walk over Prometheus' symbols of a mapped file.
+func BenchmarkSymbols(b *testing.B) {
+	bkt, m, dir := wideBlock(b)
+	remote, err := block.OpenRemote(b.Context(), bkt, m, nil)
+	require.NoError(b, err)
+	toc, err := remote.TOC(b.Context())
+	require.NoError(b, err)
+	b.Run("firnline", func(b *testing.B) {
+		b.SetBytes(toc.Symbols.Len())
+		b.ReportAllocs()
+		for b.Loop() {
+			r, err := input.Open(b.Context(), bkt, m, input.Config{})
+			require.NoError(b, err)
+			s := r.Symbols(b.Context())
+			for s.Next() {
+				_ = s.At()
+			}
+			require.NoError(b, s.Err())
+			require.NoError(b, r.Close())
+		}
+	})
+	b.Run("prometheus", func(b *testing.B) {
+		b.SetBytes(toc.Symbols.Len())
+		b.ReportAllocs()
+		for b.Loop() {
+			r, err := index.NewFileReader(filepath.Join(dir, block.IndexFilename), index.DecodePostingsRaw)
+			require.NoError(b, err)
+			it := r.Symbols()
+			for it.Next() {
+				_ = it.At()
+			}
+			require.NoError(b, it.Err())
+			require.NoError(b, r.Close())
+		}
+	})
+}
+
 // BenchmarkSeries reads the entries of an index, against Prometheus' reader of a
 // mapped file. Bytes are those of the index's series section.
 func BenchmarkSeries(b *testing.B) {

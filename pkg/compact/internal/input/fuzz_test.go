@@ -41,6 +41,42 @@ func crafted(t *testing.T, symbols, series, segment []byte) (block.Bucket, *bloc
 	return bkt, m
 }
 
+// TestPadding: zeroes behind the last series are taken for padding where all
+// series have been read, and else for what a disk has lost.
+func TestPadding(t *testing.T) {
+	content := []byte{1, 0, 0, 0} // one label, no chunks
+	entry := append(binary.AppendUvarint(nil, uint64(len(content))), content...)
+	entry = binary.BigEndian.AppendUint32(entry, layout.Sum(content)) // 9 bytes
+	two := slices.Concat(entry, make([]byte, 7), entry)
+	read := func(section []byte, stats uint64) (n int, err error) {
+		bkt, m := crafted(t, []byte("\x00\x00\x00\x01\x00"), section, nil)
+		m.Stats.NumSeries = stats
+		b, err := input.Open(t.Context(), bkt, m, input.Config{WindowBytes: 20})
+		require.NoError(t, err)
+		defer b.Close()
+		for {
+			if _, err = b.Next(t.Context()); err != nil {
+				return n, err
+			}
+			n++
+		}
+	}
+	for _, padding := range []int{0, 1, 7, 8, 23, 100, 5000} {
+		section := slices.Concat(two, make([]byte, padding))
+		n, err := read(section, 2)
+		require.Equal(t, io.EOF, err, padding)
+		require.Equal(t, 2, n)
+		n, err = read(section, 3)
+		require.Equal(t, 2, n)
+		if padding > 7 {
+			require.ErrorIs(t, err, block.ErrCorrupt, "a series is missing")
+			section[len(section)-1] = 1
+			_, err = read(section, 2)
+			require.ErrorIs(t, err, block.ErrCorrupt, "not only zeroes")
+		}
+	}
+}
+
 // FuzzSymbols: the stream gives what a plain reading of the section gives, by
 // windows of any length, and an error where that has one.
 func FuzzSymbols(f *testing.F) {

@@ -424,6 +424,42 @@ func TestContext(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
+// TestTwoGoroutines: series in one, chunks in another.
+func TestTwoGoroutines(t *testing.T) {
+	bkt, m, dir := upload(t, series(40, 100), blocktest.Options{SamplesPerChunk: 10, SegmentBytes: 8192})
+	want := twin(t, dir)
+	b, err := input.Open(t.Context(), bkt, m, input.Config{WindowBytes: 1000})
+	require.NoError(t, err)
+	defer b.Close()
+	refs, read := make(chan uint64), make(chan int)
+	go func() {
+		n := 0
+		for ref := range refs {
+			if _, _, err := b.Chunk(t.Context(), ref); err == nil {
+				n++
+			}
+		}
+		read <- n
+	}()
+	series, chunks := 0, 0
+	for {
+		s, err := b.Next(t.Context())
+		if err == io.EOF {
+			break
+		}
+		require.NoError(t, err)
+		series++
+		for _, c := range s.Chunks {
+			chunks++
+			refs <- c.Ref
+		}
+		require.Positive(t, b.Reads().Requests)
+	}
+	close(refs)
+	require.Equal(t, chunks, <-read)
+	require.Len(t, want, series+chunks)
+}
+
 // TestChunkAnyOrder: chunks come right whatever the order of asking. A failure
 // prints the seed.
 func TestChunkAnyOrder(t *testing.T) {

@@ -34,7 +34,7 @@ func TestReads(t *testing.T) {
 			bkt, m = &spoiled{Bucket: memory}, meta
 			return sizes(m)
 		case "wide":
-			memory, meta := wideBlock(t)
+			memory, meta, _ := wideBlock(t)
 			bkt, m = &spoiled{Bucket: memory}, meta
 			return sizes(m)
 		case "read":

@@ -20,7 +20,7 @@ import (
 )
 
 // wideBlock is one whose series take 3 MB of the index.
-func wideBlock(t testing.TB) (*bucket.Memory, *block.Meta) {
+func wideBlock(t testing.TB) (*bucket.Memory, *block.Meta, string) {
 	var in []blocktest.Series
 	for i := range 60_000 {
 		in = append(in, blocktest.Series{
@@ -28,8 +28,7 @@ func wideBlock(t testing.TB) (*bucket.Memory, *block.Meta) {
 			Samples: []blocktest.Sample{{T: int64(i), F: 1}, {T: int64(i) + 90_000, F: 2}},
 		})
 	}
-	bkt, m, _ := upload(t, in, blocktest.Options{SamplesPerChunk: 1})
-	return bkt, m
+	return upload(t, in, blocktest.Options{SamplesPerChunk: 1})
 }
 
 // seekTo makes a predicate that is true for the first n of a block's series,
@@ -65,7 +64,7 @@ func inOrder(t *testing.T, bkt block.Bucket, m *block.Meta) (times []int64, orde
 // TestSeek: from any series on, whether the postings are right, or lie, or are
 // lost: these only make it quick. A failure prints the seed.
 func TestSeek(t *testing.T) {
-	bkt, m := wideBlock(t)
+	bkt, m, _ := wideBlock(t)
 	times, order := inOrder(t, bkt, m)
 	require.Len(t, times, 60_000)
 
