@@ -22,23 +22,12 @@ func (f *Fetcher) list(ctx context.Context, s *fetchState) error {
 	}
 	readErr := f.read(ctx, s, l)
 	s.takePartial(l)
-	s.suspect(l)
 	if err := errors.Join(readErr, f.settle(ctx, s, l)); err != nil {
 		return err
 	}
 	s.listed.at = f.now()
 	s.manifest.found = s.findings(l, at)
 	return nil
-}
-
-// suspect takes blocks that no listing has ever shown, such as one that was
-// only announced, for missing a second time, so that they are looked for at once.
-func (s *fetchState) suspect(l listing) {
-	for id := range s.known.Metas {
-		if s.known.versions[id].meta == (version{}) && !l.shows(id) {
-			s.missing[id] = time.Time{}
-		}
-	}
 }
 
 // task is an object to read.
@@ -211,6 +200,7 @@ func (s *fetchState) takePartial(l listing) {
 
 // settle gives up the blocks that are gone for certain.
 func (f *Fetcher) settle(ctx context.Context, s *fetchState, now evidence) error {
+	s.suspect(now)
 	j := judge(s.known.Metas, s.known.Marks, now, s.missing, f.now(), time.Duration(f.cfg.GoneDelay))
 	gone, err := f.probe(ctx, j.probe)
 	for _, id := range j.probe {
@@ -224,6 +214,16 @@ func (f *Fetcher) settle(ctx context.Context, s *fetchState, now evidence) error
 			ErrListing, kept, len(s.known.Metas), f.cfg.GoneDelay))
 	}
 	return err
+}
+
+// suspect takes blocks that no listing has ever shown, only an announcement, for
+// missing a second time, so that they are looked for at once.
+func (s *fetchState) suspect(now evidence) {
+	for id := range s.known.Metas {
+		if s.known.versions[id].meta == (version{}) && !now.shows(id) {
+			s.missing[id] = time.Time{}
+		}
+	}
 }
 
 // probe asks for each meta.json directly and returns the blocks that have none.

@@ -25,6 +25,7 @@ type manifestState struct {
 	there     []ulid.ULID            // announcements that lie in the bucket, oldest first
 	told      map[ulid.ULID][]Change // those that aren't in base, as far as they were read
 	unread    []ulid.ULID            // and those that weren't
+	blind     bool                   // some of these can't be read at all by this program, or are too many
 	now       *Manifest              // base and what was told since; nil where base is
 	gone      map[ulid.ULID]struct{} // blocks whose removal was told
 	seen      *Manifest              // the last now that adopt has looked at
@@ -191,6 +192,7 @@ func has(sorted []ulid.ULID, id ulid.ULID) bool {
 func (f *Fetcher) readAnnouncements(ctx context.Context, m *manifestState) error {
 	ids := m.unread[:min(len(m.unread), max(0, maxAnnouncements-len(m.told)))]
 	m.unread = m.unread[len(ids):]
+	m.blind = len(m.unread) > 0
 	results := make([][]Change, len(ids))
 	errs := make([]error, len(ids))
 	var g errgroup.Group
@@ -212,6 +214,11 @@ func (f *Fetcher) readAnnouncements(ctx context.Context, m *manifestState) error
 			m.now = nil
 		case f.bkt.IsObjNotFoundErr(errs[i]):
 			errs[i] = nil // folded and removed since: the next pass sees the manifest it is in
+		case errors.Is(errs[i], ErrUnknownVersion):
+			f.log.Debug("announcement can't be read; the bucket is listed", "err", errs[i])
+			errs[i] = nil
+			m.unread = append(m.unread, id)
+			m.blind = true
 		default:
 			m.unread = append(m.unread, id)
 		}
@@ -268,7 +275,7 @@ func (f *Fetcher) mustList(ctx context.Context, s *fetchState) bool {
 	case m.base == nil:
 		return true
 	case f.cfg.Owner == "":
-		return f.stale(s) || len(m.unread) > 0
+		return f.stale(s) || m.blind
 	case len(m.unread) == 0 && m.age(f.now()) < time.Duration(f.cfg.ListInterval):
 		return false
 	case !f.publishes(ctx):

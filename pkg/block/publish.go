@@ -80,7 +80,8 @@ func (f *Fetcher) publish(ctx context.Context, s *fetchState) error {
 // draft is the manifest that should be in the bucket; nil: what is there will do.
 func (s *fetchState) draft() *Manifest {
 	m := &s.manifest
-	listed := m.found.at.After(m.listedAt()) // else another's listing is newer than ours, or we have made none
+	// Else another's listing is newer than ours, or we have made none.
+	listed := !m.found.at.IsZero() && !m.found.at.Before(m.listedAt())
 	if !listed && (m.base == nil || len(m.told) == 0) {
 		return nil
 	}
