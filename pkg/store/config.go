@@ -74,7 +74,7 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	c.ReadGap, c.ReadSize, c.MaxSeriesGuess, c.MaxChunkGuess = 512<<10, 8<<20, 64<<10, 16000
 
 	fs.StringVar(&c.DataDir, "data-dir", "./data", "Local folder for copies of meta.json and index headers. Nothing in it is needed: what is missing is fetched again.")
-	fs.Var(&c.SyncInterval, "sync-block-duration", "Time between two looks into the bucket for new and removed blocks.")
+	fs.Var(&c.SyncInterval, "sync-block-duration", "Time between two looks into the bucket for new and removed blocks, at most: while the bucket has a manifest that is kept up to date, 30s.")
 	fs.IntVar(&c.SyncConcurrency, "block-sync-concurrency", 20, "How many new blocks are prepared at once.")
 	fs.StringVar(&c.HeaderDownload, "store.index-header-lazy-download-strategy", HeaderEager, "When index headers are built: eager, as soon as a block is found, or lazy, with the first query of the block.")
 	fs.Var(&c.HeaderIdleTimeout, "store.index-header-lazy-reader-idle-timeout", "An index header that no query has used for this long is unloaded from memory; it stays on disk. 0 never unloads.")

@@ -49,6 +49,7 @@ type Store struct {
 	blocks      map[ulid.ULID]*loaded
 	known       map[ulid.ULID]string // problems that were logged
 	failedLooks int                  // before the first view
+	byManifest  bool                 // the last look was by the bucket's manifest
 }
 
 // progress is how far the first look into the bucket has come.
@@ -97,6 +98,10 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 // the first one failed, or a query found the objects of a block gone.
 const soon = 5 * time.Second
 
+// manifestInterval is the most between two looks at a bucket that has a manifest:
+// they cost two requests, so that new blocks can be had sooner.
+const manifestInterval = 30 * time.Second
+
 // Run keeps up with the bucket until ctx is done and then returns nil, after
 // unloading the headers that no query uses. A look that fails is logged and
 // tried again.
@@ -116,6 +121,9 @@ func (s *Store) Run(ctx context.Context) error {
 			if s.view.Load() == nil {
 				wait = min(wait, soon)
 			}
+		}
+		if s.byManifest {
+			wait = min(wait, manifestInterval)
 		}
 		if !s.rest(ctx, wait) {
 			return nil

@@ -68,6 +68,7 @@ func (s *Store) sync(ctx context.Context) (err error) {
 		s.progress.mu.Unlock()
 	}()
 	found, fetchErr := s.fetcher.Fetch(ctx)
+	s.byManifest = found.FromManifest
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
