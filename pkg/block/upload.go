@@ -27,6 +27,8 @@ var (
 	ErrNotVerified = errors.New("the bucket holds something else than was sent")
 	// ErrRemoved refuses a block that has been in the bucket and is being removed from it.
 	ErrRemoved = errors.New("block is being removed from the bucket")
+	// ErrNotCopied marks a segment that the bucket did not copy within itself.
+	ErrNotCopied = errors.New("the bucket did not copy a segment")
 )
 
 // HashSHA256 is the one value of --hash-func beside the empty one.
@@ -97,8 +99,8 @@ type Copied struct {
 }
 
 // UploadAround is UploadWritten of a block of which only the index is local. Its
-// segments are copied within the bucket. An error that wraps
-// errors.ErrUnsupported says that the bucket can't do that.
+// segments, if any are given, are copied within the bucket. An error that wraps
+// ErrNotCopied says that it doesn't do that; errors.ErrUnsupported, that it can't.
 func (u *Uploader) UploadAround(ctx context.Context, dir string, m *Meta, c *Content, segments []Copied) (*Uploaded, error) {
 	return u.send(ctx, upload{Uploader: u, dir: dir, meta: m, written: c, copied: segments})
 }
@@ -325,7 +327,7 @@ func (up *upload) sendFiles(ctx context.Context, have map[string]int64) error {
 
 func (up *upload) copyFile(ctx context.Context, c Copied) error {
 	if err := up.Bucket.Copy(ctx, c.From, Name(up.meta.ULID, c.RelPath)); err != nil {
-		return fmt.Errorf("copy %s: %w", c.From, err)
+		return fmt.Errorf("%w: %w", ErrNotCopied, err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -35,6 +36,7 @@ type Compactor struct {
 	jobs    *jobTable
 	planner planner
 
+	cantCopy  atomic.Bool            // within the bucket, as it has said
 	lookAgain chan struct{}          // holds one wish for a look before its time
 	verified  map[ulid.ULID]struct{} // replacements read back; of the marking loop alone
 	finds     findings

@@ -15,6 +15,7 @@ import (
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/compact/internal/input"
+	"github.com/firnline/firnline/pkg/compact/internal/merge"
 	"github.com/firnline/firnline/pkg/compact/internal/plan"
 )
 
@@ -128,22 +129,9 @@ func (a *attempt) run(ctx context.Context) error {
 			return err
 		}
 	}
-	there, todo, err := a.results(ctx)
+	there, err := a.produce(ctx)
 	if err != nil {
 		return err
-	}
-	if len(todo) > 0 {
-		made, err := a.merge(ctx, todo)
-		if err != nil {
-			return err
-		}
-		for _, r := range made {
-			id, err := a.publish(ctx, r)
-			if err != nil {
-				return err
-			}
-			there = append(there, id)
-		}
 	}
 	if a.job.Replaces {
 		if err := a.markInputs(ctx, there); err != nil {
@@ -151,6 +139,42 @@ func (a *attempt) run(ctx context.Context) error {
 		}
 	}
 	return a.point(ctx, pointRelease, a.job.Key)
+}
+
+// produce sees to it that all results are in the bucket, and says which there are.
+func (a *attempt) produce(ctx context.Context) ([]ulid.ULID, error) {
+	if !a.job.Around.IsZero() && !a.cantCopy.Load() {
+		around := *a
+		job := a.job.AsAround()
+		around.job = &job
+		there, err := around.write(ctx, around.mergeIndexes)
+		if !errors.Is(err, merge.ErrOverlap) && (ctx.Err() != nil || !errors.Is(err, block.ErrNotCopied)) {
+			return there, err
+		}
+		a.cantCopy.Store(errors.Is(err, errors.ErrUnsupported))
+		a.log.Info("segments can't be copied within the bucket and are merged here", "err", err)
+	}
+	return a.write(ctx, a.merge)
+}
+
+// write makes the results that are not in the bucket already.
+func (a *attempt) write(ctx context.Context, by func(context.Context, []plan.Output) ([]made, error)) ([]ulid.ULID, error) {
+	there, todo, err := a.results(ctx)
+	if err != nil || len(todo) == 0 {
+		return there, err
+	}
+	results, err := by(ctx, todo)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range results {
+		id, err := a.publish(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		there = append(there, id)
+	}
+	return there, nil
 }
 
 // reread looks at the inputs again: the plan may be minutes old.

@@ -83,6 +83,37 @@ func (a *attempt) merge(ctx context.Context, todo []plan.Output) (_ []made, err 
 	return out, a.point(ctx, pointMerged, a.job.Key)
 }
 
+// mergeIndexes is merge for a result whose segments are copied within the bucket.
+func (a *attempt) mergeIndexes(ctx context.Context, todo []plan.Output) (_ []made, err error) {
+	a.progress.at(stageMerge)
+	window, err := a.window()
+	if err != nil {
+		return nil, err
+	}
+	sources, closeAll, err := a.open(ctx, window)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeAll()) }()
+	cfg, err := a.mergeConfig(nil)
+	if err != nil {
+		return nil, err
+	}
+	m := *todo[0].Meta
+	around, err := merge.Indexes(ctx, cfg, sources, a.dirOf(m.ULID))
+	if err != nil {
+		return nil, err
+	}
+	m.Stats = around.Stats
+	a.metrics.readBytes.Add(float64(around.Reads.Bytes))
+	a.metrics.reads.Add(float64(around.Reads.Requests))
+	a.metrics.chunks.WithLabelValues("stayed").Add(float64(around.Stats.NumChunks))
+	a.progress.toSend.Add(around.Content.SizeBytes())
+	todo[0].Meta = &m
+	out := []made{{Output: todo[0], dir: a.dirOf(m.ULID), content: around.Content, around: around.Segments}}
+	return out, a.point(ctx, pointMerged, a.job.Key)
+}
+
 // open opens the inputs.
 func (a *attempt) open(ctx context.Context, window int64) (_ []merge.Source, closeAll func() error, err error) {
 	var sources []merge.Source

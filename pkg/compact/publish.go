@@ -17,6 +17,7 @@ type made struct {
 	plan.Output
 	dir     string
 	content *block.Content // what is in dir
+	around  []block.Copied // segments that are in the bucket already
 }
 
 // publish makes a result visible in the bucket: upload, read back, mark against
@@ -30,7 +31,7 @@ func (a *attempt) publish(ctx context.Context, r made) (ulid.ULID, error) {
 		Sent:       func(n int64) { a.progress.sent.Add(n) },
 		BeforeMeta: func(ctx context.Context, m *block.Meta) error { return a.beforeMeta(ctx, r, m) },
 	}
-	sent, err := up.UploadWritten(ctx, r.dir, r.Meta, r.content)
+	sent, err := up.UploadAround(ctx, r.dir, r.Meta, r.content, r.around)
 	if err != nil {
 		return id, err
 	}
