@@ -11,7 +11,7 @@ import (
 
 // newCompact makes the command of these parts:
 //
-//	bucket ◄──► compact ──► HTTP: status, plan
+//	bucket ◄──► compact ──► HTTP: status, plan, deleting series
 func newCompact() *component {
 	var cfg compact.Config
 	bkt := bucketConfig{required: true}
@@ -40,7 +40,7 @@ undone. What it would do is told by firnline tools compact plan.`,
 			p.srv.AddCheck("bucket", check.check)
 			p.srv.AddCheck("compact", c.Ready)
 			p.srv.AddReloader("retention policy", func(context.Context) error { return c.Reload() })
-			p.srv.Handle("/api/v1/compact/", c.Handler())
+			p.srv.Handle("/api/v1/", c.Handler())
 			return []runner{check, &compacting{c, cfg.Wait, p.talk}}, nil
 		},
 	}

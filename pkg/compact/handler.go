@@ -1,22 +1,45 @@
 package compact
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/compact/internal/plan"
 )
 
-// Handler answers below /api/v1/compact/:
+// Handler answers below /api/v1/:
 //
-//	GET status  what is done and known, as JSON (Status)
-//	GET plan    what would be done and why, as text
+//	GET compact/status  what is done and known, as JSON (Status)
+//	GET compact/plan    what would be done and why, as text
+//
+// and what deleteAPI does.
 func (c *Compactor) Handler() http.Handler {
 	mux := http.NewServeMux()
+	deletes := newDeleteAPI(c.bkt, c.cfg.AdminAPI, c.liveBlocks, c.log)
+	for _, path := range deletePaths() {
+		mux.Handle(path, deletes)
+	}
 	mux.HandleFunc("GET /api/v1/compact/status", c.serveStatus)
 	mux.HandleFunc("GET /api/v1/compact/plan", c.servePlan)
 	return mux
+}
+
+// liveBlocks are the blocks of the last look that answers come from.
+func (c *Compactor) liveBlocks(context.Context) ([]*block.Meta, error) {
+	s := c.view.get()
+	if s == nil {
+		return nil, &apiProblem{http.StatusServiceUnavailable, "unavailable", c.Ready()}
+	}
+	var out []*block.Meta
+	for id, m := range s.Metas {
+		if s.Marks[id].Deletion == nil {
+			out = append(out, m)
+		}
+	}
+	return out, nil
 }
 
 func (c *Compactor) serveStatus(w http.ResponseWriter, _ *http.Request) {
