@@ -16,17 +16,21 @@ type SeriesRefs struct {
 	// Place is the whole list, as a layout.PostingsRecord.
 	Place layout.Span
 
-	index *RangeReader
-	from  int64 // number of the first reference in some
-	some  []byte
+	index  *RangeReader
+	series layout.Span
+	guess  int64 // bytes of an entry
+	from   int64 // number of the first reference in some
+	some   []byte
 }
 
 // SeriesRefsAtOnce is how many references are read together, where so many are near.
 const SeriesRefsAtOnce = 16 << 10
 
-// OpenSeriesRefs finds the list through the postings offset table.
-func OpenSeriesRefs(ctx context.Context, index *RangeReader, toc layout.TOC) (*SeriesRefs, error) {
-	refs := &SeriesRefs{index: index}
+// OpenSeriesRefs finds the list through the postings offset table. longest is
+// how many bytes an entry has at most; 0: not known.
+func OpenSeriesRefs(ctx context.Context, index *RangeReader, toc layout.TOC, longest int64) (*SeriesRefs, error) {
+	const least, most = 1 << 10, 64 << 10
+	refs := &SeriesRefs{index: index, series: toc.Series, guess: min(max(longest, least), most)}
 	found, err := refs.find(ctx, toc)
 	if err != nil || !found {
 		return refs, err
@@ -57,9 +61,39 @@ func (r *SeriesRefs) find(ctx context.Context, toc layout.TOC) (found bool, err 
 	return found, err
 }
 
-// Offset is where the i-th entry begins. The caller is looking for something
-// among around entries, i in their middle.
-func (r *SeriesRefs) Offset(ctx context.Context, i, around int64) (int64, error) {
+// Entry reads the i-th series entry into s and returns where it begins. The
+// caller is looking for something among around entries, i in their middle. What
+// can't be right is read a second time: the entry, and what led to it.
+func (r *SeriesRefs) Entry(ctx context.Context, i, around int64, s *layout.Series) (at int64, err error) {
+	for range 2 {
+		if at, err = r.entry(ctx, i, around, s); !errors.Is(err, ErrCorrupt) {
+			return at, err
+		}
+		r.some = nil
+	}
+	return at, err
+}
+
+func (r *SeriesRefs) entry(ctx context.Context, i, around int64, s *layout.Series) (int64, error) {
+	at, err := r.offset(ctx, i, around)
+	if err != nil {
+		return 0, err
+	}
+	if at < r.series.Start || at >= r.series.End {
+		return 0, r.index.Corrupt(r.Place.Start, fmt.Errorf("postings: series %d is said to be at offset %d", i, at))
+	}
+	content, err := r.index.Record(ctx, layout.Span{Start: at, End: r.series.End}, layout.SeriesRecord, r.guess)
+	if err != nil {
+		return 0, fmt.Errorf("series entry: %w", err)
+	}
+	if err := s.Decode(content); err != nil {
+		return 0, r.index.Corrupt(at, fmt.Errorf("series entry: %w", err))
+	}
+	return at, nil
+}
+
+// offset is where the i-th entry begins.
+func (r *SeriesRefs) offset(ctx context.Context, i, around int64) (int64, error) {
 	if i < r.from || i >= r.from+int64(len(r.some))/layout.RefLen {
 		n := int64(1)
 		r.from = i

@@ -150,7 +150,7 @@ func (v *remoteVerifier) sections(ctx context.Context) (err error) {
 	if err := v.section(ctx, "postings offset table", v.toc.PostingsTable); err != nil {
 		return err
 	}
-	if v.refs, err = OpenSeriesRefs(ctx, &v.Index, v.toc); err != nil {
+	if v.refs, err = OpenSeriesRefs(ctx, &v.Index, v.toc, v.meta.Thanos.IndexStats.SeriesMaxSize); err != nil {
 		return err
 	}
 	if n := v.meta.Stats.NumSeries; n > 0 && uint64(v.refs.Count) != n {
@@ -260,25 +260,17 @@ func positions(count int64) []int64 {
 
 // pick reads the entries of samples one by one.
 func (v *remoteVerifier) pick(ctx context.Context) (samples []sample, err error) {
-	guess := min(max(v.meta.Thanos.IndexStats.SeriesMaxSize, 1<<10), verifyRecord)
 	for _, i := range positions(v.refs.Count) {
 		if !v.affordable() {
 			break
 		}
-		at, err := v.refs.Offset(ctx, i, v.refs.Count)
+		var s layout.Series
+		at, err := v.refs.Entry(ctx, i, v.refs.Count, &s)
 		if err != nil {
 			return nil, err
 		}
-		if at < seriesStart(v.toc) || at >= v.toc.Series.End || i == 0 && at != seriesStart(v.toc) {
-			return nil, v.Index.Corrupt(v.refs.Place.Start, fmt.Errorf("series %d is said to be at offset %d", i, at))
-		}
-		content, err := v.Index.Record(ctx, layout.Span{Start: at, End: v.toc.Series.End}, layout.SeriesRecord, guess)
-		if err != nil {
-			return nil, fmt.Errorf("series entry: %w", err)
-		}
-		var s layout.Series
-		if err := s.Decode(content); err != nil {
-			return nil, v.Index.Corrupt(at, fmt.Errorf("series entry: %w", err))
+		if i == 0 && at != seriesStart(v.toc) {
+			return nil, v.Index.Corrupt(v.refs.Place.Start, fmt.Errorf("the first series is said to be at offset %d", at))
 		}
 		samples = append(samples, sample{i, at, s.Chunks})
 	}

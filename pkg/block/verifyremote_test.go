@@ -115,10 +115,16 @@ func TestVerifyRemoteBounded(t *testing.T) {
 // TestVerifyRemoteOnTheWay: a body cut short or changed once is not held against
 // the block. RELIABILITY B1
 func TestVerifyRemoteOnTheWay(t *testing.T) {
-	bkt, m := remoteBlock(t, 20, 100, blocktest.Options{})
+	for series, opts := range map[int]blocktest.Options{20: {}, 80_000: {SegmentBytes: 128 << 10}} { // whole, and by samples
+		bkt, m := remoteBlock(t, series, 2, opts)
+		verifyOnTheWay(t, bkt, m)
+	}
+}
+
+func verifyOnTheWay(t *testing.T, bkt block.Bucket, m *block.Meta) {
 	c := &spoiled{Bucket: bkt}
 	require.NoError(t, block.VerifyRemote(t.Context(), c, m))
-	for n := range c.requests {
+	for n := range c.requests + 1 {
 		require.NoError(t, block.VerifyRemote(t.Context(), &spoiled{Bucket: bkt, spoil: func(i int, body []byte) []byte {
 			if i == n && len(body) > 0 {
 				body[len(body)/2] ^= 4

@@ -17,7 +17,7 @@ type Positions struct {
 
 // Positions reads the head of the list.
 func (b *Block) Positions(ctx context.Context) (*Positions, error) {
-	list, err := block.OpenSeriesRefs(ctx, &b.remote.Index, b.toc)
+	list, err := b.openRefs(ctx)
 	if err != nil {
 		return nil, b.fail(err)
 	}
@@ -29,16 +29,13 @@ func (p *Positions) Count() int64 { return p.list.Count }
 
 // At reads the i-th series, counted from 0. It is valid until the next call.
 func (p *Positions) At(ctx context.Context, i int64) (*Series, error) {
-	at, err := p.list.Offset(ctx, i, p.list.Count)
+	var s Series
+	at, err := p.list.Entry(ctx, i, p.list.Count, &s)
 	if err != nil {
 		return nil, p.b.fail(err)
 	}
-	if span := p.b.toc.Series; at < span.Start || at >= span.End {
-		return nil, p.b.fail(p.b.remote.Index.Corrupt(p.list.Place.Start, fmt.Errorf("postings: series %d is at %d, which is outside the series", i, at)))
-	}
-	var s Series
-	if err := p.b.series.probe(ctx, at, &s); err != nil {
-		return nil, p.b.fail(err)
+	if err := p.b.series.known(&s); err != nil {
+		return nil, p.b.fail(p.b.remote.Index.Corrupt(at, fmt.Errorf("series entry: %w", err)))
 	}
 	return &s, nil
 }

@@ -1,6 +1,7 @@
 package input_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -34,4 +35,28 @@ func TestPositions(t *testing.T) {
 	}
 	require.Equal(t, n, all.Count())
 	require.Positive(t, n)
+}
+
+// TestPositionsOnTheWay: what comes changed once is read again. RELIABILITY B1
+func TestPositionsOnTheWay(t *testing.T) {
+	bkt, m, _ := upload(t, series(500, 3), blocktest.Options{})
+	for n := range 12 {
+		through := &spoiled{Bucket: bkt, spoil: func(i int, body []byte) []byte {
+			if i == n {
+				body = bytes.Clone(body)
+				body[0] ^= 0x41
+			}
+			return body
+		}}
+		b, err := input.Open(t.Context(), through, m, input.Config{})
+		require.NoError(t, err)
+		all, err := b.Positions(t.Context())
+		require.NoError(t, err)
+		for _, i := range []int64{250, 3, 499} {
+			s, err := all.At(t.Context(), i)
+			require.NoError(t, err, "request %d", n)
+			require.NotEmpty(t, s.Chunks)
+		}
+		require.NoError(t, b.Close())
+	}
 }

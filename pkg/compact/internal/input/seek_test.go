@@ -128,7 +128,7 @@ func postingsOf(t *testing.T, bkt block.Bucket, m *block.Meta) (layout.TOC, layo
 	require.NoError(t, err)
 	toc, err := r.TOC(t.Context())
 	require.NoError(t, err)
-	refs, err := block.OpenSeriesRefs(t.Context(), &r.Index, toc)
+	refs, err := block.OpenSeriesRefs(t.Context(), &r.Index, toc, 0)
 	require.NoError(t, err)
 	return toc, refs.Place
 }

@@ -63,7 +63,10 @@ func (r *seriesReader) next(ctx context.Context) (*Series, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.decode(content, &r.series); err != nil {
+	if err = r.series.Decode(content); err == nil {
+		err = r.known(&r.series)
+	}
+	if err != nil {
 		return nil, r.b.remote.Index.Corrupt(r.pos, fmt.Errorf("series entry: %w", err))
 	}
 	r.pos = layout.AlignSeries(r.pos + size)
@@ -114,11 +117,8 @@ func (r *seriesReader) padding(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// decode reads an entry into s and checks it against the symbols, once these are known.
-func (r *seriesReader) decode(content []byte, s *Series) error {
-	if err := s.Decode(content); err != nil {
-		return err
-	}
+// known checks a series against the symbols, once these have been read.
+func (r *seriesReader) known(s *Series) error {
 	if r.symbols < 0 {
 		return nil
 	}
@@ -177,7 +177,7 @@ func (r *seriesReader) search(ctx context.Context, before func(*Series) (bool, e
 	if r.span.Len() <= scanBytes {
 		return low, nil
 	}
-	list, err := block.OpenSeriesRefs(ctx, &r.b.remote.Index, r.b.toc)
+	list, err := r.b.openRefs(ctx)
 	if err != nil {
 		return low, ignoreCorrupt(err)
 	}
@@ -185,14 +185,11 @@ func (r *seriesReader) search(ctx context.Context, before func(*Series) (bool, e
 	high := place{list.Count, r.span.End}
 	for high.number-low.number > 1 && high.at-low.at > scanBytes {
 		mid := place{number: low.number + (high.number-low.number)/2}
-		if mid.at, err = list.Offset(ctx, mid.number, high.number-low.number); err == nil {
-			if mid.at <= low.at || mid.at >= high.at {
-				return low, nil // the list is damaged
-			}
-			err = r.probe(ctx, mid.at, &s)
-		}
-		if err != nil {
+		if mid.at, err = list.Entry(ctx, mid.number, high.number-low.number, &s); err != nil {
 			return low, ignoreCorrupt(err)
+		}
+		if mid.at <= low.at || mid.at >= high.at || r.known(&s) != nil {
+			return low, nil // the list is damaged
 		}
 		is, err := before(&s)
 		if err != nil {
@@ -216,16 +213,6 @@ func ignoreCorrupt(err error) error {
 	return err
 }
 
-// probe reads the series entry at an offset into s, by a read of its own.
-func (r *seriesReader) probe(ctx context.Context, at int64, s *Series) error {
-	const least, most = 1 << 10, 64 << 10
-	guess := min(max(r.b.meta.Thanos.IndexStats.SeriesMaxSize, least), most)
-	content, err := r.b.remote.Index.Record(ctx, layout.Span{Start: at, End: r.span.End}, layout.SeriesRecord, guess)
-	if err != nil {
-		return err
-	}
-	if err := r.decode(content, s); err != nil {
-		return r.b.remote.Index.Corrupt(at, fmt.Errorf("series entry: %w", err))
-	}
-	return nil
+func (b *Block) openRefs(ctx context.Context) (*block.SeriesRefs, error) {
+	return block.OpenSeriesRefs(ctx, &b.remote.Index, b.toc, b.meta.Thanos.IndexStats.SeriesMaxSize)
 }
