@@ -31,6 +31,8 @@ const brokenRest = time.Minute
 type loaded struct {
 	meta   *block.Meta
 	labels labels.Labels       // external
+	shard  *block.Shard        // of the group's series; nil: all
+	odd    bool                // shard could not be read
 	folder string              // local
 	header *indexheader.Header // nil when not even the block's files could be found out, as
 	reader *blockreader.Block  // is this
@@ -56,7 +58,7 @@ func (s *Store) newLoaded(ctx context.Context, m *block.Meta) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &loaded{meta: m, labels: m.Labels(), folder: filepath.Join(s.cfg.DataDir, m.ULID.String())}
+	l := s.describe(m)
 	l.header = indexheader.New(indexheader.Source{
 		Bucket: s.bkt, Object: files.Index.Name, IndexBytes: files.Index.SizeBytes, Folder: l.folder,
 	}, s.log.With("block", m.ULID), s.headerMetrics, s.now)
@@ -64,10 +66,16 @@ func (s *Store) newLoaded(ctx context.Context, m *block.Meta) (*loaded, error) {
 	return l, nil
 }
 
+// describe returns what meta.json tells of a block.
+func (s *Store) describe(m *block.Meta) *loaded {
+	ext, _, err := m.Extension()
+	return &loaded{meta: m, labels: m.Labels(), shard: ext.Shard, odd: err != nil, folder: filepath.Join(s.cfg.DataDir, m.ULID.String())}
+}
+
 // newBroken makes a block known that can't be read, so that queries don't miss
 // it silently.
 func (s *Store) newBroken(m *block.Meta, err error) *loaded {
-	l := &loaded{meta: m, labels: m.Labels(), folder: filepath.Join(s.cfg.DataDir, m.ULID.String())}
+	l := s.describe(m)
 	l.mu.broken, l.mu.since = err, s.now()
 	return l
 }
@@ -214,5 +222,7 @@ func (l *loaded) close(log *slog.Logger) {
 
 // candidate is what the choice of blocks looks at.
 func (l *loaded) candidate() candidate {
-	return candidate{id: l.meta.ULID, mint: l.meta.MinTime, maxt: l.meta.MaxTime, resolution: l.meta.Resolution()}
+	return candidate{
+		id: l.meta.ULID, mint: l.meta.MinTime, maxt: l.meta.MaxTime, resolution: l.meta.Resolution(), shard: l.shard, odd: l.odd,
+	}
 }

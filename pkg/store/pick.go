@@ -15,6 +15,7 @@ const blockIDLabel = "__block_id"
 type pick struct {
 	block    *loaded
 	matchers []*labels.Matcher
+	hidden   storeapi.Hidden // what coarser blocks answer for; nil: nothing
 }
 
 // pick chooses the blocks for a selection. With allResolutions every block in
@@ -34,12 +35,12 @@ func (v *view) pick(sel storeapi.Selection, allResolutions bool) (picks []pick) 
 		}
 		if allResolutions {
 			for _, l := range blocks {
-				picks = append(picks, pick{l, rest})
+				picks = append(picks, pick{block: l, matchers: rest})
 			}
 			continue
 		}
-		for _, i := range chooseBlocks(candidates, sel.Mint, sel.Maxt, sel.MaxResolution) {
-			picks = append(picks, pick{blocks[i], rest})
+		for _, c := range chooseBlocks(candidates, sel.Mint, sel.Maxt, sel.MaxResolution) {
+			picks = append(picks, pick{block: blocks[c.at], matchers: rest, hidden: c.hidden()})
 		}
 	}
 	return picks

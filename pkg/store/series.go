@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb/tombstones"
 
 	"github.com/firnline/firnline/pkg/store/internal/blockreader"
 	"github.com/firnline/firnline/pkg/store/internal/fetch"
@@ -64,19 +68,30 @@ func (s *Store) query(p pick, sel storeapi.Selection, n int) blockreader.Query {
 		Mint: sel.Mint, Maxt: sel.Maxt, Matchers: p.matchers,
 		External: p.block.labels, Without: sel.WithoutReplicaLabels, Shard: sel.Shard,
 		SkipChunks: sel.SkipChunks, Aggregates: sel.Aggregates,
-		Hidden: s.hidden(p.block), Resolution: p.block.meta.Resolution(),
+		Hidden: s.hidden(p), Resolution: p.block.meta.Resolution(),
 		BatchSeries: s.cfg.SeriesBatch, BatchBytes: max(window, leastBatch), WindowBytes: window,
 	}
 }
 
-// hidden tells which of a block's samples delete requests hide; nil for none. It
-// looks at all of the block's time, since chunks reach beyond a selection.
-func (s *Store) hidden(l *loaded) storeapi.Hidden {
-	h := s.deletes.Hider().For(l.meta.MinTime, l.meta.MaxTime, l.labels)
-	if h == nil {
-		return nil
+// hidden tells which of a block's samples not to show: those that delete requests
+// hide, and those that coarser blocks answer for; nil for none. It looks at all
+// of the block's time, since chunks reach beyond a selection.
+func (s *Store) hidden(p pick) storeapi.Hidden {
+	l := p.block
+	deleted := s.deletes.Hider().For(l.meta.MinTime, l.meta.MaxTime, l.labels)
+	switch {
+	case deleted == nil:
+		return p.hidden
+	case p.hidden == nil:
+		return deleted.Intervals
 	}
-	return h.Intervals
+	return func(lset labels.Labels) tombstones.Intervals {
+		cuts := slices.Clone(deleted.Intervals(lset))
+		for _, c := range p.hidden(lset) {
+			cuts = cuts.Add(c)
+		}
+		return cuts
+	}
 }
 
 // open starts reading a block.
