@@ -24,54 +24,48 @@ func (p *planner) collect(t *tier) {
 	p.collectCovered(t)
 }
 
-// collectSplit marks what was split, once all shards are there.
+// collectSplit marks what was split. The shard that closes a split is written
+// after all others, and names what it was made from: where it is, all are, but for
+// those in which there was nothing.
 func (p *planner) collectSplit(t *tier) {
-	shards := map[int32][]*entry{} // by source
+	closers := map[int32][]*entry{} // by source
 	for _, e := range t.live {
-		if e.ext.Shard == nil {
-			continue
-		}
-		for _, s := range e.sources {
-			shards[s] = append(shards[s], e)
+		if s := e.ext.Shard; s != nil && s.Index == s.Count-1 {
+			for _, n := range e.visible {
+				closers[n] = append(closers[n], e)
+			}
 		}
 	}
 	for _, e := range t.live {
-		splits := map[string][]*entry{}
-		for _, c := range shards[e.sources[0]] {
-			if c.lane != e.lane && e.span.contains(c.span) && !e.span.equal(c.span) && subset(e.sources, c.sources) && !parent(c, e) {
-				splits[c.ext.Shard.Split] = append(splits[c.ext.Shard.Split], c)
+		for _, c := range closers[e.visible[0]] {
+			if c.lane == e.lane || !subset(e.visible, c.visible) || !t.family.cutOf(c).of(e.span) || parent(c, e) {
+				continue
 			}
-		}
-		for _, id := range slices.Sorted(maps.Keys(splits)) {
-			if mark, ok := heldBy(e, splits[id]); ok {
-				e.garbage = true
-				p.plan.Garbage = append(p.plan.Garbage, mark)
-				break
-			}
+			e.garbage = true
+			p.plan.Garbage = append(p.plan.Garbage, Mark{
+				Block: e.id(), CoveredBy: c.id(), Shards: t.siblings(c, e),
+				Why: fmt.Sprintf("the shards of split %s hold all of it", c.ext.Shard.Split),
+			})
+			break
 		}
 	}
 }
 
-// heldBy tells whether the shards hold all of e together.
-func heldBy(e *entry, shards []*entry) (Mark, bool) {
-	byIndex := map[int]*entry{}
-	var spans []span
-	for _, s := range shards { // of those that hold one part, one is enough
-		if other := byIndex[s.ext.Shard.Index]; other == nil || s.id().Compare(other.id()) < 0 {
-			byIndex[s.ext.Shard.Index] = s
+// siblings are the shards of the split that c closes, one of each that holds a
+// part of e.
+func (t *tier) siblings(c, e *entry) []ulid.ULID {
+	byIndex := map[int]ulid.ULID{}
+	for _, s := range t.shards[c.ext.Shard.Split] {
+		i := s.ext.Shard.Index
+		if _, ok := byIndex[i]; !ok && i != c.ext.Shard.Index && subset(e.sources, s.sources) {
+			byIndex[i] = s.id()
 		}
-		spans = append(spans, s.span)
 	}
-	if !fills(e.span, spans) {
-		return Mark{}, false
-	}
-	mark := Mark{Block: e.id(), Why: fmt.Sprintf("the %d shards of split %s hold all of it", len(byIndex), shards[0].ext.Shard.Split)}
+	var out []ulid.ULID
 	for _, i := range slices.Sorted(maps.Keys(byIndex)) {
-		mark.Shards = append(mark.Shards, byIndex[i].id())
+		out = append(out, byIndex[i])
 	}
-	last := len(mark.Shards) - 1
-	mark.CoveredBy, mark.Shards = mark.Shards[last], mark.Shards[:last]
-	return mark, true
+	return out
 }
 
 // parent tells whether e was made from a directly.

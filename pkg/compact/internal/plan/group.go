@@ -55,9 +55,11 @@ type entry struct {
 	lane     *lane
 	span     span
 	sources  []int32 // numbers in the family of the blocks of level 1 that it is made of, sorted
+	visible  []int32 // those that its meta.json names to other readers; of a shard they differ
 	external labels.Labels
 	aside    bool // may be covered, kept and read, but is no input of compaction
 
+	clashes bool // with what another block says of the same shard
 	garbage bool
 	expired bool // retention is about to mark it
 	taken   bool // a job has it
@@ -205,16 +207,11 @@ func (f *family) build() {
 		f.tiers = append(f.tiers, &tier{family: f, resolution: r})
 	}
 	for _, e := range f.all {
-		for _, s := range level1(e.meta, e.ext) {
-			n, ok := f.numbers[s]
-			if !ok {
-				n = int32(len(f.numbers))
-				f.numbers[s] = n
-			}
-			e.sources = append(e.sources, n)
+		e.sources = f.number(level1(e.meta, e.ext))
+		e.visible = e.sources
+		if e.ext.Shard != nil {
+			e.visible = f.number(level1(e.meta, block.Extension{}))
 		}
-		slices.Sort(e.sources)
-		e.sources = slices.Compact(e.sources)
 		t := f.tier(e.meta.Resolution())
 		if t.resolution == block.ResolutionRaw {
 			f.newest = max(f.newest, e.meta.MinTime)
@@ -228,6 +225,21 @@ func (f *family) build() {
 		t.cover = newCover(len(f.numbers), t.live)
 		t.fillLanes()
 	}
+}
+
+// number gives sources their numbers, sorted.
+func (f *family) number(sources []ulid.ULID) []int32 {
+	out := make([]int32, 0, len(sources))
+	for _, s := range sources {
+		n, ok := f.numbers[s]
+		if !ok {
+			n = int32(len(f.numbers))
+			f.numbers[s] = n
+		}
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func (t *tier) fillLanes() {
@@ -277,7 +289,7 @@ func (p *planner) clashes(f *family) {
 			continue
 		}
 		if o := other.ext.Shard; o.Count != s.Count || !labels.Equal(o.From, s.From) || !labels.Equal(o.To, s.To) {
-			e.aside = true
+			e.aside, e.clashes = true, true
 			p.setAside(e.id(), e.lane.tierKey(e), fmt.Sprintf("shard %s from %s to %s clashes with that of block %s", s.Key(), s.From, s.To, other.id()))
 		}
 	}

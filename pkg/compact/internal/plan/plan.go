@@ -45,7 +45,8 @@ type Input struct {
 	Deletes  []*block.DeleteRequest
 	// Unmatched are the blocks that a compactor has looked into in vain, and
 	// remembers: by ClassKey those without a series of a retention class, by
-	// EmptyKey those of which nothing is left at a coarser resolution.
+	// EmptyKey those of which nothing is left at a coarser resolution, by VoidKey
+	// results that would have had no series and were not written.
 	Unmatched map[string]bool
 	// Failed are jobs not to be tried before a time, by key.
 	Failed map[string]time.Time
@@ -117,6 +118,10 @@ const DetailsShard = "a shard of a split group, compacted by firnline only"
 // DetailsBad begins the details of a no-compact mark on a block whose content
 // can't be used: it isn't downsampled either.
 const DetailsBad = "set aside by firnline compact: "
+
+// VoidKey is the key in Input.Unmatched of a result without series: there is no
+// such block, and no need to try again.
+func VoidKey(result ulid.ULID) string { return result.String() + "/void" }
 
 // ClassKey is the key in Input.Unmatched of a block without series of a class.
 func ClassKey(id ulid.ULID, class string) string { return id.String() + "/" + class }

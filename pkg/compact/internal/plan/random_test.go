@@ -83,7 +83,7 @@ func randomConfig(t *testing.T, rnd *rand.Rand) plan.Config {
 	cfg.Dedup, cfg.ReplicaLabels = rnd.IntN(2) == 0, []string{"replica"}
 	cfg.MaxInputs = []int{0, 5, 30, 400}[rnd.IntN(4)]
 	if rnd.IntN(2) == 0 {
-		cfg.MaxIndexBytes = 400 + rnd.Int64N(3000)
+		cfg.MaxIndexBytes = 700 + rnd.Int64N(4000)
 	}
 	if rnd.IntN(3) > 0 {
 		defaults := policy.Tiers{Raw: 4 * 24 * time.Hour, FiveMinutes: 20 * 24 * time.Hour, OneHour: 0}

@@ -47,8 +47,7 @@ func (p *planner) emit(d *draft) *Job {
 	if until, ok := p.in.Failed[j.Key]; ok && p.now < until.UnixMilli() {
 		return nil
 	}
-	d.deletes, d.done = p.pendingFor(d.in, d.labels)
-	d.expired = p.expiredIn(d.in, d.replaces || d.kind == Split, slices.Min(d.resolutions))
+	p.leaveOut(d)
 	w := hull(d.in)
 	j.MinTime, j.MaxTime, j.Deletes, j.Expired, j.Why = w.from, w.to, d.deletes, d.expired, d.because()
 	for _, e := range d.in {
@@ -68,6 +67,12 @@ func (p *planner) emit(d *draft) *Job {
 	}
 	p.plan.Jobs = append(p.plan.Jobs, j)
 	return &p.plan.Jobs[len(p.plan.Jobs)-1]
+}
+
+// leaveOut decides what of the inputs must not be in the results.
+func (p *planner) leaveOut(d *draft) {
+	d.deletes, d.done = p.pendingFor(d.in, d.labels)
+	d.expired = p.expiredIn(d.in, d.kind != Downsample, slices.Min(d.resolutions))
 }
 
 // because adds to the reason what is left out in passing.

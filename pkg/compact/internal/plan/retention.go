@@ -57,13 +57,20 @@ func (p *planner) retain(t *tier) {
 	}
 }
 
-// needs says what is missing before the series of a class can leave a block.
+// needs says what is missing before the series of a class can leave a block: the
+// finest of the coarser tiers that still keep them has to have it.
 func (p *planner) needs(e *entry, c policy.Class) string {
-	coarser, ok := c.Tiers().Outlives(e.meta.Resolution())
-	if !ok || !p.cfg.Downsample || p.there(e, e.lane.tier.family.tier(coarser)) {
+	if !p.cfg.Downsample {
 		return ""
 	}
-	why := fmt.Sprintf("%s data, kept for longer, doesn't cover it yet", policy.ResolutionName(coarser))
+	t := e.lane.tier.coarser()
+	for t != nil && p.over(e.meta.MaxTime, c.Tiers().At(t.resolution)) {
+		t = t.coarser()
+	}
+	if t == nil || p.there(e, t) {
+		return ""
+	}
+	why := fmt.Sprintf("%s data, kept for longer, doesn't cover it yet", policy.ResolutionName(t.resolution))
 	if e.marks.NoDownsample != nil {
 		why += "; its no-downsample mark prevents that: remove the mark, or mark the block for deletion"
 	}

@@ -180,6 +180,10 @@ func (s *sim) write(j plan.Job, o plan.Output) {
 		size += in.Thanos.Files[1].SizeBytes
 	}
 	if len(content) == 0 {
+		s.in.Unmatched[plan.VoidKey(m.ULID)] = true
+		if m.Resolution() == j.Resolution {
+			return
+		}
 		for _, in := range j.Inputs {
 			s.in.Unmatched[plan.EmptyKey(in.ULID, m.Resolution())] = true
 		}
@@ -216,13 +220,19 @@ func cutEvenly(sh *block.Shard) (from, to labels.Labels) {
 			series = append(series, n)
 		}
 	}
-	at := func(i int) int { return i * len(series) / sh.Count }
+	if len(series) == 0 {
+		series = []int{0}
+	}
+	edge := func(i int) labels.Labels { // never the same twice, however few series there are
+		b := labels.NewBuilder(seriesOf(series[i*len(series)/sh.Count]))
+		return b.Set("z", fmt.Sprintf("%03d", i)).Labels()
+	}
 	from, to = sh.From, sh.To
 	if sh.Index > 0 {
-		from = seriesOf(series[at(sh.Index)])
+		from = edge(sh.Index)
 	}
 	if sh.Index < sh.Count-1 {
-		to = seriesOf(series[at(sh.Index+1)])
+		to = edge(sh.Index + 1)
 	}
 	return from, to
 }

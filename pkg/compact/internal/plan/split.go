@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/firnline/firnline/pkg/block"
 )
@@ -33,10 +35,21 @@ const maxShards = 1024
 type cut struct {
 	id     string
 	count  int
-	bounds map[int]span
-	within span
-	known  bool  // all bounds are
-	newest int64 // ms
+	edges  map[int]labels.Labels // edge i is where shard i begins and shard i−1 ends
+	newest int64                 // ms
+}
+
+// known tells whether all bounds are. A shard without series has no block, but
+// its neighbours tell where it was.
+func (c *cut) known() bool { return len(c.edges) == c.count+1 }
+
+func (c *cut) bounds(i int) span { return span{c.edges[i], c.edges[i+1]} }
+
+// of tells whether the split is one of a span.
+func (c *cut) of(s span) bool {
+	from, ok := c.edges[0]
+	to, ok2 := c.edges[c.count]
+	return (!ok || labels.Equal(from, s.from)) && ok2 && labels.Equal(to, s.to) && !c.bounds(c.count-1).equal(s)
 }
 
 // findCuts lists the splits of a family, newest data first.
@@ -44,37 +57,30 @@ func (f *family) findCuts() []*cut {
 	byID := map[string]*cut{}
 	for _, e := range f.all {
 		s := e.ext.Shard
-		if s == nil {
+		if s == nil || e.clashes {
 			continue
 		}
 		c := byID[s.Split]
 		if c == nil {
-			c = &cut{id: s.Split, count: s.Count, bounds: map[int]span{}}
+			c = &cut{id: s.Split, count: s.Count, edges: map[int]labels.Labels{}}
 			byID[s.Split] = c
 		}
-		if e.aside && e.marks.Deletion == nil {
-			continue // may be one that clashes
-		}
-		c.bounds[s.Index] = e.span
+		c.edges[s.Index], c.edges[s.Index+1] = s.From, s.To
 		c.newest = max(c.newest, e.meta.MaxTime)
 	}
-	var out []*cut
-	for _, c := range byID {
-		c.within = span{c.bounds[0].from, c.bounds[c.count-1].to}
-		c.known = len(c.bounds) == c.count && c.contiguous()
-		out = append(out, c)
-	}
+	out := slices.Collect(maps.Values(byID))
 	slices.SortFunc(out, func(a, b *cut) int { return cmp.Or(cmp.Compare(b.newest, a.newest), cmp.Compare(a.id, b.id)) })
 	return out
 }
 
-func (c *cut) contiguous() bool {
-	for i := 1; i < c.count; i++ {
-		if !(span{from: c.bounds[i-1].to}).equal(span{from: c.bounds[i].from}) {
-			return false
+// cutOf returns the split that a shard belongs to.
+func (f *family) cutOf(e *entry) *cut {
+	for _, c := range f.cuts {
+		if c.id == e.ext.Shard.Split {
+			return c
 		}
 	}
-	return true
+	return &cut{count: e.ext.Shard.Count} // all that is known of it clashes
 }
 
 // splitIn returns the split of the lane that has shards in a window, the newest
@@ -84,7 +90,7 @@ func (p *planner) splitIn(l *lane, w window) *cut {
 		return nil
 	}
 	for _, c := range l.tier.family.cuts {
-		if !c.known || !c.within.equal(l.span) || l.shard != nil && l.shard.Split == c.id {
+		if !c.known() || !c.of(l.span) {
 			continue
 		}
 		for _, e := range l.tier.shards[c.id] {
@@ -113,7 +119,7 @@ func (p *planner) splitFor(l *lane, w window, in []*entry) *cut {
 		n *= 2
 	}
 	for _, c := range l.tier.family.cuts {
-		if c.known && c.count >= n && c.within.equal(l.span) && (l.shard == nil || l.shard.Split != c.id) {
+		if c.known() && c.count >= n && c.of(l.span) {
 			return c
 		}
 	}
@@ -122,7 +128,7 @@ func (p *planner) splitFor(l *lane, w window, in []*entry) *cut {
 	for _, id := range ids(in) {
 		sum.Write(id[:])
 	}
-	return &cut{id: hex.EncodeToString(sum.Sum(nil)[:8]), count: n, within: l.span}
+	return &cut{id: hex.EncodeToString(sum.Sum(nil)[:8]), count: n}
 }
 
 // indexEstimate is how large the index of a merged block gets: the largest one
@@ -146,47 +152,34 @@ func indexBytes(m *block.Meta) int64 {
 	return 0
 }
 
-// split plans a job for each shard that isn't there yet.
+// split plans a job for each shard that isn't there yet, with the one that closes
+// the split as the last.
 func (p *planner) split(l *lane, in []*entry, c *cut, to []int64, why string) {
-	sources := union(in)
-	var drafts []*draft
+	sources, others := union(in), map[int64][]ulid.ULID{}
 	for i := range c.count {
-		if done := l.tier.shardDone(c.id, i, sources); done != nil {
-			continue
-		}
 		d := p.draft(Split, l, in)
-		d.shard = &block.Shard{Split: c.id, Index: i, Count: c.count, From: c.within.from, To: c.within.to}
-		if c.known {
-			d.shard.From, d.shard.To = c.bounds[i].from, c.bounds[i].to
+		d.shard = &block.Shard{Split: c.id, Index: i, Count: c.count, From: l.span.from, To: l.span.to}
+		if d.findBounds = !c.known(); !d.findBounds {
+			d.shard.From, d.shard.To = c.edges[i], c.edges[i+1]
 		}
-		d.findBounds = !c.known
 		d.resolutions = append(slices.Clone(to), l.tier.resolution)
 		d.key = fmt.Sprintf("%s/%d-%d", hull(in).key(), i, c.count)
 		d.why = fmt.Sprintf("%s; shard %d of %d of split %s", why, i+1, c.count, c.id)
-		d.replaces = i == c.count-1
-		drafts = append(drafts, d)
-	}
-	p.closeSplit(l, c, drafts, sources)
-}
-
-// closeSplit sends the drafts off; the last shard is told of the others.
-func (p *planner) closeSplit(l *lane, c *cut, drafts []*draft, sources []int32) {
-	others := map[int64][]ulid.ULID{}
-	for i := range c.count - 1 {
 		if done := l.tier.shardDone(c.id, i, sources); done != nil {
 			others[l.tier.resolution] = append(others[l.tier.resolution], done.id())
-		}
-	}
-	for _, d := range drafts {
-		if d.replaces {
-			d.closes, d.others = true, others
-		}
-		job := p.emit(d)
-		if job == nil || d.replaces {
 			continue
 		}
-		for _, o := range job.Outputs {
-			others[o.Meta.Resolution()] = append(others[o.Meta.Resolution()], o.Meta.ULID)
+		if i == c.count-1 {
+			d.closes, d.replaces, d.others = true, true, others
+		} else if p.leaveOut(d); p.in.Unmatched[VoidKey(p.resultID(d, l.tier.resolution))] {
+			continue
+		}
+		if job := p.emit(d); job != nil {
+			for _, o := range job.Outputs {
+				others[o.Meta.Resolution()] = append(others[o.Meta.Resolution()], o.Meta.ULID)
+			}
+		} else if i < c.count-1 {
+			return // it failed a short while ago: nothing to close yet
 		}
 	}
 }
@@ -203,7 +196,7 @@ func (t *tier) shardDone(split string, index int, sources []int32) *entry {
 }
 
 // continueSplits goes on with splits that were cut short, and keeps their inputs
-// and shards away from other jobs until they are complete.
+// and shards away from other jobs until they are closed.
 func (p *planner) continueSplits(t *tier) {
 	if len(t.lanes) < 2 {
 		return
@@ -217,19 +210,16 @@ func (p *planner) continueSplits(t *tier) {
 			continue
 		}
 		in := inputsOf(e, live)
-		if in == nil || t.complete(e, union(in)) {
+		if in == nil {
 			continue
 		}
-		s := e.ext.Shard
-		c := &cut{id: s.Split, count: s.Count, within: in[0].span}
-		for _, known := range t.family.cuts {
-			if known.id == s.Split && known.known {
-				c = known
-			}
+		c := t.family.cutOf(e)
+		if !c.known() {
+			c = &cut{id: e.ext.Shard.Split, count: e.ext.Shard.Count}
 		}
-		p.takeShards(t, s.Split, in)
 		to, _ := p.coarserOutputs(in[0].lane, p.rangeOf(in), in)
 		p.split(in[0].lane, in, c, to, fmt.Sprintf("split of %s goes on", count(len(in), "block")))
+		p.takeShards(t, e.ext.Shard.Split, in)
 	}
 }
 
@@ -251,16 +241,6 @@ func inputsOf(e *entry, live map[ulid.ULID]*entry) []*entry {
 	}
 	slices.SortFunc(in, byTime)
 	return in
-}
-
-// complete tells whether all shards of the split that e comes from are there.
-func (t *tier) complete(e *entry, sources []int32) bool {
-	for i := range e.ext.Shard.Count {
-		if t.shardDone(e.ext.Shard.Split, i, sources) == nil {
-			return false
-		}
-	}
-	return true
 }
 
 // takeShards keeps an unfinished split to itself: its inputs and what there is of
