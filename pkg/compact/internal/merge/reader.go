@@ -27,12 +27,13 @@ func (c *chunk) alone() bool { return !c.partly && !c.unsorted }
 
 // sortChunks brings the chunks of a replica into the order they are read in.
 func sortChunks(chunks []chunk) {
-	order := func(a, b chunk) int {
-		return cmp.Or(cmp.Compare(a.mint, b.mint), cmp.Compare(a.src, b.src), cmp.Compare(a.seq, b.seq))
+	if !slices.IsSortedFunc(chunks, compareChunks) {
+		slices.SortFunc(chunks, compareChunks)
 	}
-	if !slices.IsSortedFunc(chunks, order) {
-		slices.SortFunc(chunks, order)
-	}
+}
+
+func compareChunks(a, b chunk) int {
+	return cmp.Or(cmp.Compare(a.mint, b.mint), cmp.Compare(a.src, b.src), cmp.Compare(a.seq, b.seq))
 }
 
 // stretchEnd returns the end of the stretch that begins at chunks[pos]: of the

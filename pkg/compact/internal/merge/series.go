@@ -35,8 +35,9 @@ type series struct {
 	replicas []*replica // with chunks
 	spare    []*replica
 
-	reader reader
-	dedup  deduplication
+	reader     reader
+	dedup      deduplication
+	aggregates aggregates
 }
 
 func newSeries(cfg Config, src *chunkSource, targets []*target) (*series, error) {
@@ -59,6 +60,7 @@ func newSeries(cfg Config, src *chunkSource, targets []*target) (*series, error)
 	}
 	s.dedup = deduplication{kind: cfg.Dedup, src: src, sink: &s.sink}
 	s.reader = reader{src: src, counts: &s.counts}
+	s.aggregates = aggregates{resolution: cfg.Resolution, src: src, sink: &s.sink, counts: &s.counts}
 	return s, nil
 }
 
@@ -168,7 +170,8 @@ func (s *series) cutWhole(r *replica) {
 			s.counts.Cut++
 			continue
 		}
-		c.partly = slices.ContainsFunc(s.cuts, func(cut tombstones.Interval) bool { return cut.Mint <= c.maxt && c.mint <= cut.Maxt })
+		// A window's samples may be earlier than what the index says of an aggregate chunk.
+		c.partly = slices.ContainsFunc(s.cuts, func(cut tombstones.Interval) bool { return cut.Mint <= c.maxt && c.mint-s.cfg.Resolution <= cut.Maxt })
 		kept = append(kept, c)
 	}
 	r.chunks = kept
@@ -179,6 +182,8 @@ func (s *series) write(names names, group []*head) error {
 	switch {
 	case len(s.replicas) == 0:
 		return nil
+	case s.cfg.Resolution > 0:
+		return s.aggregates.run(s.replicas, s.cuts)
 	case len(s.replicas) == 1:
 		if err := s.single(s.replicas[0]); err != nil {
 			return err

@@ -294,9 +294,12 @@ func (k *sink) append(prev chunkenc.Appender, b *batch, i int, st int64) (err er
 }
 
 // downsample gives samples to the coarser targets.
-func (k *sink) downsample(b *batch, i, j int) error {
+func (k *sink) downsample(b *batch, i, j int) error { return feed(k.down, b, i, j) }
+
+// feed gives the samples from i to before j of b to d.
+func feed(d *downsample.Downsampler, b *batch, i, j int) error {
 	if b.typ == chunkenc.ValFloat {
-		return k.down.Floats(b.ts[i:j], b.vs[i:j])
+		return d.Floats(b.ts[i:j], b.vs[i:j])
 	}
 	for ; i < j; i++ {
 		var fh *histogram.FloatHistogram
@@ -305,7 +308,7 @@ func (k *sink) downsample(b *batch, i, j int) error {
 		} else {
 			fh = b.fhs[i]
 		}
-		if err := k.down.Histogram(b.ts[i], fh); err != nil {
+		if err := d.Histogram(b.ts[i], fh); err != nil {
 			return err
 		}
 	}
