@@ -43,7 +43,7 @@ func (b *Block) Chunk(ctx context.Context, ref uint64) (chunkenc.Encoding, []byt
 // read returns encoding and data of the chunk at an offset of a segment.
 func (c *chunkReader) read(ctx context.Context, segment int, off int64) ([]byte, error) {
 	if c.ahead == nil || segment != c.segment {
-		if err := c.open(ctx, segment, off); err != nil {
+		if err := c.open(ctx, segment); err != nil {
 			return nil, err
 		}
 	}
@@ -62,8 +62,8 @@ func (c *chunkReader) read(ctx context.Context, segment int, off int64) ([]byte,
 	return content, err
 }
 
-// open goes to a segment, of which the chunk at off is wanted first.
-func (c *chunkReader) open(ctx context.Context, segment int, off int64) error {
+// open goes to a segment.
+func (c *chunkReader) open(ctx context.Context, segment int) error {
 	segments := c.b.remote.Segments
 	if segment >= len(segments) {
 		return c.b.remote.Index.Corrupt(0, fmt.Errorf("a chunk is in segment %d, the block has %d", segment+1, len(segments)))
@@ -73,8 +73,8 @@ func (c *chunkReader) open(ctx context.Context, segment int, off int64) error {
 	if err := o.CheckSegment(ctx); err != nil {
 		return err
 	}
-	ahead := newStream(o, layout.SegmentHeadLen, o.SizeBytes, c.b.window)
-	c.segment, c.ahead = segment, ahead
-	c.behind = newStream(o, 0, o.SizeBytes, min(sideWindow, c.b.window))
+	c.segment = segment
+	c.ahead = newStream(o, layout.SegmentHeadLen, o.SizeBytes, c.b.window)
+	c.behind = newStream(o, layout.SegmentHeadLen, o.SizeBytes, min(sideWindow, c.b.window))
 	return nil
 }

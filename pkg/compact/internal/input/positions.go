@@ -34,7 +34,7 @@ func (p *Positions) At(ctx context.Context, i int64) (*Series, error) {
 	if err != nil {
 		return nil, p.b.fail(err)
 	}
-	if err := p.b.series.known(&s); err != nil {
+	if err := p.b.series.check(&s); err != nil {
 		return nil, p.b.fail(p.b.remote.Index.Corrupt(at, fmt.Errorf("series entry: %w", err)))
 	}
 	return &s, nil

@@ -64,7 +64,7 @@ func (r *seriesReader) next(ctx context.Context) (*Series, error) {
 		return nil, err
 	}
 	if err = r.series.Decode(content); err == nil {
-		err = r.known(&r.series)
+		err = r.check(&r.series)
 	}
 	if err != nil {
 		return nil, r.b.remote.Index.Corrupt(r.pos, fmt.Errorf("series entry: %w", err))
@@ -117,17 +117,25 @@ func (r *seriesReader) padding(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// known checks a series against the symbols, once these have been read.
-func (r *seriesReader) known(s *Series) error {
+// check compares a series with the symbols, once these have been read.
+func (r *seriesReader) check(s *Series) error {
+	if n, ok := r.unknown(s); ok {
+		return fmt.Errorf("it has symbol %d, there are %d", n, r.symbols)
+	}
+	return nil
+}
+
+// unknown finds a symbol that the index is known not to have.
+func (r *seriesReader) unknown(s *Series) (symbol int64, ok bool) {
 	if r.symbols < 0 {
-		return nil
+		return 0, false
 	}
 	for _, l := range s.Labels {
 		if n := int64(max(l.Name, l.Value)); n >= r.symbols {
-			return fmt.Errorf("it has symbol %d, there are %d", n, r.symbols)
+			return n, true
 		}
 	}
-	return nil
+	return 0, false
 }
 
 // Seek makes the next series the first one that before is false for; before must
@@ -188,7 +196,7 @@ func (r *seriesReader) search(ctx context.Context, before func(*Series) (bool, e
 		if mid.at, err = list.Entry(ctx, mid.number, high.number-low.number, &s); err != nil {
 			return low, ignoreCorrupt(err)
 		}
-		if mid.at <= low.at || mid.at >= high.at || r.known(&s) != nil {
+		if _, wrong := r.unknown(&s); wrong || mid.at <= low.at || mid.at >= high.at {
 			return low, nil // the list is damaged
 		}
 		is, err := before(&s)
