@@ -14,7 +14,8 @@ const helpWidth = 100
 // writeHelp prints a component's help: flags by topic, each with its default and
 // environment variable; rare ones only when all is set.
 func writeHelp(w io.Writer, cmd *cobra.Command, f *flags, all bool) {
-	fmt.Fprintf(w, "%s\n\nUsage:\n  %s [flags]\n\nExamples:\n%s\n", cmd.Long, cmd.CommandPath(), cmd.Example)
+	line := strings.TrimSuffix(cmd.UseLine(), " [flags]")
+	fmt.Fprintf(w, "%s\n\nUsage:\n  %s [flags]\n\nExamples:\n%s\n", cmd.Long, line, cmd.Example)
 	hidden := 0
 	for _, topic := range topics() {
 		shown := flagsOf(f, topic)
@@ -65,6 +66,8 @@ func common(all []*flag.Flag) []*flag.Flag {
 // spelling is how a flag is written: its default after =, or what it takes when there is none.
 func spelling(fl *flag.Flag) string {
 	switch {
+	case fl.Name == outputFlag:
+		return "-o, --" + fl.Name + "=" + fl.DefValue
 	case isBool(fl.Value) && fl.DefValue == "true":
 		return "--[no-]" + fl.Name + " (on unless switched off)"
 	case isBool(fl.Value):

@@ -15,7 +15,7 @@ import (
 
 // toolGroups lists the nouns of `firnline tools`, each with its verbs.
 func toolGroups() []toolGroup {
-	return []toolGroup{bucketTools(), compactTools()}
+	return []toolGroup{bucketTools(), compactTools(), deleteTools()}
 }
 
 // toolGroup is a noun of `firnline tools`: firnline tools <noun> <verb>.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -133,8 +134,10 @@ func TestCreateDeleteRefuses(t *testing.T) {
 
 func TestCreateDeleteEndsNow(t *testing.T) {
 	r := request("up")
-	r.MaxTime = 1 << 62
-	require.Equal(t, deleteNow.UnixMilli(), create(t, deleteBucket(), r).MaxTime)
+	r.MinTime, r.MaxTime = math.MinInt64, math.MaxInt64
+	made := create(t, deleteBucket(), r)
+	require.Equal(t, deleteNow.UnixMilli(), made.MaxTime)
+	require.EqualValues(t, -62_135_596_800_000, made.MinTime, "the year 1")
 }
 
 func TestCreateDeleteTwice(t *testing.T) {

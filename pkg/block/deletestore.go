@@ -22,6 +22,9 @@ const (
 	deleteUpdateTries = 10
 	deleteClock       = "deletes" // owner of the object that the bucket's clock is read off
 
+	// earliest is the year 1, in ms: before any sample, and a number that JSON keeps.
+	earliest = -62_135_596_800_000
+
 	// deleteKept is how long a finished request is kept as a record.
 	deleteKept = 365 * 24 * time.Hour
 )
@@ -48,7 +51,7 @@ func CreateDelete(ctx context.Context, bkt Bucket, r DeleteRequest) (*DeleteRequ
 		}
 	}
 	r.Version, r.State, r.Created, r.Clean, r.Finished = deleteVersion, DeletePending, now.UTC(), nil, time.Time{}
-	r.MaxTime = min(r.MaxTime, now.UnixMilli())
+	r.MinTime, r.MaxTime = max(r.MinTime, earliest), min(r.MaxTime, now.UnixMilli())
 	if r.MinTime > r.MaxTime {
 		return nil, fmt.Errorf("%w: it begins at %s, which is to come", ErrInvalidDelete, timeText(r.MinTime))
 	}

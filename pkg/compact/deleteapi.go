@@ -180,7 +180,7 @@ func requestFrom(r *http.Request) (*block.DeleteRequest, error) {
 		return nil, badRequest("no match[] parameter: give a selector of the series, such as {namespace=\"dev\"}")
 	}
 	var err error
-	if request.MinTime, err = timeFrom(r, "start", earliest); err != nil {
+	if request.MinTime, err = timeFrom(r, "start", math.MinInt64); err != nil {
 		return nil, err
 	}
 	if request.MaxTime, err = timeFrom(r, "end", math.MaxInt64); err != nil { // ends now
@@ -191,9 +191,6 @@ func requestFrom(r *http.Request) (*block.DeleteRequest, error) {
 	}
 	return request, request.Check()
 }
-
-// earliest is the first year that can be written, in ms: before any sample.
-const earliest = -62_135_596_800_000
 
 // timeFrom reads seconds since the epoch or RFC 3339, as ms.
 func timeFrom(r *http.Request, name string, absent int64) (int64, error) {

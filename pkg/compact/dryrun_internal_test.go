@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
@@ -137,7 +138,7 @@ func TestDryRunCountsWhatASlowWalkDoes(t *testing.T) {
 // TestDryRunGoesOnAfterABadBlock: it is told, and the others are counted.
 func TestDryRunGoesOnAfterABadBlock(t *testing.T) {
 	w := newDeleteWorld(t, rand.New(rand.NewPCG(1, 1)))
-	r := &block.DeleteRequest{Selectors: []string{"up"}, MinTime: earliest, MaxTime: 1 << 62}
+	r := &block.DeleteRequest{Selectors: []string{"up"}, MinTime: math.MinInt64, MaxTime: 1 << 62}
 	whole, err := DryRunDelete(t.Context(), w.bkt, w.metas, r)
 	require.NoError(t, err)
 	require.Len(t, whole.Blocks, 4)
