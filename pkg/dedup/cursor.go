@@ -147,8 +147,15 @@ func (c *cursor) next() {
 	}
 }
 
+// keptBySkip is how many samples up to t decide what a cursor knows behind t: the
+// four intervals before the newest one, and the resets of the last two.
+const keptBySkip = 8
+
 // skip moves the head past t.
 func (c *cursor) skip(t int64) {
+	if s, ok := c.it.(Skipper); ok && c.head.ok() && c.head.t <= t {
+		s.Skip(t, keptBySkip)
+	}
 	for c.head.ok() && c.head.t <= t {
 		c.next()
 	}

@@ -35,6 +35,16 @@ func ParseKind(s string) (Kind, error) {
 	return "", fmt.Errorf("deduplication function %q is none of firnline, penalty, chain", s)
 }
 
+// Skipper is an iterator that can leave samples out at less cost than reading
+// them. A replica that isn't needed for a while is not decoded then; the result
+// is the same.
+type Skipper interface {
+	chunkenc.Iterator
+	// Skip may leave out samples that come next, as long as at least keep samples
+	// at or before t are still to come.
+	Skip(t int64, keep int)
+}
+
 // New merges replicas of one series, each sorted by time, into one. counter
 // says that the values are those of a counter, so that moving between replicas
 // must not look like a reset. The order of replicas decides ties; Split gives

@@ -83,6 +83,7 @@ type Counts struct {
 	Equal   uint64 // left out as copies of another one
 	Empty   uint64 // left out since they had no sample
 	Cut     uint64 // left out unread, since all of them was to go
+	Passed  uint64 // left out unread, since another replica had all of their time
 	Mended  uint64 // not what the index said: times or order put right
 	Outside uint64 // with times outside their block's own range; kept
 
@@ -103,6 +104,7 @@ func (c *Counts) add(o *Counts) {
 	c.Equal += o.Equal
 	c.Empty += o.Empty
 	c.Cut += o.Cut
+	c.Passed += o.Passed
 	c.Mended += o.Mended
 	c.Outside += o.Outside
 	c.SamplesIn += o.SamplesIn

@@ -97,6 +97,9 @@ func (r *reader) reset(cuts tombstones.Intervals, chunks []chunk) {
 	r.heads = r.heads[:0]
 }
 
+// merging tells whether a stretch is under way.
+func (r *reader) merging() bool { return r.pos < r.end || len(r.heads) > 0 }
+
 // next returns the next piece, nil at the end.
 func (r *reader) next() (*piece, error) {
 	for {
@@ -105,7 +108,7 @@ func (r *reader) next() (*piece, error) {
 			err error
 		)
 		switch {
-		case r.pos < r.end || len(r.heads) > 0:
+		case r.merging():
 			p, err = r.merge()
 		case r.pos == len(r.chunks):
 			return nil, nil

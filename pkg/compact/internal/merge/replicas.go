@@ -134,6 +134,39 @@ func (it *replicaIterator) spareUnit() *unit {
 	return &unit{}
 }
 
+// Skip implements dedup.Skipper: chunks that end at or before t go unread, but
+// for the last ones, which have the samples to keep.
+func (it *replicaIterator) Skip(t int64, keep int) {
+	r := &it.reader
+	if it.err != nil || r.merging() {
+		return
+	}
+	end := r.pos // of the chunks that stand alone up to t
+	for end < len(r.chunks) && r.chunks[end].maxt <= t && r.chunks[end].alone() && stretchEnd(r.chunks, end) == end+1 {
+		end++
+	}
+	for pos := end; pos > r.pos && keep > 0; {
+		pos--
+		enc, data, err := it.reader.src.load(r.chunks[pos])
+		if err != nil {
+			return // It comes again where the chunk is needed.
+		}
+		if keep -= numSamples(enc, data); keep <= 0 {
+			it.jump(pos)
+		}
+	}
+}
+
+// jump goes on with the chunk at pos of those the reader has.
+func (it *replicaIterator) jump(pos int) {
+	r := &it.reader
+	r.counts.Passed += uint64(pos - r.pos)
+	r.pos, r.end, r.broken = pos, pos, true
+	if it.unit != nil {
+		it.i = it.unit.batch.len()
+	}
+}
+
 // pass drops the chunks that end before t.
 func (it *replicaIterator) pass(t int64) {
 	for len(it.opened) > 0 && it.opened[0].piece.maxt < t {
@@ -148,7 +181,7 @@ func (it *replicaIterator) pass(t int64) {
 }
 
 func (it *replicaIterator) Seek(t int64) chunkenc.ValueType {
-	if it.unit != nil && it.unit.batch.ts[it.i] >= t {
+	if it.unit != nil && it.i < it.unit.batch.len() && it.unit.batch.ts[it.i] >= t {
 		return it.unit.batch.typ
 	}
 	for {
