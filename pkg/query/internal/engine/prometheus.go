@@ -59,7 +59,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Prometheus, 
 			EnableDelayedNameRemoval: on(featureDelayedNames),
 			EnableTypeAndUnitLabels:  on(featureTypeAndUnit),
 			UseStartTimestamps:       on(featureStartTimes),
-			Parser:                   p,
+			Parser:                   windowParser{p, on(featureDelayedNames)},
 		}),
 	}, nil
 }
@@ -98,10 +98,11 @@ func (p *Prometheus) Exec(ctx context.Context, q storage.Queryable, req Request)
 
 func (p *Prometheus) newQuery(ctx context.Context, q storage.Queryable, req Request) (promql.Query, error) {
 	opts := promql.NewPrometheusQueryOpts(req.PerStepStats, p.lookback(req), req.UseStartTimestamps)
+	expr, q := p.windowed(q, req)
 	if req.Step == 0 {
-		return p.ng.NewInstantQuery(ctx, q, opts, req.Expr, req.Start)
+		return p.ng.NewInstantQuery(ctx, q, opts, expr, req.Start)
 	}
-	return p.ng.NewRangeQuery(ctx, q, opts, req.Expr, req.Start, req.End, req.Step)
+	return p.ng.NewRangeQuery(ctx, q, opts, expr, req.Start, req.End, req.Step)
 }
 
 // lookback returns the lookback of one request; 0 is the engine's.

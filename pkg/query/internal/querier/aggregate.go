@@ -14,25 +14,27 @@ type reading uint8
 
 const (
 	readAverage reading = iota // sum divided by count
-	readCount
+	readCount                  // raw samples have a count of 1
 	readSum
 	readMin
 	readMax
 	readCounter
 )
 
-// readingFor returns what a function or aggregation reads. An aggregation
-// "sum" adds up plain values, so it reads the average as any other does.
-func readingFor(function string) reading {
+// readingFor returns what a function or aggregation reads; ranged tells whether
+// it is given the samples of a range. An aggregation "sum" adds up plain values, so
+// it reads the average as any other does, and so does a function of a subquery:
+// the steps of that are no windows.
+func readingFor(function string, ranged bool) reading {
 	name, _, _ := strings.Cut(function, "_")
 	switch {
 	case name == "min":
 		return readMin
 	case name == "max":
 		return readMax
-	case name == "count":
+	case function == "count", function == "count_over_time" && ranged:
 		return readCount
-	case name == "sum" && function != "sum":
+	case name == "sum" && function != "sum" && ranged:
 		return readSum
 	case isCounter(function):
 		return readCounter
@@ -66,15 +68,19 @@ func (r reading) aggregates() []storeapi.Aggregate {
 	return []storeapi.Aggregate{storeapi.AggregateCount, storeapi.AggregateSum}
 }
 
-// maxResolution returns the coarsest resolution for a selector, in ms. Functions
-// of how values change need two samples in their range.
+// maxResolution returns the coarsest resolution for a selector, in ms. A range
+// must have room for a window, since what lies in part in it is not known; functions
+// of how values change need two.
 func maxResolution(wanted time.Duration, function string, rangeMillis int64) int64 {
 	res := wanted.Milliseconds()
 	needsTwo := []string{
 		"rate", "irate", "increase", "delta", "idelta", "deriv", "predict_linear", "holt_winters", "double_exponential_smoothing",
 	}
-	if rangeMillis > 0 && slices.Contains(needsTwo, function) {
+	switch {
+	case rangeMillis > 0 && slices.Contains(needsTwo, function):
 		res = min(res, rangeMillis/2)
+	case rangeMillis > 0:
+		res = min(res, rangeMillis)
 	}
 	switch { // what lies between the resolutions there are is the finer of them
 	case res >= downsample.Resolution1h:

@@ -46,7 +46,7 @@ func TestMixedResolutions(t *testing.T) {
 	}}
 	for read, want := range map[reading][]string{
 		readAverage: {"299:10", "599:20", "610:35", "620:5"},
-		readCount:   {"299:10", "599:5", "610:35", "620:5"},
+		readCount:   {"299:10", "599:5", "610:1", "620:1"},
 		readSum:     {"299:100", "599:100", "610:35", "620:5"},
 		readMin:     {"299:1", "599:2", "610:35", "620:5"},
 		readMax:     {"299:50", "599:60", "610:35", "620:5"},

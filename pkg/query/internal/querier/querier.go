@@ -112,7 +112,10 @@ func (q *querier) Select(ctx context.Context, _ bool, hints *storage.SelectHints
 // selection turns the engine's wishes into a Selection. It copies what the
 // engine goes on using.
 func (q *querier) selection(hints *storage.SelectHints, matchers []*labels.Matcher) (storeapi.Selection, shape) {
-	read := readingFor(hints.Func)
+	read := readingFor(hints.Func, hints.Range > 0)
+	if read == readCount && q.opts.MaxResolution == 0 {
+		read = readAverage // Of raw data alone the samples themselves can be counted.
+	}
 	sel := storeapi.Selection{
 		Mint: hints.Start, Maxt: hints.End,
 		Matchers:             slices.Clone(matchers),

@@ -251,7 +251,9 @@ func TestMaxResolution(t *testing.T) {
 		{time.Hour, "rate", 5 * minute, 0},
 		{time.Hour, "increase", 10 * minute, 5 * minute},
 		{time.Hour, "increase", 120 * minute, 60 * minute},
-		{time.Hour, "max_over_time", 5 * minute, 60 * minute},
+		{time.Hour, "max_over_time", 5 * minute, 5 * minute},
+		{time.Hour, "count_over_time", 4 * minute, 0},
+		{time.Hour, "sum_over_time", 60 * minute, 60 * minute},
 	} {
 		require.Equal(t, c.want, maxResolution(c.wanted, c.f, c.rng), "%+v", c)
 	}
@@ -262,9 +264,14 @@ func TestReadingFor(t *testing.T) {
 		"": readAverage, "sum": readAverage, "avg": readAverage, "avg_over_time": readAverage, "last_over_time": readAverage, "deriv": readAverage,
 		"sum_over_time": readSum, "count": readCount, "count_over_time": readCount, "min": readMin, "min_over_time": readMin, "minute": readAverage,
 		"max": readMax, "max_over_time": readMax, "rate": readCounter, "irate": readCounter, "increase": readCounter, "resets": readCounter,
-		"count_values": readCount,
+		"count_values": readAverage,
 	} {
-		require.Equal(t, want, readingFor(f), f)
+		require.Equal(t, want, readingFor(f, true), f)
+	}
+	for f, want := range map[string]reading{
+		"sum_over_time": readAverage, "count_over_time": readAverage, "min_over_time": readMin, "max": readMax, "count": readCount, "rate": readCounter,
+	} {
+		require.Equal(t, want, readingFor(f, false), "%s of a subquery", f)
 	}
 }
 

@@ -21,6 +21,7 @@ type run struct {
 	bounds bounds
 	chunks []storeapi.Chunk // still to come
 	edge   window           // that of the current chunk, where it needs one
+	one    ones             // that of the current raw chunk, where samples are counted
 	xor    *chunkenc.XORChunk
 	inner  chunkenc.Iterator // the iterator of the last chunk, to use again
 	err    error
@@ -105,7 +106,12 @@ func (r *run) open() bool {
 // histograms) has no samples.
 func (r *run) iterator(c *storeapi.Chunk) (chunkenc.Iterator, error) {
 	if c.Aggr == nil {
-		return r.decode(c.Raw)
+		it, err := r.decode(c.Raw)
+		if err != nil || r.read != readCount {
+			return it, err
+		}
+		r.one.Iterator = it
+		return &r.one, nil
 	}
 	a := c.Aggr
 	switch r.read {
