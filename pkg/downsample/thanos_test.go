@@ -1,6 +1,7 @@
 package downsample
 
 import (
+	"encoding/hex"
 	"fmt"
 	"math"
 	"slices"
@@ -31,6 +32,25 @@ func TestAsThanos(t *testing.T) {
 			out.WriteString(printed(t, "5m", e, !d.HasArg("without-counter")))
 		}
 		for _, e := range coarse {
+			out.WriteString(printed(t, "1h", e, !d.HasArg("without-counter")))
+		}
+		return out.String()
+	})
+}
+
+// TestOfThanos makes the 1h tier of chunks that Thanos made. RELIABILITY C9
+func TestOfThanos(t *testing.T) {
+	datadriven.RunTest(t, "testdata/thanos_chunks", func(t *testing.T, d *datadriven.TestData) string {
+		ds := NewDownsampler(Resolution1h)
+		for _, line := range strings.Split(d.Input, "\n") {
+			payload, err := hex.DecodeString(line)
+			require.NoError(t, err)
+			c, err := Decode(payload)
+			require.NoError(t, err)
+			require.NoError(t, ds.Aggregate(c))
+		}
+		var out strings.Builder
+		for _, e := range finish(t, ds, Resolution1h) {
 			out.WriteString(printed(t, "1h", e, !d.HasArg("without-counter")))
 		}
 		return out.String()
