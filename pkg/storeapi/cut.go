@@ -17,6 +17,8 @@ import (
 // resolution is that of a downsampled chunk, in ms, or 0 where it is not known.
 // The counter aggregate of what is left goes on over the gap as if the samples
 // were there: how much a counter rose meanwhile is what the next value tells.
+// All this is as downsample.Cut has it, which removes the samples for good, but
+// works on whatever aggregates there are.
 func CutChunk(c *Chunk, cuts tombstones.Intervals, resolution int64) (keep bool, err error) {
 	if c.Aggr == nil {
 		return c.cutRaw(cuts)
@@ -49,20 +51,19 @@ func (c *Chunk) cutAggregates(cuts tombstones.Intervals, resolution int64) (bool
 	if Covers(cuts, c.MinTime, c.MaxTime) {
 		return false, nil
 	}
-	from, _ := windowOf(c.MinTime, resolution)
-	_, to := windowOf(c.MaxTime, resolution)
-	if !overlapping(cuts, from, to) {
+	if !overlapping(cuts, windowStart(c.MinTime, resolution), c.MaxTime) {
 		return true, nil
-	}
-	keep := func(t int64) bool {
-		from, to := windowOf(t, resolution)
-		return !overlapping(cuts, from, to)
 	}
 	a, mint, maxt := *c.Aggr, int64(math.MaxInt64), int64(math.MinInt64)
 	for _, d := range a.all() {
-		left, err := d.cut(keep)
+		left, err := d.cutWindows(cuts, resolution)
 		if err != nil {
 			return false, err
+		}
+		if d == &a.Counter {
+			if left.Data, err = left.endedAs(*d); err != nil {
+				return false, err
+			}
 		}
 		if *d = left.Data; left.samples > 0 {
 			// The counter begins with the first raw sample, before the first window's time.
@@ -73,11 +74,46 @@ func (c *Chunk) cutAggregates(cuts tombstones.Intervals, resolution int64) (bool
 	return mint <= maxt, nil
 }
 
-// windowOf is the window of samples whose aggregate has the time t: windows are
-// aligned, and named by their last ms or the last sample in them.
-func windowOf(t, resolution int64) (from, to int64) {
-	from = t - ((t%resolution)+resolution)%resolution
-	return from, from + resolution - 1
+// windowStart is the first ms of the aligned window that t is in.
+func windowStart(t, resolution int64) int64 { return t - ((t%resolution)+resolution)%resolution }
+
+// cutWindows leaves out the windows that have a part in cuts. A window reaches
+// from where it begins to the last time in it that there is a sample of.
+func (d Data) cutWindows(cuts tombstones.Intervals, resolution int64) (remnant, error) {
+	if d.IsZero() {
+		return remnant{}, nil
+	}
+	times, err := d.times()
+	if err != nil {
+		return remnant{}, err
+	}
+	ends := make(map[int64]int64, len(times))
+	for _, t := range times {
+		ends[windowStart(t, resolution)] = t
+	}
+	return d.cut(func(t int64) bool {
+		from := windowStart(t, resolution)
+		return !overlapping(cuts, from, ends[from])
+	})
+}
+
+// endedAs gives a counter of floats a true last value, where it lost that with
+// its last windows: what it counts, less what resets had added in the whole chunk.
+func (d remnant) endedAs(whole Data) (Data, error) {
+	if d.samples == 0 || whole.Encoding != chunkenc.EncXOR {
+		return d.Data, nil
+	}
+	ts, vs, err := downsample.AppendXOR(nil, nil, whole.Bytes)
+	end := len(ts) - 1
+	if err != nil || end < 1 || ts[end] != ts[end-1] || ts[end] == d.maxt {
+		return d.Data, corruptChunk(err)
+	}
+	kept, values, err := downsample.AppendXOR(nil, nil, d.Bytes)
+	if err != nil {
+		return Data{}, corruptChunk(err)
+	}
+	kept, values = append(kept, d.maxt), append(values, values[len(values)-1]-(vs[end-1]-vs[end]))
+	return Data{Encoding: chunkenc.EncXOR, Bytes: downsample.AppendXORChunk(nil, kept, values)}, nil
 }
 
 // all lists the aggregates, the counter last.

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block/blocktest"
+	"github.com/firnline/firnline/pkg/downsample"
 	"github.com/firnline/firnline/pkg/storeapi"
 	"github.com/firnline/firnline/pkg/storeapi/storetest"
 )
@@ -278,7 +279,8 @@ func TestCutAggregates(t *testing.T) {
 		"middle":                 {five, tombstones.Interval{Mint: m5 + 5, Maxt: m5 + 5}, m5, []int64{five[0], five[2], five[3]}},
 		"two by an edge":         {five, tombstones.Interval{Mint: m5 - 1, Maxt: m5}, m5, five[2:]},
 		"first":                  {five, tombstones.Interval{Mint: 0, Maxt: 0}, m5, five[1:]},
-		"last, short":            {five, tombstones.Interval{Mint: 4*m5 - 1, Maxt: 5 * m5}, m5, five[:3]},
+		"last, short":            {five, tombstones.Interval{Mint: 3*m5 + 17, Maxt: 5 * m5}, m5, five[:3]},
+		"after the last sample":  {five, tombstones.Interval{Mint: 3*m5 + 18, Maxt: 5 * m5}, m5, five},
 		"all":                    {five, tombstones.Interval{Mint: 0, Maxt: 4 * m5}, m5, nil},
 		"beside":                 {five, tombstones.Interval{Mint: 4 * m5, Maxt: 5 * m5}, m5, five},
 		"resolution unknown":     {five, tombstones.Interval{Mint: m5 + 5, Maxt: m5 + 5}, 0, []int64{five[0], five[2], five[3]}},
@@ -316,9 +318,7 @@ func TestCutAggregates(t *testing.T) {
 					if want[0] == tc.times[0] {
 						want = append([]int64{first}, want...)
 					}
-					if last := tc.times[len(tc.times)-1]; want[len(want)-1] == last {
-						want = append(slices.Clone(want), last)
-					}
+					want = append(slices.Clone(want), want[len(want)-1]) // the true last value
 					require.Equal(t, want, timesOf(t, c.Aggr.Counter))
 				}
 			}
@@ -362,4 +362,102 @@ func FuzzCutChunk(f *testing.F) {
 			require.False(t, cuts[0].InBounds(at))
 		}
 	})
+}
+
+// TestHiddenIsWhatIsRemoved: a downsampled chunk shows after hiding what
+// downsample.Cut, which compaction goes by, leaves of it.
+func TestHiddenIsWhatIsRemoved(t *testing.T) {
+	for seed := range uint64(200) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 2))
+			resolution := []int64{downsample.Resolution5m, downsample.Resolution1h}[r.IntN(2)]
+			histograms := r.IntN(3) == 0
+			d := downsample.NewDownsampler(resolution)
+			at, count := int64(r.IntN(10_000_000)), int64(0)
+			from := at
+			for range 10 + r.IntN(300) {
+				at += 1 + r.Int64N(resolution/3)
+				if count += r.Int64N(5); r.IntN(20) == 0 {
+					count = r.Int64N(3)
+				}
+				if histograms {
+					require.NoError(t, d.Histogram(at, blocktest.FloatHistogram(count+1)))
+				} else {
+					require.NoError(t, d.Floats([]int64{at}, []float64{float64(count)}))
+				}
+			}
+			encoded, err := d.Finish(resolution)
+			require.NoError(t, err)
+			for range 5 {
+				cuts := randomCuts(r, from, at)
+				for _, e := range encoded {
+					compareCuts(t, e, resolution, cuts)
+				}
+			}
+		})
+	}
+}
+
+func compareCuts(t *testing.T, e downsample.Encoded, resolution int64, cuts tombstones.Intervals) {
+	t.Helper()
+	want, left, err := downsample.Cut(e.Payload, resolution, cuts, nil)
+	require.NoError(t, err)
+	c := storeapi.Chunk{MinTime: e.MinTime, MaxTime: e.MaxTime, Aggr: aggregatesOf(t, e.Payload)}
+	keep, err := storeapi.CutChunk(&c, cuts, resolution)
+	require.NoError(t, err)
+	require.Equal(t, left, keep, "%v", cuts)
+	if !keep {
+		return
+	}
+	require.Equal(t, want.MaxTime, c.MaxTime)
+	require.Equal(t, want.MinTime, c.MinTime)
+	w := aggregatesOf(t, want.Payload)
+	for _, pair := range [][2]storeapi.Data{{w.Count, c.Aggr.Count}, {w.Sum, c.Aggr.Sum}, {w.Min, c.Aggr.Min}, {w.Max, c.Aggr.Max}} {
+		require.Equal(t, valuesOf(t, iteratorOf(t, pair[0])), valuesOf(t, iteratorOf(t, pair[1])))
+	}
+	require.Equal(t, valuesOf(t, downsample.NewCounter([]chunkenc.Iterator{iteratorOf(t, w.Counter)})),
+		valuesOf(t, downsample.NewCounter([]chunkenc.Iterator{iteratorOf(t, c.Aggr.Counter)})))
+	if w.Counter.Encoding == chunkenc.EncXOR { // what follows sees the same last value, too
+		next := func(d storeapi.Data) []string {
+			c := chunkenc.NewXORChunk()
+			app, err := c.Appender()
+			require.NoError(t, err)
+			app.Append(0, e.MaxTime+1000, 3)
+			return valuesOf(t, downsample.NewCounter([]chunkenc.Iterator{iteratorOf(t, d), c.Iterator(nil)}))
+		}
+		require.Equal(t, next(w.Counter), next(c.Aggr.Counter))
+	}
+}
+
+func aggregatesOf(t *testing.T, payload []byte) *storeapi.Aggregates {
+	c, err := downsample.Decode(payload)
+	require.NoError(t, err)
+	data := func(typ downsample.Type) storeapi.Data {
+		return storeapi.Data{Encoding: c[typ].Encoding, Bytes: slices.Clone(c[typ].Bytes)}
+	}
+	return &storeapi.Aggregates{Count: data(downsample.Count), Sum: data(downsample.Sum), Min: data(downsample.Min),
+		Max: data(downsample.Max), Counter: data(downsample.Counter)}
+}
+
+func iteratorOf(t *testing.T, d storeapi.Data) chunkenc.Iterator {
+	if d.IsZero() {
+		return chunkenc.NewNopIterator()
+	}
+	c, err := d.Chunk()
+	require.NoError(t, err)
+	return c.Iterator(nil)
+}
+
+func valuesOf(t *testing.T, it chunkenc.Iterator) (out []string) {
+	for typ := it.Next(); typ != chunkenc.ValNone; typ = it.Next() {
+		if typ == chunkenc.ValFloat {
+			at, v := it.At()
+			out = append(out, fmt.Sprint(at, " ", v))
+			continue
+		}
+		at, h := it.AtFloatHistogram(nil)
+		out = append(out, fmt.Sprint(at, " ", h))
+	}
+	require.NoError(t, it.Err())
+	return out
 }
