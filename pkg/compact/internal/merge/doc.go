@@ -33,7 +33,16 @@
 // counter because of the function asked for; here a series is one if its name
 // ends in _total, _sum, _count or _bucket, or if it begins with histograms that
 // aren't gauges. What the algorithm returns is compared with the chunks it was
-// read from, and a chunk that comes out as it went in is copied.
+// read from, and a chunk that comes out as it went in is copied. A replica that
+// isn't needed for a while isn't read.
+//
+// # Downsampled blocks
+//
+// Aggregate chunks that overlap nothing are copied, and copies of one are one.
+// Others are merged window by window, whole stretches at a time: see
+// downsample.Merge for what is exact. Which replica a window comes from does not
+// depend on Config.Dedup. Plain chunks in a downsampled block, which other
+// programs leave there, are downsampled. What is to be cut out goes by windows.
 //
 // # Bad input
 //

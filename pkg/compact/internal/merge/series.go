@@ -125,6 +125,7 @@ func (s *series) collect(group []*head) {
 	for _, h := range group {
 		r := s.replicaOf(h.src)
 		meta := s.owners[h.src].meta
+		r.chunks = slices.Grow(r.chunks, len(h.chunks))
 		for i, c := range h.chunks {
 			in := chunk{mint: c.MinTime, maxt: c.MaxTime, ref: c.Ref, src: int32(h.src), seq: int32(i)}
 			r.chunks = append(r.chunks, in)
