@@ -97,6 +97,9 @@ func (p *planner) merge(l *lane, w window, in []*entry, why string) {
 		return
 	}
 	if s := p.splitFor(l, w, in); s != nil {
+		if len(in) == 1 {
+			why = fmt.Sprintf("1 block of %s lies beside shards in %s", blockLengths(in), w)
+		}
 		p.split(l, in, s, to, why)
 		return
 	}

@@ -80,24 +80,54 @@ func (p *planner) collectCovered(t *tier) {
 	slices.SortFunc(order, func(a, b *entry) int { // who may cover a block comes before it
 		return cmp.Or(cmp.Compare(len(b.sources), len(a.sources)), compareSpans(a.span, b.span), a.id().Compare(b.id()))
 	})
-	kept := map[int32][]*entry{} // by source
+	kept := newBySource(len(t.family.numbers), t.live)
 	for _, e := range order {
 		if e.garbage {
 			continue
 		}
-		i := slices.IndexFunc(kept[e.sources[0]], func(c *entry) bool {
+		candidates := kept.of(e.sources[0])
+		i := slices.IndexFunc(candidates, func(c *entry) bool {
 			// A split is not done before all shards are there: until then each is a part of its input.
 			return c.span.contains(e.span) && subset(e.sources, c.sources) && (e.ext.Shard == nil || !parent(c, e) || c.lane == e.lane)
 		})
 		if i >= 0 {
-			by := kept[e.sources[0]][i].id()
+			by := candidates[i].id()
 			e.garbage = true
 			p.plan.Garbage = append(p.plan.Garbage, Mark{Block: e.id(), CoveredBy: by, Why: fmt.Sprintf("block %s holds all of it", by)})
 			continue
 		}
+		kept.add(e)
+	}
+}
+
+// bySource lists entries by each of their sources, in one piece of memory: there
+// are some hundred sources to a block.
+type bySource struct {
+	begin, used []int32 // by source: where its list begins, how long it is so far
+	lists       []*entry
+}
+
+// newBySource makes room for all of blocks.
+func newBySource(numbers int, blocks []*entry) *bySource {
+	b := &bySource{begin: make([]int32, numbers+1), used: make([]int32, numbers)}
+	for _, e := range blocks {
 		for _, s := range e.sources {
-			kept[s] = append(kept[s], e)
+			b.begin[s+1]++
 		}
+	}
+	for i := range numbers {
+		b.begin[i+1] += b.begin[i]
+	}
+	b.lists = make([]*entry, b.begin[numbers])
+	return b
+}
+
+func (b *bySource) of(s int32) []*entry { return b.lists[b.begin[s] : b.begin[s]+b.used[s]] }
+
+func (b *bySource) add(e *entry) {
+	for _, s := range e.sources {
+		b.lists[b.begin[s]+b.used[s]] = e
+		b.used[s]++
 	}
 }
 

@@ -115,31 +115,27 @@ func (l *lane) name() string {
 	return l.shard.Key()
 }
 
-// families sorts the blocks into circles. What can't be used at all is set aside.
-func (p *planner) families() []*family {
-	byLabels := map[string]*family{}
-	for _, id := range slices.SortedFunc(maps.Keys(p.in.Metas), ulid.ULID.Compare) {
-		m := p.in.Metas[id]
-		external := m.Labels()
-		stripped := p.strip(external)
-		key := string(stripped.Bytes(nil))
-		f := byLabels[key]
-		if f == nil {
-			f = &family{labels: stripped, numbers: map[ulid.ULID]int32{}}
-			byLabels[key] = f
-		}
-		e := &entry{meta: m, marks: p.in.Marks[id], external: external}
-		if p.admit(e, f) {
-			f.all = append(f.all, e)
-		}
+// families calls plan for the blocks of each family. One is looked at after the
+// other, so that what is worked out for one needs no memory during the next.
+func (p *planner) families(plan func(*family)) {
+	byLabels := map[string][]ulid.ULID{}
+	for id, m := range p.in.Metas {
+		key := string(p.strip(m.Labels()).Bytes(nil))
+		byLabels[key] = append(byLabels[key], id)
 	}
-	var out []*family
 	for _, key := range slices.Sorted(maps.Keys(byLabels)) {
-		f := byLabels[key]
+		ids := byLabels[key]
+		slices.SortFunc(ids, ulid.ULID.Compare)
+		f := &family{labels: p.strip(p.in.Metas[ids[0]].Labels()), numbers: map[ulid.ULID]int32{}}
+		for _, id := range ids {
+			e := &entry{meta: p.in.Metas[id], marks: p.in.Marks[id], external: p.in.Metas[id].Labels()}
+			if p.admit(e, f) {
+				f.all = append(f.all, e)
+			}
+		}
 		f.build()
-		out = append(out, f)
+		plan(f)
 	}
-	return out
 }
 
 // strip takes replica labels off where replicas are merged. Since a block in a

@@ -56,6 +56,7 @@ type Input struct {
 type Kind string
 
 const (
+	// The kinds of jobs.
 	Compact    Kind = "compact"    // fewer, larger blocks; overlaps merged
 	Downsample Kind = "downsample" // coarser ones from what is merged already
 	Split      Kind = "split"      // one shard of a group too large for one block
@@ -200,9 +201,7 @@ func Make(cfg Config, in Input, now time.Time) Plan {
 	p := &planner{cfg: cfg, in: in, now: now.UnixMilli(), classes: map[string][]policy.Class{}}
 	p.requests()
 	p.problems()
-	for _, f := range p.families() {
-		p.family(f)
-	}
+	p.families(p.family)
 	p.removals()
 	p.deletesDone()
 	p.sort()

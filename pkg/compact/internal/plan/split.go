@@ -45,6 +45,18 @@ func (c *cut) known() bool { return len(c.edges) == c.count+1 }
 
 func (c *cut) bounds(i int) span { return span{c.edges[i], c.edges[i+1]} }
 
+// edge returns edge i of a split of a span, if it is known.
+func (c *cut) edge(i int, within span) (labels.Labels, bool) {
+	switch i {
+	case 0:
+		return within.from, true
+	case c.count:
+		return within.to, true
+	}
+	at, ok := c.edges[i]
+	return at, ok
+}
+
 // of tells whether the split is one of a span.
 func (c *cut) of(s span) bool {
 	from, ok := c.edges[0]
@@ -80,7 +92,7 @@ func (f *family) cutOf(e *entry) *cut {
 			return c
 		}
 	}
-	return &cut{count: e.ext.Shard.Count} // all that is known of it clashes
+	return &cut{id: e.ext.Shard.Split, count: e.ext.Shard.Count} // all that is known of it clashes
 }
 
 // splitIn returns the split of the lane that has shards in a window, the newest
@@ -154,15 +166,17 @@ func indexBytes(m *block.Meta) int64 {
 
 // split plans a job for each shard that isn't there yet, with the one that closes
 // the split as the last.
-func (p *planner) split(l *lane, in []*entry, c *cut, to []int64, why string) {
+func (p *planner) split(l *lane, in []*entry, c *cut, coarser []int64, why string) {
 	sources, others := union(in), map[int64][]ulid.ULID{}
 	for i := range c.count {
 		d := p.draft(Split, l, in)
 		d.shard = &block.Shard{Split: c.id, Index: i, Count: c.count, From: l.span.from, To: l.span.to}
-		if d.findBounds = !c.known(); !d.findBounds {
-			d.shard.From, d.shard.To = c.edges[i], c.edges[i+1]
+		from, begins := c.edge(i, l.span)
+		to, ends := c.edge(i+1, l.span)
+		if d.findBounds = !begins || !ends; !d.findBounds {
+			d.shard.From, d.shard.To = from, to
 		}
-		d.resolutions = append(slices.Clone(to), l.tier.resolution)
+		d.resolutions = append(slices.Clone(coarser), l.tier.resolution)
 		d.key = fmt.Sprintf("%s/%d-%d", hull(in).key(), i, c.count)
 		d.why = fmt.Sprintf("%s; shard %d of %d of split %s", why, i+1, c.count, c.id)
 		if done := l.tier.shardDone(c.id, i, sources); done != nil {
@@ -214,9 +228,6 @@ func (p *planner) continueSplits(t *tier) {
 			continue
 		}
 		c := t.family.cutOf(e)
-		if !c.known() {
-			c = &cut{id: e.ext.Shard.Split, count: e.ext.Shard.Count}
-		}
 		to, _ := p.coarserOutputs(in[0].lane, p.rangeOf(in), in)
 		p.split(in[0].lane, in, c, to, fmt.Sprintf("split of %s goes on", count(len(in), "block")))
 		p.takeShards(t, e.ext.Shard.Split, in)

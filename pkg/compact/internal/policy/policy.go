@@ -226,4 +226,3 @@ func MayMatch(ms []*labels.Matcher, external labels.Labels) bool {
 	}
 	return true
 }
-
