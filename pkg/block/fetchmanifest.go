@@ -27,7 +27,7 @@ type manifestState struct {
 	unread    []ulid.ULID            // and those that weren't
 	blind     bool                   // some of these can't be read at all by this program, or are too many
 	now       *Manifest              // base and what was told since; nil where base is
-	gone      map[ulid.ULID]struct{} // blocks whose removal was told
+	gone      map[ulid.ULID]struct{} // blocks whose removal was told; now may have them again
 	seen      *Manifest              // the last now that adopt has looked at
 	found     found
 
@@ -258,8 +258,6 @@ func (m *manifestState) rebuild() {
 			m.now.apply(c)
 			if c.Removed {
 				m.gone[c.Block] = struct{}{}
-			} else if c.Meta != nil {
-				delete(m.gone, c.Block)
 			}
 		}
 	}

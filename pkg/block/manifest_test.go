@@ -511,7 +511,8 @@ func TestManifestRace(t *testing.T) {
 		f.clock.add(16 * time.Minute)
 		foreign, told := f.put(testID(100+round)), f.put(testID(200+round))
 		a.look() // lists, and finds both
-		f.announce(block.Change{Block: told, Meta: f.meta(told)})
+		mark := f.mark(told)
+		f.announce(block.Change{Block: told, Meta: f.meta(told)}, block.Change{Block: told, Marks: &block.Marks{Deletion: &mark}})
 		once := false
 		a.SetFault(func(step string) error {
 			if step == "manifest/before-write" && !once {
@@ -527,6 +528,97 @@ func TestManifestRace(t *testing.T) {
 		f.check(b.look())
 		require.Empty(t, f.announcements())
 	}
+}
+
+// TestManifestDoubted: a block that one process still doubts after the others
+// have given it up does not come back.
+func TestManifestDoubted(t *testing.T) {
+	f := newFleet(t)
+	for _, id := range f.ids(10) {
+		f.put(id)
+	}
+	a, b := f.member("a"), f.member("b")
+	f.check(a.work())
+	f.check(b.work())
+	f.remove(testID(3))
+	for range 2 {
+		f.clock.add(16 * time.Minute)
+		b.work()
+	}
+	f.check(f.member("").look())
+	// An announcement that it can't read makes the other list, too.
+	f.announce(block.Change{Block: testID(0), Meta: f.meta(testID(0))})
+	name := f.announcements()[0]
+	newer := f.mem.Objects()[name]
+	newer[4]++
+	f.object(name, string(newer))
+	v := a.work()
+	require.False(t, v.FromManifest)
+	require.Contains(t, v.Metas, testID(3), "missing once")
+	f.check(f.member("").look())
+}
+
+// TestManifestLacksOne: a block that the manifest has lost, and that is there,
+// stays, and is asked for now and then only.
+func TestManifestLacksOne(t *testing.T) {
+	f, other := newFleet(t), newFleet(t)
+	for i, id := range f.ids(10) {
+		f.put(id)
+		if i > 0 {
+			other.put(id)
+		}
+	}
+	f.member("c").work()
+	other.member("c").work()
+	r := f.member("")
+	f.check(r.look())
+	f.object(manifestName, string(other.mem.Objects()[manifestName]))
+	f.requests()
+	for range 18 {
+		f.check(r.look())
+		f.clock.add(time.Minute)
+	}
+	asked := slices.DeleteFunc(f.requests(), func(s string) bool { return !strings.HasPrefix(s, "exists") })
+	require.Len(t, asked, 3, "once in six minutes")
+}
+
+// TestManifestFoldedOnce: an announcement that was folded and, since its
+// publishers die before they remove it, still lies there, is not applied again.
+func TestManifestFoldedOnce(t *testing.T) {
+	f := newFleet(t)
+	f.put(testID(0))
+	f.member("c").work()
+	id := f.put(testID(1))
+	f.announce(block.Change{Block: id, Meta: f.meta(id)})
+	dying := func() {
+		c := f.member("c")
+		c.SetFault(func(step string) error { return iff(step == "manifest/after-write", errFault) })
+		c.look()
+		require.ErrorIs(t, c.Publish(context.Background()), errFault)
+		f.check(f.member("").look())
+	}
+	dying()
+	f.remove(id)
+	f.announce(block.Change{Block: id, Removed: true})
+	dying()
+	other := f.put(testID(2))
+	f.announce(block.Change{Block: other, Meta: f.meta(other)})
+	dying()
+	require.Len(t, f.announcements(), 3)
+	c := f.member("c")
+	f.check(c.work())
+	require.Empty(t, f.announcements())
+	f.check(f.member("").look())
+
+	// What was written and not removed is not written again.
+	f.announce(block.Change{Block: other, Meta: f.meta(other)})
+	c.SetFault(func(step string) error { return iff(step == "manifest/after-write", errFault) })
+	c.look()
+	require.ErrorIs(t, c.Publish(context.Background()), errFault)
+	c.SetFault(nil)
+	require.NoError(t, c.Publish(context.Background()))
+	require.Empty(t, f.announcements())
+	require.Equal(t, 1.0, c.metric("firnline_block_manifest_writes_total"))
 }
 
 // TestManifestManyPublishers: any number of them, at once, lose nothing.
