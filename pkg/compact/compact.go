@@ -77,16 +77,21 @@ func New(cfg Config, parts Parts) (_ *Compactor, err error) {
 	if c.policy, err = newPolicyFile(cfg, parts.Log, c.metrics); err != nil {
 		return nil, err
 	}
-	cfg.Blocks.IgnoreLabels = cfg.ReplicaLabels
+	if c.dir, err = openDataDir(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.dir.close())
+		}
+	}()
+	cfg.Blocks.IgnoreLabels, cfg.Blocks.Owner = cfg.ReplicaLabels, c.dir.owner
 	if c.fetcher, err = block.NewFetcher(cfg.Blocks, parts.Bucket, cfg.DataDir, parts.Log, parts.Metrics); err != nil {
 		return nil, err
 	}
 	c.fetcher.SetClock(c.now)
-	if c.dir, err = openDataDir(cfg.DataDir); err != nil {
-		return nil, err
-	}
 	if c.finds, err = readFindings(c.dir.path); err != nil {
-		return nil, errors.Join(err, c.dir.close())
+		return nil, err
 	}
 	c.clock = &bucketClock{bkt: c.bkt, owner: c.dir.owner, local: c.now}
 	c.claims = &claims{bkt: c.bkt, owner: c.dir.owner, ttl: time.Duration(cfg.LeaseTTL), now: c.now, log: c.log,
@@ -131,6 +136,9 @@ func (c *Compactor) wantLook() {
 	}
 }
 
+// errIncomplete tells that a look can't have shown every block.
+var errIncomplete = errors.New("the bucket was not listed for too long")
+
 // look brings the view up to date.
 func (c *Compactor) look(ctx context.Context) error {
 	taken := c.now()
@@ -146,6 +154,9 @@ func (c *Compactor) look(ctx context.Context) error {
 	}
 	deletes, deletesErr := readDeletes(ctx, c.bkt, c.log)
 	fault := errors.Join(clocks, err, deletesErr)
+	if fault == nil && !v.Complete {
+		fault = errIncomplete
+	}
 	c.metrics.fault.Set(number(fault != nil))
 	c.view.take(&snapshot{View: v, deletes: deletes, fault: fault, taken: taken})
 	if fault != nil {

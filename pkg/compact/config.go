@@ -117,7 +117,7 @@ func (c *Config) registerData(fs *flag.FlagSet) {
 const (
 	minLeaseTTL  = 10 * time.Second // below, a slow answer of the bucket loses claims
 	minJobMemory = 32 << 20
-	minIndex     = 1 << 20
+	minIndex     = 16 << 10 // a group would fall to dust
 	maxIndex     = 64 << 30 // what the format can address
 )
 
@@ -136,7 +136,7 @@ func (c *Config) Validate() error {
 	check(c.FilesConcurrency >= 1, "--block-files-concurrency=%d: give 1 or more", c.FilesConcurrency)
 	check(c.HashFunc == "" || c.HashFunc == block.HashSHA256, "--hash-func=%q: give %s or nothing", c.HashFunc, block.HashSHA256)
 	check(c.JobMemory >= minJobMemory, "--compact.memory=%s: give %d MiB or more", &c.JobMemory, minJobMemory>>20)
-	check(c.MaxIndexBytes >= minIndex && c.MaxIndexBytes <= maxIndex, "--compact.block-max-index-size=%s: give 1MiB to 64GiB", &c.MaxIndexBytes)
+	check(c.MaxIndexBytes >= minIndex && c.MaxIndexBytes <= maxIndex, "--compact.block-max-index-size=%s: give 16KiB to 64GiB", &c.MaxIndexBytes)
 	check(time.Duration(c.LeaseTTL) >= minLeaseTTL, "--compact.lease-ttl=%s: give %s or more", c.LeaseTTL, minLeaseTTL)
 	_, err := c.dedupKind()
 	check(err == nil, "--deduplication.func: %w", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact/internal/plan"
 )
 
 // findings are the keys of plan.Input.Unmatched: what blocks were found not to
@@ -25,6 +26,10 @@ type findings struct {
 	set  map[string]bool
 	n    int // version
 }
+
+// maxFindings bounds what is remembered of results that are in no bucket, and so
+// can't be forgotten with them.
+const maxFindings = 1_000_000
 
 func readFindings(dir string) (findings, error) {
 	f := findings{path: filepath.Join(dir, "unmatched.json"), mu: &sync.Mutex{}, set: map[string]bool{}}
@@ -58,10 +63,13 @@ func (f *findings) add(known map[ulid.ULID]*block.Meta, keys ...string) error {
 	next := maps.Clone(f.set)
 	maps.DeleteFunc(next, func(key string, _ bool) bool {
 		id, ok := block.ParseID(key[:min(len(key), ulid.EncodedSize)])
-		return !ok || known[id] == nil
+		return !ok || known[id] == nil && key != plan.VoidKey(id)
 	})
 	for _, k := range keys {
 		next[k] = true
+	}
+	if len(next) > maxFindings {
+		next = map[string]bool{} // nothing is lost but the time to find out again
 	}
 	f.set, f.n = next, f.n+1
 	data, err := json.Marshal(slices.Sorted(maps.Keys(next)))

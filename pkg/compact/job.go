@@ -45,6 +45,10 @@ var (
 	errOthers = errors.New("another shard is not being made at the moment")
 )
 
+// errAgain is a job that was done and then planned once more, the same as before.
+// It would be for ever: it is tried again seldom, until something else changes.
+var errAgain = errors.New("the job was done before, and the bucket looks as if it was not")
+
 func (c *Compactor) newAttempt(p *planned, j *plan.Job) *attempt {
 	return &attempt{
 		Compactor: c, known: p, job: j, progress: newProgress(j, c.now()),
@@ -53,8 +57,9 @@ func (c *Compactor) newAttempt(p *planned, j *plan.Job) *attempt {
 	}
 }
 
-// do runs an attempt, gives its claim and disk back, and takes note of how it went.
-func (c *Compactor) do(ctx context.Context, a *attempt) {
+// do runs an attempt, gives its claim and disk back, and takes note of how it
+// went. Who only wants to go on with the next job needs no look at the error.
+func (c *Compactor) do(ctx context.Context, a *attempt) error {
 	began := c.now()
 	a.log.Info("job begins", "inputs", len(a.job.Inputs), "bytes", a.job.InputBytes, "why", a.job.Why)
 	err := a.claim.during(ctx, a.guarded)
@@ -71,12 +76,16 @@ func (c *Compactor) do(ctx context.Context, a *attempt) {
 	c.note(ctx, a, err)
 	c.metrics.jobSeconds.WithLabelValues(string(a.job.Kind)).Observe(c.now().Sub(began).Seconds())
 	c.wantLook()
+	return err
 }
 
 // note takes note of how an attempt went.
 func (c *Compactor) note(ctx context.Context, a *attempt, err error) {
 	took := c.now().Sub(a.progress.started)
 	switch {
+	case err == nil && c.jobs.again(a.job):
+		c.failed(a.job, errAgain)
+		return
 	case err == nil:
 		c.jobs.done(a.job, took)
 		c.metrics.jobs.WithLabelValues(string(a.job.Kind)).Inc()
@@ -134,11 +143,26 @@ func (a *attempt) run(ctx context.Context) error {
 		return err
 	}
 	if a.job.Replaces {
-		if err := a.markInputs(ctx, there); err != nil {
+		if err := a.replace(ctx, there); err != nil {
 			return err
 		}
 	}
 	return a.point(ctx, pointRelease, a.job.Key)
+}
+
+// replace marks the inputs. Where it takes all shards of a split to replace them
+// these must be there, even if the one that we were to write has no series.
+func (a *attempt) replace(ctx context.Context, results []ulid.ULID) error {
+	for _, out := range a.job.Outputs {
+		if !out.Closes {
+			continue
+		}
+		if err := a.awaitShards(ctx, out.Others); err != nil {
+			return err
+		}
+		results = append(results, out.Others...)
+	}
+	return a.markInputs(ctx, results)
 }
 
 // produce sees to it that all results are in the bucket, and says which there are.

