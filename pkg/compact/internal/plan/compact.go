@@ -96,6 +96,9 @@ func (p *planner) merge(l *lane, w window, in []*entry, why string) {
 		p.downsampleAlone(l, alone)
 		return
 	}
+	if len(to) > 0 && l.closesEarly(in) {
+		return
+	}
 	if s := p.splitFor(l, w, in); s != nil {
 		if len(in) == 1 {
 			why = fmt.Sprintf("1 block of %s lies beside shards in %s", blockLengths(in), w)
@@ -110,6 +113,27 @@ func (p *planner) merge(l *lane, w window, in []*entry, why string) {
 	d.key, d.replaces, d.why = w.key(), true, why
 	d.resolutions = append(to, l.tier.resolution)
 	p.emit(d)
+}
+
+// closesEarly tells whether in are of the shard that closes a split, and parts of
+// other shards are still to come to the coarser tier. Its block there would stand
+// for all of them, and for other readers hide what there is. (Nothing waits in a
+// ring: of two such shards the one that names more blocks waits for the other.)
+func (l *lane) closesEarly(in []*entry) bool {
+	to := l.tier.coarser()
+	if to == nil || !in[0].closing() {
+		return false
+	}
+	sources, most := union(in), 0
+	for _, e := range in {
+		most = max(most, len(e.visible))
+	}
+	for _, e := range to.pending {
+		if e.lane != l && (!e.closing() || len(e.visible) < most) && share(e.sources, sources) {
+			return true
+		}
+	}
+	return false
 }
 
 // coarserOutputs says which coarser resolutions a job is to write in passing:
@@ -138,10 +162,11 @@ func (p *planner) coarserOutputs(l *lane, w window, in []*entry) (resolutions []
 }
 
 // andCoarser adds the tier beyond, where one job can fill that as well. The
-// result goes from coarse to fine.
+// result goes from coarse to fine. The shard that closes a split fills one tier
+// after the other, behind the other shards.
 func (p *planner) andCoarser(l *lane, w window, in []*entry, to *tier) []int64 {
 	beyond := to.coarser()
-	if beyond == nil || w.length() < p.window(beyond) || !replaceable(l.span, in, beyond.live) {
+	if beyond == nil || in[0].closing() || w.length() < p.window(beyond) || !replaceable(l.span, in, beyond.live) {
 		return []int64{to.resolution}
 	}
 	for _, e := range in {

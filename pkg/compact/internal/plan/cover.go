@@ -68,22 +68,30 @@ type cover struct {
 	parts map[int32][]span
 }
 
-func newCover(numbers int, blocks []*entry) cover {
+// newCover goes by the blocks of a tier. Where the shard is that closes a split,
+// all others are or had no series; so it stands for all that was split.
+func (f *family) newCover(blocks []*entry) cover {
 	c := cover{}
 	if len(blocks) == 0 {
 		return c
 	}
-	c.whole = make([]bool, numbers)
+	c.whole = make([]bool, len(f.numbers))
 	for _, e := range blocks {
+		holds := e.span
+		if e.closing() {
+			if within, ok := f.cutOf(e).within(); ok {
+				holds = within
+			}
+		}
 		for _, s := range e.sources {
-			if e.ext.Shard == nil {
+			if e.ext.Shard == nil || e.closing() && share([]int32{s}, e.visible) {
 				c.whole[s] = true
 				continue
 			}
 			if c.parts == nil {
 				c.parts = map[int32][]span{}
 			}
-			c.parts[s] = append(c.parts[s], e.span)
+			c.parts[s] = append(c.parts[s], holds)
 		}
 	}
 	return c

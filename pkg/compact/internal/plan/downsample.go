@@ -43,6 +43,9 @@ func (p *planner) fill(l *lane, to *tier, in []*entry) {
 		in = all
 	}
 	in = in[:min(len(in), p.maxInputs())]
+	if l.closesEarly(in) {
+		return
+	}
 	w := around(hull(in), p.window(to))
 	d := p.draft(Downsample, l, in)
 	d.key = w.key() + "/" + policy.ResolutionName(to.resolution)
@@ -61,6 +64,9 @@ func (p *planner) fill(l *lane, to *tier, in []*entry) {
 func (p *planner) downsampleAlone(l *lane, in []*entry) {
 	to := l.tier.coarser()
 	in = in[:min(len(in), p.maxInputs())]
+	if l.closesEarly(in) {
+		return
+	}
 	w := around(hull(in), p.window(to))
 	d := p.draft(Downsample, l, in)
 	d.key = w.key() + "/" + policy.ResolutionName(to.resolution)

@@ -30,7 +30,7 @@ func (p *planner) collect(t *tier) {
 func (p *planner) collectSplit(t *tier) {
 	closers := map[int32][]*entry{} // by source
 	for _, e := range t.live {
-		if s := e.ext.Shard; s != nil && s.Index == s.Count-1 {
+		if e.closing() {
 			for _, n := range e.visible {
 				closers[n] = append(closers[n], e)
 			}

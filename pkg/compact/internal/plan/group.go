@@ -69,6 +69,9 @@ type entry struct {
 
 func (e *entry) id() ulid.ULID { return e.meta.ULID }
 
+// closing tells of the shard that closes a split, or is compacted from such.
+func (e *entry) closing() bool { return e.ext.Shard != nil && e.ext.Shard.Index == e.ext.Shard.Count-1 }
+
 // bad tells of a block whose content was found unusable.
 func (e *entry) bad() bool {
 	return e.marks.NoCompact != nil && strings.HasPrefix(e.marks.NoCompact.Details, DetailsBad)
@@ -134,6 +137,11 @@ func (p *planner) families(plan func(*family)) {
 			}
 		}
 		f.build()
+		p.clashes(f)
+		f.cuts = f.findCuts()
+		for _, t := range f.tiers {
+			t.cover = f.newCover(t.live)
+		}
 		plan(f)
 	}
 }
@@ -218,7 +226,6 @@ func (f *family) build() {
 	}
 	for _, t := range f.tiers {
 		slices.SortFunc(t.live, byTime)
-		t.cover = newCover(len(f.numbers), t.live)
 		t.fillLanes()
 	}
 }

@@ -221,8 +221,6 @@ type planner struct {
 // family plans for blocks with equal labels. The order matters: who is covered
 // or about to expire is no input of a job, and what one job takes no other gets.
 func (p *planner) family(f *family) {
-	p.clashes(f)
-	f.cuts = f.findCuts()
 	p.rest(f)
 	p.coverage(f)
 	for _, t := range f.tiers {

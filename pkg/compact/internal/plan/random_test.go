@@ -25,9 +25,9 @@ func TestRandomRuns(t *testing.T) {
 		randomRun(t, *seed)
 		return
 	}
-	runs := uint64(40)
+	runs := uint64(15)
 	if testing.Short() {
-		runs = 20
+		runs = 3
 	}
 	for n := range runs {
 		if !t.Run("", func(t *testing.T) { randomRun(t, n+1) }) {

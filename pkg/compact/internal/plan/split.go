@@ -57,6 +57,13 @@ func (c *cut) edge(i int, within span) (labels.Labels, bool) {
 	return at, ok
 }
 
+// within returns the span that was split.
+func (c *cut) within() (span, bool) {
+	from, begins := c.edges[0]
+	to, ends := c.edges[c.count]
+	return span{from, to}, begins && ends
+}
+
 // of tells whether the split is one of a span.
 func (c *cut) of(s span) bool {
 	from, ok := c.edges[0]
@@ -228,8 +235,12 @@ func (p *planner) continueSplits(t *tier) {
 			continue
 		}
 		c := t.family.cutOf(e)
-		to, _ := p.coarserOutputs(in[0].lane, p.rangeOf(in), in)
-		p.split(in[0].lane, in, c, to, fmt.Sprintf("split of %s goes on", count(len(in), "block")))
+		l := in[0].lane
+		coarser, _ := p.coarserOutputs(l, p.rangeOf(in), in)
+		if l.closesEarly(in) {
+			coarser = nil
+		}
+		p.split(l, in, c, coarser, fmt.Sprintf("split of %s goes on", count(len(in), "block")))
 		p.takeShards(t, e.ext.Shard.Split, in)
 	}
 }
