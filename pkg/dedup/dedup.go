@@ -45,6 +45,25 @@ type Skipper interface {
 	Skip(t int64, keep int)
 }
 
+// Runner is an iterator that has samples in arrays.
+type Runner interface {
+	chunkenc.Iterator
+	// Run returns samples right behind the current one: floats without start
+	// timestamps, none where there are no such at hand.
+	Run() (ts []int64, vs []float64)
+	// Advance moves on by n of them.
+	Advance(n int)
+}
+
+// Follower is what New returns for Firnline.
+type Follower interface {
+	chunkenc.Iterator
+	// Follow moves on for as long as nothing but the samples of a Runner comes out,
+	// as it would by as many calls of Next. It returns whose they are, an index
+	// into the replicas given to New, and how many; 0 is no sign of an end.
+	Follow() (replica, n int)
+}
+
 // New merges replicas of one series, each sorted by time, into one. counter
 // says that the values are those of a counter, so that moving between replicas
 // must not look like a reset. The order of replicas decides ties; Split gives

@@ -15,8 +15,8 @@ func MemoryBytes(metas []*block.Meta, in input.Config, cfg Config) int64 {
 	const (
 		writerBytes   = 2<<20 + 64<<10 // buffers of an output.Writer
 		minPostings   = 1 << 20
-		tiersBytes    = 4 << 20 // windows of one series, and their chunks
-		leastChunkLen = 3       // bytes of a chunk in an entry of the index
+		tiersBytes    = 4 << 20     // windows of one series, and their chunks
+		leastChunkLen = 3           // bytes of a chunk in an entry of the index
 		chunkBytes    = 2*40 + 2*24 // of a chunk here and in a target, while the lists grow
 		sampleBytes   = 24
 		samplesPer    = 4 // in a byte of a chunk: two bits are the least for one

@@ -157,6 +157,17 @@ func (it *replicaIterator) Skip(t int64, keep int) {
 	}
 }
 
+// Run implements dedup.Runner.
+func (it *replicaIterator) Run() (ts []int64, vs []float64) {
+	if it.unit == nil || it.unit.batch.typ != chunkenc.ValFloat || len(it.unit.batch.sts) > 0 || it.i >= it.unit.batch.len() {
+		return nil, nil
+	}
+	return it.unit.batch.ts[it.i+1:], it.unit.batch.vs[it.i+1:]
+}
+
+// Advance implements dedup.Runner.
+func (it *replicaIterator) Advance(n int) { it.i += n }
+
 // jump goes on with the chunk at pos of those the reader has.
 func (it *replicaIterator) jump(pos int) {
 	r := &it.reader
@@ -252,6 +263,7 @@ func (d *deduplication) run(m *series, replicas []*replica, counter bool) error 
 	d.lastIter = -1
 	active := d.iters[:len(replicas)]
 	it := dedup.New(d.kind, counter, its...)
+	follower, _ := it.(dedup.Follower)
 	for typ := it.Next(); typ != chunkenc.ValNone; typ = it.Next() {
 		if typ != d.wait.typ {
 			if err := d.abandon(active); err != nil {
@@ -262,6 +274,14 @@ func (d *deduplication) run(m *series, replicas []*replica, counter bool) error 
 		d.wait.append(it)
 		if err := d.match(active); err != nil {
 			return err
+		}
+		if follower == nil {
+			continue
+		}
+		if i, n := follower.Follow(); n > 0 {
+			if err := d.follow(active, i, n); err != nil {
+				return err
+			}
 		}
 	}
 	for _, i := range active {
@@ -332,6 +352,27 @@ func (d *deduplication) match(iters []*replicaIterator) error {
 	if !pending && d.wait.len() >= waitSamples {
 		return d.encode(d.wait.len())
 	}
+	return nil
+}
+
+// follow takes the n samples that the iterator i has just passed over: the next
+// ones of the result.
+func (d *deduplication) follow(iters []*replicaIterator, i, n int) error {
+	it := iters[i]
+	u, from := it.unit, it.i+1-n
+	if len(it.opened) == 0 || it.opened[0] != u || u.matched != from {
+		differ(iters)
+		d.wait.takeRange(&u.batch, from, from+n)
+		if d.wait.len() >= waitSamples {
+			return d.encode(d.wait.len())
+		}
+		return nil
+	}
+	u.matched += n
+	if u.matched == u.batch.len() {
+		return d.copy(iters, i, u)
+	}
+	d.wait.takeRange(&u.batch, from, from+n)
 	return nil
 }
 

@@ -89,7 +89,7 @@ func truths(r *rand.Rand, kind int) func(t int64) blocktest.Sample {
 // The result of merging replicas is what dedup.New makes of them, to the bit,
 // and what can be copied of them is.
 func TestReplicasAreDeduplicated(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(10) {
 		for i, kind := range []dedup.Kind{dedup.Firnline, dedup.Penalty, dedup.Chain} {
 			if i > 0 && seed%4 != 0 {
 				continue
@@ -104,7 +104,7 @@ func TestReplicasAreDeduplicated(t *testing.T) {
 func testReplicas(t *testing.T, kind dedup.Kind, r *rand.Rand) {
 	t.Helper()
 	const span = 7_200_000
-	n, nSeries := 2+r.IntN(2), 40
+	n, nSeries := 2+r.IntN(2), 16
 	perBlock := make([][][]blocktest.Series, n) // replica, block, series
 	for i := range perBlock {
 		perBlock[i] = make([][]blocktest.Series, 2)
