@@ -26,7 +26,7 @@ func (c *Compactor) clean(ctx context.Context) error {
 	if p == nil {
 		return nil
 	}
-	if p.snap.fault != nil {
+	if !p.snap.sound() {
 		c.log.Warn("nothing is removed until the bucket can be looked at without a fault", "err", p.snap.fault)
 		return nil
 	}

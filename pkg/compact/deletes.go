@@ -33,7 +33,7 @@ func readDeletes(ctx context.Context, bkt block.Bucket, log *slog.Logger) ([]*bl
 // closeDeletes sets the requests to done that no block needs any more.
 func (c *Compactor) closeDeletes(ctx context.Context) error {
 	p := c.plan()
-	if p == nil || p.snap.fault != nil {
+	if p == nil || !p.snap.sound() {
 		return nil // no block may be missing from the view
 	}
 	var errs []error

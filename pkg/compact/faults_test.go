@@ -303,7 +303,7 @@ func TestPausedPastItsClaim(t *testing.T) {
 			done := w.state()
 			w.requireSamples()
 			close(goOn)
-			_ = <-ended // it may have lost its claim, or not
+			<-ended // it may have lost its claim, or not
 
 			require.Equal(t, done, w.state(), "late steps change nothing")
 			require.Equal(t, want, w.state())

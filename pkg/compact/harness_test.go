@@ -35,8 +35,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var errFault = errors.New("injected fault")
-
 // epoch is where data begins: the start of a window of 14 days.
 var epoch = time.UnixMilli(14 * 24 * 3600 * 1000 * 1460).UTC()
 

@@ -164,6 +164,18 @@ func (t *jobTable) fail(key string, err error, now time.Time, r float64) failure
 	return f
 }
 
+// keepFailures forgets the failures of jobs that are not due any more.
+func (t *jobTable) keepFailures(due map[string]bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key := range t.mu.failed {
+		if !due[key] {
+			delete(t.mu.failed, key)
+			t.mu.version++
+		}
+	}
+}
+
 // hold notes that somebody else does a job.
 func (t *jobTable) hold(key string, err *block.HeldError, now time.Time) {
 	t.mu.Lock()

@@ -24,7 +24,7 @@ const (
 // replacement can't be read back stays, and holds up no other.
 func (c *Compactor) mark(ctx context.Context) error {
 	p := c.plan()
-	if p == nil || p.snap.fault != nil || len(p.Garbage)+len(p.Expired) == 0 {
+	if p == nil || !p.snap.sound() || len(p.Garbage)+len(p.Expired) == 0 {
 		return nil
 	}
 	if err := c.clock.check(ctx); err != nil {

@@ -18,36 +18,38 @@ import (
 	"github.com/firnline/firnline/pkg/compact/internal/plan"
 )
 
-// minWindow is the shortest range that is still worth a request of its own.
-const minWindow = 128 << 10
+// Windows are the ranges that inputs are read in. Shorter ones than minWindow
+// aren't worth a request of their own; all of a job's together take
+// comfortableBytes if the memory is there, since more doesn't make it faster.
+const (
+	minWindow        = 128 << 10
+	goodWindow       = 512 << 10
+	comfortableBytes = 64 << 20
+	windowsAtOnce    = 4 // of an input: two of its index and two of its chunks
+)
 
-// window is how long the ranges are that inputs are read in: as long as
-// --compact.memory allows for so many of them.
+// window is how long the ranges are that inputs are read in: shorter the more
+// inputs there are, and so that the job keeps to --compact.memory.
 func (a *attempt) window() (int64, error) {
-	most := int64(a.cfg.JobMemory) - a.outputMemory()
+	cfg := merge.Config{Targets: make([]merge.Target, len(a.job.Outputs)), Output: output.Config{MemoryBytes: a.postingsMemory()}}
+	inputs := int64(len(a.job.Inputs))
 	for window := int64(input.DefaultWindowBytes); ; window /= 2 {
-		need := int64(0)
-		for _, m := range a.job.Inputs {
-			need += input.MemoryBytes(m, input.Config{WindowBytes: window})
+		if window > goodWindow && window*inputs*windowsAtOnce > comfortableBytes {
+			continue
 		}
-		if need <= most {
-			a.metrics.jobMemory.Set(float64(need + a.outputMemory()))
+		need := merge.MemoryBytes(a.job.Inputs, input.Config{WindowBytes: window}, cfg)
+		if need <= int64(a.cfg.JobMemory) {
+			a.metrics.jobMemory.Set(float64(need))
 			return window, nil
 		}
 		if window <= minWindow {
-			return 0, fmt.Errorf("%w: reading %d blocks takes %s of memory, and --compact.memory leaves %s for that", errRoom, len(a.job.Inputs), size(need), size(most))
+			return 0, fmt.Errorf("%w: merging %d blocks takes %s of memory, and --compact.memory is %s", errRoom, inputs, size(need), size(int64(a.cfg.JobMemory)))
 		}
 	}
 }
 
-// outputMemory is what writing the results takes: for each its buffers, and
-// sorting its postings.
-func (a *attempt) outputMemory() int64 {
-	const buffers = 4 << 20
-	return int64(len(a.job.Outputs)) * (buffers + a.postingsMemory())
-}
-
-func (a *attempt) postingsMemory() int64 { return int64(a.cfg.JobMemory) / 16 }
+// postingsMemory is for sorting the postings of one result.
+func (a *attempt) postingsMemory() int64 { return int64(a.cfg.JobMemory) / 32 }
 
 // merge reads the inputs once and writes results to disk. Results without a
 // series are left out.

@@ -71,8 +71,10 @@ func (c *Compactor) workUntilIdle(ctx context.Context) {
 	}
 }
 
-// leftUndone says which jobs could not be done.
+// leftUndone says which jobs could not be done. A failure whose job is not to be
+// done any more is forgotten.
 func (c *Compactor) leftUndone() error {
+	c.jobs.keepFailures(c.due())
 	_, failed, _ := c.jobs.lists()
 	if len(failed) == 0 {
 		return nil
@@ -82,6 +84,7 @@ func (c *Compactor) leftUndone() error {
 
 // tell logs what is left to do.
 func (c *Compactor) tell(context.Context) error {
+	c.jobs.keepFailures(c.due())
 	s := c.Status()
 	if s.Ready != "" {
 		c.log.Info("not begun yet", "waiting_for", s.Ready)

@@ -72,14 +72,34 @@ func (c *Compactor) plan() *planned {
 		return last
 	}
 	began := c.now()
-	want.Plan = plan.Make(planConfig(c.cfg, want.policy), plan.Input{
-		Metas: snap.Metas, Marks: snap.Marks, Partial: snap.Partial, Problems: snap.Problems,
-		Deletes: snap.deletes, Unmatched: unmatched, Failed: failed,
-	}, want.at)
+	want.Plan = c.make(&want, failed, unmatched)
 	c.metrics.planSeconds.Observe(c.now().Sub(began).Seconds())
 	c.planner.mu.last = &want
 	c.metrics.observe(&want, c.jobs.rate())
 	return &want
+}
+
+// make plans for what p was begun with.
+func (c *Compactor) make(p *planned, failed map[string]time.Time, unmatched map[string]bool) plan.Plan {
+	return plan.Make(planConfig(c.cfg, p.policy), plan.Input{
+		Metas: p.snap.Metas, Marks: p.snap.Marks, Partial: p.snap.Partial, Problems: p.snap.Problems,
+		Deletes: p.snap.deletes, Unmatched: unmatched, Failed: failed,
+	}, p.at)
+}
+
+// due are the keys of all jobs that should be done, those that failed a short
+// while ago too.
+func (c *Compactor) due() map[string]bool {
+	out := map[string]bool{}
+	p := planned{snap: c.view.get(), policy: c.policy.get(), at: c.clock.now()}
+	if p.snap == nil {
+		return out
+	}
+	unmatched, _ := c.finds.unmatched()
+	for _, j := range c.make(&p, nil, unmatched).Jobs {
+		out[j.Key] = true
+	}
+	return out
 }
 
 // holds tells whether a plan is still that for what is known now.

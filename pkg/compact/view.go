@@ -23,6 +23,9 @@ type snapshot struct {
 	taken time.Time // by our clock, when the look began
 }
 
+// sound tells whether blocks may be marked and removed by the snapshot.
+func (s *snapshot) sound() bool { return s.fault == nil }
+
 // view holds the newest snapshot.
 type view struct {
 	mu struct {
