@@ -146,6 +146,9 @@ func (b *batch) sorted() bool {
 	return true
 }
 
+// plain tells whether these are floats without start timestamps.
+func (b *batch) plain() bool { return b.typ == chunkenc.ValFloat && len(b.sts) == 0 }
+
 // st is the start timestamp of sample i; 0: none.
 func (b *batch) st(i int) int64 {
 	if len(b.sts) == 0 {
