@@ -21,8 +21,8 @@ func MemoryBytes(metas []*block.Meta, in input.Config, cfg Config) int64 {
 		sampleBytes   = 24
 		samplesPer    = 4 // in a byte of a chunk: two bits are the least for one
 		batches       = 4 // a source's, at a time
-		usualEntry    = 64 << 10
-		usualChunk    = 16_000
+		usualEntry    = 8 << 10
+		usualChunk    = 4 << 10
 	)
 	sum := int64(len(cfg.Targets)) * (writerBytes + max(cfg.Output.MemoryBytes, minPostings) + tiersBytes)
 	for _, m := range metas {
