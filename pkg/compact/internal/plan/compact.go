@@ -143,19 +143,31 @@ func (l *lane) closesEarly(in []*entry) bool {
 // alone are the blocks to be downsampled by themselves before they are merged.
 func (p *planner) coarserOutputs(l *lane, w window, in []*entry) (resolutions []int64, alone []*entry) {
 	to := l.tier.coarser()
-	if to == nil || !p.cfg.Downsample || w.length() < p.window(to) {
+	if to == nil || !p.cfg.Downsample {
 		return nil, nil
 	}
 	var missing []*entry
+	begun := false
 	for _, e := range in {
 		if p.wants(e, to) {
 			missing = append(missing, e)
 		}
+		begun = begun || to.cover.touches(e)
+	}
+	if w.length() < p.window(to) {
+		if begun { // a late block in a small window: merged it would be both there and missing
+			return nil, missing
+		}
+		return nil, nil
 	}
 	if len(missing) == 0 {
 		return nil, nil
 	}
 	if !replaceable(l.span, in, to.live) {
+		return nil, missing
+	}
+	// What comes of thinned blocks is thinned, and could not go on from there either.
+	if beyond := to.coarser(); beyond != nil && slices.ContainsFunc(in, thinned) && !replaceable(l.span, in, beyond.live) {
 		return nil, missing
 	}
 	return p.andCoarser(l, w, in, to), nil

@@ -26,6 +26,12 @@ func (p *planner) downsample(l *lane, to *tier) {
 	windows, held := inWindows(todo, length)
 	for i := range windows {
 		in := slices.DeleteFunc(held[i], func(e *entry) bool { return e.taken })
+		if slices.ContainsFunc(in, thinned) { // the others are to stay free of that
+			for i := range in {
+				p.fill(l, to, in[i:i+1])
+			}
+			continue
+		}
 		if len(in) > 0 {
 			p.fill(l, to, in)
 		}

@@ -55,8 +55,8 @@ type Input struct {
 // Kind is what a job is for.
 type Kind string
 
+// The kinds of jobs.
 const (
-	// The kinds of jobs.
 	Compact    Kind = "compact"    // fewer, larger blocks; overlaps merged
 	Downsample Kind = "downsample" // coarser ones from what is merged already
 	Split      Kind = "split"      // one shard of a group too large for one block
