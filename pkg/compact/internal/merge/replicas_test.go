@@ -107,7 +107,7 @@ func testReplicas(t *testing.T, kind dedup.Kind, r *rand.Rand) {
 	n, nSeries := 2+r.IntN(2), 16
 	perBlock := make([][][]blocktest.Series, n) // replica, block, series
 	for i := range perBlock {
-		perBlock[i] = make([][]blocktest.Series, 2)
+		perBlock[i] = make([][]blocktest.Series, 3) // the last one of what came late
 	}
 	opts := blocktest.Options{SamplesPerChunk: 1 + r.IntN(130), MaxTime: 3 * span}
 	want := map[string][]string{}
@@ -129,18 +129,22 @@ func testReplicas(t *testing.T, kind dedup.Kind, r *rand.Rand) {
 			default:
 				samples = scrape(r, truth, r.Int64N(span), span+r.Int64N(span))
 			}
-			var metas []chunks.Meta
-			for b := range int64(2) {
-				part := slices.DeleteFunc(slices.Clone(samples), func(s blocktest.Sample) bool { return s.T/span != b })
-				if len(part) == 0 {
-					continue
+			var parts [3][]blocktest.Sample
+			from := r.Int64N(4 * span) // none in half of the cases
+			for j, s := range samples {
+				b := s.T / span
+				if j > 0 && s.T > from && s.T < from+1_000_000 && r.IntN(3) == 0 {
+					b = 2
 				}
-				c := blocktest.Chunks(t, part, opts)
-				perBlock[i][b] = append(perBlock[i][b], blocktest.Series{Labels: l, Chunks: c})
-				metas = append(metas, c...)
+				parts[b] = append(parts[b], s)
 			}
-			if len(metas) > 0 {
-				replicas = append(replicas, metas)
+			for b, part := range parts {
+				if len(part) > 0 {
+					perBlock[i][b] = append(perBlock[i][b], blocktest.Series{Labels: l, Chunks: blocktest.Chunks(t, part, opts)})
+				}
+			}
+			if len(samples) > 0 {
+				replicas = append(replicas, blocktest.Chunks(t, samples, opts))
 			}
 		}
 		if len(replicas) > 0 {
