@@ -25,13 +25,52 @@ func TestRandomRuns(t *testing.T) {
 		randomRun(t, *seed)
 		return
 	}
-	runs := uint64(15)
+	runs := uint64(8)
 	if testing.Short() {
 		runs = 3
 	}
 	for n := range runs {
 		if !t.Run("", func(t *testing.T) { randomRun(t, n+1) }) {
 			t.Fatalf("replay with -run TestRandomRuns -args -seed=%d", n+1)
+		}
+	}
+}
+
+// TestSixtyDays: an HA pair is written for sixty days under a policy whose raw tier
+// is as short as is allowed, and downsampling stands still for ten days in between
+// (RELIABILITY C7). Raw data is held until it is downsampled, and nothing is lost.
+func TestSixtyDays(t *testing.T) {
+	cfg := defaultConfig()
+	cfg.Dedup, cfg.ReplicaLabels, cfg.MaxIndexBytes = true, []string{"replica"}, 4000
+	var err error
+	cfg.Policy, err = policy.Parse("f", []byte("rules:\n- selectors: ['{ns=\"dev\"}']\n  raw: 40h\n  5m: 11d\n  1h: 30d\n"),
+		policy.Tiers{Raw: 40 * time.Hour, FiveMinutes: 14 * 24 * time.Hour, OneHour: 50 * 24 * time.Hour})
+	require.NoError(t, err)
+	require.NoError(t, cfg.Policy.Validate())
+	s := newSim(t, cfg)
+	held := 0
+	for s.now = 2 * hour; s.now <= 60*day; s.now += 2 * hour {
+		for _, replica := range []string{"a", "b"} {
+			s.upload(s.now-2*hour, s.now, 100, "cluster", "eu", "replica", replica)
+		}
+		if s.now%(12*hour) != 0 {
+			continue
+		}
+		p := s.plan()
+		if stands := s.now > 20*day && s.now < 30*day; stands {
+			p.Jobs = nil
+			held += len(p.Held)
+		}
+		s.pass(p)
+		s.check()
+	}
+	require.NotZero(t, held)
+	s.now += day
+	s.settle(40)
+	require.Empty(t, s.plan().Held)
+	for _, c := range s.plan().Coverage {
+		if c.Resolution == block.ResolutionRaw {
+			require.Less(t, c.Blocks, 40)
 		}
 	}
 }
