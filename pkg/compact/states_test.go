@@ -398,3 +398,38 @@ func TestUncoveredBlockIsKept(t *testing.T) {
 	require.Len(t, w.liveRaw(), 1)
 	w.requireSamples()
 }
+
+// TestForeignCompactor sees results of somebody else's compactor after our own
+// first one: that group is left alone and named, all others go on. RELIABILITY C11
+func TestForeignCompactor(t *testing.T) {
+	ctx, w := context.Background(), days(t)
+	c, reg := w.watched(nil)
+	require.NoError(t, c.Once(ctx))
+	w.clock.add(40 * time.Hour)
+	foreign := w.ship(48, 96, 1)
+	for _, m := range w.live() {
+		if m.ULID == foreign.ULID { // as if it were Thanos' result
+			m.Thanos.Source, m.Compaction.Level = block.SourceCompactor, 3
+			data, err := m.Encode()
+			require.NoError(t, err)
+			require.NoError(t, w.bkt.Upload(ctx, block.Name(m.ULID, block.MetaFilename), bytes.NewReader(data)))
+		}
+	}
+	for h := int64(96); h < 144; h += 16 {
+		w.ship(h, h+16, 1)
+		w.ship(h, h+16, 1, "cluster", "b")
+	}
+	require.NoError(t, c.Once(ctx))
+	require.NotZero(t, value(t, reg, "resting_groups"))
+	require.NotEmpty(t, c.Status().Resting)
+	whole := map[string]int{}
+	for _, m := range w.liveRaw() {
+		whole[m.Thanos.Labels["cluster"]]++
+	}
+	require.Equal(t, map[string]int{"a": 5, "b": 1}, whole)
+
+	w.clock.add(25 * time.Hour)
+	require.NoError(t, c.Once(ctx))
+	require.Zero(t, value(t, reg, "resting_groups"), "it is gone for a day")
+	require.Less(t, len(w.liveRaw()), 6)
+}
