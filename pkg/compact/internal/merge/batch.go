@@ -97,7 +97,9 @@ func (d *decoder) decode(b *batch, enc chunkenc.Encoding, data []byte) (err erro
 	}
 	it := c.Iterator(d.its[enc])
 	d.its[enc] = it
-	b.read(it)
+	for it.Next() != chunkenc.ValNone {
+		b.append(it)
+	}
 	if err := it.Err(); err != nil {
 		return err
 	}
@@ -107,33 +109,31 @@ func (d *decoder) decode(b *batch, enc chunkenc.Encoding, data []byte) (err erro
 	return nil
 }
 
-// read appends all samples of it, which are of b's type.
-func (b *batch) read(it chunkenc.Iterator) {
-	started := false
-	for it.Next() != chunkenc.ValNone {
-		var t int64
-		switch b.typ {
-		case chunkenc.ValFloat:
-			var v float64
-			t, v = it.At()
-			b.vs = append(b.vs, v)
-		case chunkenc.ValHistogram:
-			var h *histogram.Histogram
-			t, h = it.AtHistogram(nil)
-			b.hs = append(b.hs, h)
-		default:
-			var fh *histogram.FloatHistogram
-			t, fh = it.AtFloatHistogram(nil)
-			b.fhs = append(b.fhs, fh)
+// append adds the current sample of it, which is of b's type.
+func (b *batch) append(it chunkenc.Iterator) {
+	var t int64
+	switch b.typ {
+	case chunkenc.ValFloat:
+		var v float64
+		t, v = it.At()
+		b.vs = append(b.vs, v)
+	case chunkenc.ValHistogram:
+		var h *histogram.Histogram
+		t, h = it.AtHistogram(nil)
+		b.hs = append(b.hs, h)
+	default:
+		var fh *histogram.FloatHistogram
+		t, fh = it.AtFloatHistogram(nil)
+		b.fhs = append(b.fhs, fh)
+	}
+	st := it.AtST()
+	if st != 0 || len(b.sts) > 0 {
+		for len(b.sts) < len(b.ts) {
+			b.sts = append(b.sts, 0)
 		}
-		b.ts = append(b.ts, t)
-		st := it.AtST()
 		b.sts = append(b.sts, st)
-		started = started || st != 0
 	}
-	if !started {
-		b.sts = b.sts[:0]
-	}
+	b.ts = append(b.ts, t)
 }
 
 // sorted tells whether times ascend strictly.
