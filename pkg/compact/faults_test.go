@@ -127,6 +127,7 @@ func TestKilledAtEachPoint(t *testing.T) {
 	for _, point := range compact.FaultPoints() {
 		for nth := 1; nth <= min(p.seen[point], 2); nth++ {
 			t.Run(fmt.Sprintf("%s/%d", strings.ReplaceAll(point, "/", "_"), nth), func(t *testing.T) {
+				t.Parallel()
 				w := busy(t)
 				w.drive(&process{at: point, nth: nth}, keepAll, 4)
 				require.Equal(t, want, w.state())
