@@ -74,16 +74,25 @@ func (m *Meta) fileSizes() (sizes map[string]int64, ok bool) {
 	return sizes, sizes[IndexFilename] > 0 && countSegments(sizes) >= len(m.Thanos.SegmentFiles)
 }
 
-// LongestFiles returns the sizes of the index and of the longest segment; ok is
-// false where the meta does not have them.
-func (m *Meta) LongestFiles() (index, segment int64, ok bool) {
+// Extent is how large a block's files are.
+type Extent struct {
+	IndexBytes   int64
+	SegmentBytes int64 // of the longest
+	Segments     int
+}
+
+// Extent returns the sizes of the block's files; ok is false where the meta does
+// not have them.
+func (m *Meta) Extent() (e Extent, ok bool) {
 	sizes, ok := m.fileSizes()
 	for rel, size := range sizes {
 		if isSegment(rel) {
-			segment = max(segment, size)
+			e.SegmentBytes = max(e.SegmentBytes, size)
+			e.Segments++
 		}
 	}
-	return sizes[IndexFilename], segment, ok
+	e.IndexBytes = sizes[IndexFilename]
+	return e, ok
 }
 
 func segmentName(i int) string { return fmt.Sprintf("%s/%06d", ChunksDirname, i+1) }

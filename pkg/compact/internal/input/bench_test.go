@@ -114,9 +114,9 @@ func BenchmarkChunks(b *testing.B) {
 		}
 	}
 	require.NoError(b, r.Close())
-	_, segment, _ := m.LongestFiles()
+	extent, _ := m.Extent()
 	b.Run("firnline", func(b *testing.B) {
-		b.SetBytes(segment)
+		b.SetBytes(extent.SegmentBytes)
 		b.ReportAllocs()
 		for b.Loop() {
 			r, err := input.Open(context.Background(), bkt, m, input.Config{})
@@ -130,7 +130,7 @@ func BenchmarkChunks(b *testing.B) {
 		}
 	})
 	b.Run("prometheus", func(b *testing.B) {
-		b.SetBytes(segment)
+		b.SetBytes(extent.SegmentBytes)
 		b.ReportAllocs()
 		for b.Loop() {
 			r, err := chunks.NewDirReader(filepath.Join(dir, block.ChunksDirname), nil)

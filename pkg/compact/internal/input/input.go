@@ -114,14 +114,14 @@ func (b *Block) Close() error {
 func (b *Block) fail(err error) error { return &Error{b.meta.ULID, err} }
 
 // MemoryBytes is how much a Block holds at most, known before it is opened: the
-// windows of two streams, since that of the symbols is over before series are
-// read. Single entries that are longer than the meta's index_stats say, or than
+// windows of the index, since the stream of the symbols is over before series are
+// read, and of as many segments as may be read side by side. Single entries that are longer than the meta's index_stats say, or than
 // usual where those are missing, come on top.
 func MemoryBytes(m *block.Meta, cfg Config) int64 {
 	const usualSeries, usualChunk = 16 << 10, 32 << 10
-	index, segment := cfg.windowBytes(), cfg.windowBytes()
-	if i, s, ok := m.LongestFiles(); ok {
-		index, segment = min(index, i), min(segment, s)
+	index, segment, segments := cfg.windowBytes(), cfg.windowBytes(), 1
+	if e, ok := m.Extent(); ok {
+		index, segment, segments = min(index, e.IndexBytes), min(segment, e.SegmentBytes), max(e.Segments, 1)
 	}
 	entry, chunk := m.Thanos.IndexStats.SeriesMaxSize, m.Thanos.IndexStats.ChunkMaxSize
 	if entry == 0 {
@@ -130,7 +130,10 @@ func MemoryBytes(m *block.Meta, cfg Config) int64 {
 	if chunk == 0 {
 		chunk = usualChunk
 	}
-	streams := 2*(index+headroom) + 2*(segment+headroom) + 2*(sideWindow+headroom)
+	streams := 2 * (index + headroom)
+	for others := range min(segments, mostSegments) {
+		streams += 2*(shareOf(segment, others)+headroom) + 2*(sideWindow+headroom)
+	}
 	// An entry is held as it is, where it crosses windows and when it is probed;
 	// decoded, a chunk of at least three bytes becomes one of 24, twice.
 	return streams + block.SeriesRefsAtOnce*layout.RefLen + 2*entry + 2*8*entry + chunk

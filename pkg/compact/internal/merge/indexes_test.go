@@ -2,6 +2,8 @@ package merge_test
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/blocktest"
+	"github.com/firnline/firnline/pkg/compact/internal/input"
 	"github.com/firnline/firnline/pkg/compact/internal/merge"
 )
 
@@ -58,6 +61,39 @@ func TestIndexesAround(t *testing.T) {
 	_, err = block.Verify(t.Context(), local)
 	require.NoError(t, err)
 	require.Equal(t, wantResult.samples(t), readResult(t, local).samples(t))
+}
+
+// Segments side by side are each read once, however a series' chunks lie in them.
+func TestAroundIsReadOnce(t *testing.T) {
+	const hour = 3_600_000
+	var in []made
+	random := rand.New(rand.NewPCG(1, 1))
+	for from := int64(0); from < 8*hour; from += 2 * hour {
+		var series []blocktest.Series
+		for i := range 400 {
+			series = append(series, blocktest.Series{Labels: lset("__name__", "m", "i", fmt.Sprintf("%04d", i)),
+				Samples: blocktest.Floats(from, from+2*hour, 15_000, func(int64) float64 { return random.Float64() })})
+		}
+		in = append(in, made{series: series, opts: blocktest.Options{MinTime: from, MaxTime: from + 2*hour}})
+	}
+	w := newWorld(t, in...)
+	m := &block.Meta{ULID: id(100), MaxTime: 8 * hour, Version: 1, Thanos: block.Thanos{Labels: map[string]string{"cluster": "a"}}}
+	dir := filepath.Join(t.TempDir(), m.ULID.String())
+	around, err := merge.Indexes(t.Context(), merge.Config{}, w.sources, dir)
+	require.NoError(t, err)
+	sent, err := (&block.Uploader{Bucket: w.bkt}).UploadAround(t.Context(), dir, m, around.Content, around.Segments)
+	require.NoError(t, err)
+
+	const window = 256 << 10
+	b, err := input.Open(t.Context(), w.bkt, sent.Meta, input.Config{WindowBytes: window})
+	require.NoError(t, err)
+	w.sources = []merge.Source{{Block: b}}
+	report, _ := w.must(merge.Config{})
+	require.NoError(t, b.Close())
+	require.EqualValues(t, 400*4*480, report.Targets[0].Stats.NumSamples)
+	size := sent.Meta.SizeBytes()
+	require.Less(t, report.Reads.Bytes, size+size/10)
+	require.Greater(t, size, int64(8*window), "much more than a window for each")
 }
 
 func download(t *testing.T, w *world, id ulid.ULID) string {

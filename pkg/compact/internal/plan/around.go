@@ -14,10 +14,11 @@ import (
 
 // Segments below minCopyBytes on average are rather read and written anew: it
 // costs less than a request each. A result has at most maxSegments: the chunks
-// of a series then lie in as many places.
+// of a series then lie in as many places, and who reads all of it reads as many
+// objects side by side.
 const (
 	minCopyBytes = 256 << 10
-	maxSegments  = 64
+	maxSegments  = 16
 )
 
 // copies tells whether the segments of the inputs can stay as they are: middle

@@ -1,0 +1,151 @@
+package compact_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+	"github.com/thanos-io/objstore"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/block/blocktest"
+	"github.com/firnline/firnline/pkg/bucket"
+	"github.com/firnline/firnline/pkg/compact"
+)
+
+// counting counts the bytes that come out of a bucket and go into it.
+type counting struct {
+	block.Bucket
+	read, sent, requests atomic.Int64
+}
+
+type countedBody struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+func (b countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n.Add(int64(n))
+	return n, err
+}
+
+func (c *counting) body(r io.ReadCloser, err error) (io.ReadCloser, error) {
+	c.requests.Add(1)
+	if err != nil {
+		return nil, err
+	}
+	return countedBody{r, &c.read}, nil
+}
+
+func (c *counting) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	return c.body(c.Bucket.Get(ctx, name))
+}
+
+func (c *counting) GetRange(ctx context.Context, name string, off, n int64) (io.ReadCloser, error) {
+	return c.body(c.Bucket.GetRange(ctx, name, off, n))
+}
+
+func (c *counting) GetIf(ctx context.Context, name, etag string) ([]byte, string, error) {
+	c.requests.Add(1)
+	body, newETag, err := c.Bucket.GetIf(ctx, name, etag)
+	c.read.Add(int64(len(body)))
+	return body, newETag, err
+}
+
+func (c *counting) PutIf(ctx context.Context, name string, body []byte, etag string) (string, error) {
+	c.requests.Add(1)
+	c.sent.Add(int64(len(body)))
+	return c.Bucket.PutIf(ctx, name, body, etag)
+}
+
+func (c *counting) Upload(ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption) error {
+	c.requests.Add(1)
+	if size, err := objstore.TryToGetSize(r); err == nil {
+		c.sent.Add(size)
+	}
+	return c.Bucket.Upload(ctx, name, r, opts...)
+}
+
+// BenchmarkLife is PERFORMANCE T13: all bytes that a byte costs that was shipped,
+// from the sidecar to the block of 14 days with both coarser tiers, by blocks
+// that come one after the other as they do in life.
+func BenchmarkLife(b *testing.B) {
+	for _, replicas := range []int{1, 2} {
+		b.Run(fmt.Sprintf("series=1000/replicas=%d", replicas), func(b *testing.B) {
+			for b.Loop() {
+				moved, shipped, requests := live(b, 1000, replicas)
+				b.ReportMetric(float64(moved)/float64(shipped), "moved/shipped")
+				b.ReportMetric(float64(shipped)/1e6, "MB-shipped")
+				b.ReportMetric(float64(requests), "requests")
+			}
+		})
+	}
+}
+
+// live ships sixteen days of blocks and compacts after each.
+func live(b *testing.B, series, replicas int) (moved, shipped, requests int64) {
+	now := &clock{t: epoch}
+	mem := bucket.NewMemory()
+	mem.SetClock(now.now)
+	bkt := &counting{Bucket: mem}
+	cfg := defaults()
+	cfg.DataDir = b.TempDir()
+	if replicas > 1 {
+		require.NoError(b, cfg.ReplicaLabels.Set("replica"))
+	}
+	c, err := compact.New(cfg, compact.Parts{Bucket: bkt, Log: logger(), Metrics: prometheus.NewRegistry(), Now: now.now, Rand: func() float64 { return 0 }})
+	require.NoError(b, err)
+	dir := b.TempDir()
+	random := rand.New(rand.NewPCG(1, 1))
+	for h := int64(0); h < 16*24; h += 2 {
+		now.t = epoch.Add(time.Duration(h+3) * time.Hour)
+		for r := range replicas {
+			from := epoch.UnixMilli() + h*hour + int64(r)*7_000
+			ext := labels.FromStrings("cluster", "a", "replica", fmt.Sprint(r))
+			id := ulid.MustNew(uint64(from+2*hour), bytes.NewReader(append(make([]byte, 9), byte(r))))
+			m := blocktest.Write(b, dir, scraped(random, series, from, from+2*hour-7_000), ext, blocktest.Options{ID: id, MinTime: from - int64(r)*7_000, MaxTime: from - int64(r)*7_000 + 2*hour, Source: block.SourceSidecar})
+			up := block.Uploader{Bucket: bkt, Now: func() time.Time { return now.now().Add(-time.Hour) }}
+			sent, err := up.Upload(context.Background(), filepath.Join(dir, id.String()), &m)
+			require.NoError(b, err)
+			shipped += sent.SentBytes
+		}
+		if h%4 == 0 { // a pass without a window that is complete changes nothing
+			require.NoError(b, c.Once(context.Background()))
+		}
+	}
+	require.NoError(b, c.Close())
+	return bkt.read.Load() + bkt.sent.Load(), shipped, bkt.requests.Load()
+}
+
+// scraped are series with ten labels, scraped every 30 s: half of them counters
+// with jitter, a quarter gauges, a quarter constant.
+func scraped(random *rand.Rand, n int, from, to int64) []blocktest.Series {
+	out := make([]blocktest.Series, n)
+	for i := range out {
+		lset := labels.FromStrings("__name__", fmt.Sprintf("http_requests_%d_total", i/50), "namespace", fmt.Sprintf("team-%d", i%7), "pod", fmt.Sprintf("api-%d-%x", i%50, i*7919),
+			"instance", fmt.Sprintf("10.0.%d.%d:9090", i%13, i%211), "job", "kubernetes-pods", "code", "200", "method", "GET", "container", "api", "node", fmt.Sprintf("node-%d", i%20), "zone", "eu-1a")
+		rate := random.Float64() * 50
+		value := float64(i) * 1e4
+		out[i] = blocktest.Series{Labels: lset, Samples: blocktest.Floats(from+random.Int64N(5), to, 30_000, func(int64) float64 {
+			switch i % 4 {
+			case 0, 1:
+				value += float64(int(rate + random.Float64()*10))
+			case 2:
+				value = 1e6 * random.Float64()
+			}
+			return value
+		})}
+	}
+	return out
+}
