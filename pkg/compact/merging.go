@@ -217,10 +217,11 @@ func (a *attempt) take(todo []plan.Output, report merge.Report) ([]made, error) 
 }
 
 // emptyKeys are what is to be remembered of a result without series: that there
-// is no such block and, of a coarser one, that the inputs have nothing for it.
+// is no such block and, of a coarser one, that the inputs have nothing for it. One
+// shard tells that of its own part alone.
 func (a *attempt) emptyKeys(o plan.Output) []string {
 	out := []string{plan.VoidKey(o.Meta.ULID)}
-	if o.Meta.Resolution() > a.job.Resolution {
+	if o.Meta.Resolution() > a.job.Resolution && a.job.Kind != plan.Split {
 		for _, m := range a.job.Inputs {
 			out = append(out, plan.EmptyKey(m.ULID, o.Meta.Resolution()))
 		}

@@ -181,7 +181,7 @@ func (s *sim) write(j plan.Job, o plan.Output) {
 	}
 	if len(content) == 0 {
 		s.in.Unmatched[plan.VoidKey(m.ULID)] = true
-		if m.Resolution() == j.Resolution {
+		if m.Resolution() == j.Resolution || j.Kind == plan.Split {
 			return
 		}
 		for _, in := range j.Inputs {

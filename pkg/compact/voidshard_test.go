@@ -1,0 +1,30 @@
+package compact_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/block"
+)
+
+// TestShardWithoutSeries splits a group of which a request deletes all series of
+// the first shards. That those have nothing for the 5m tier says nothing of the
+// others: all that is left comes there.
+func TestShardWithoutSeries(t *testing.T) {
+	w := split(t)
+	_, err := block.CreateDelete(context.Background(), w.bkt, block.DeleteRequest{
+		Selectors: []string{`{i=~"0.."}`}, MinTime: 0, MaxTime: epoch.UnixMilli() + 100*hour,
+	})
+	require.NoError(t, err)
+	w.drive(&process{}, smallIndex, 3)
+	series := map[int64]uint64{}
+	for _, m := range w.live() {
+		ext, _, err := m.Extension()
+		require.NoError(t, err)
+		require.NotNil(t, ext.Shard)
+		series[m.Resolution()] += m.Stats.NumSeries
+	}
+	require.Equal(t, map[int64]uint64{0: 200, block.Resolution5m: 200}, series)
+}
