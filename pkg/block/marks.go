@@ -79,6 +79,12 @@ func WriteNoCompactMark(ctx context.Context, bkt Bucket, m NoCompactMark) error 
 	return writeMark(ctx, bkt, m.ID, NoCompactMarkFilename, m)
 }
 
+// ReplaceNoCompactMark is WriteNoCompactMark whatever mark is there already.
+func ReplaceNoCompactMark(ctx context.Context, bkt Bucket, m NoCompactMark) error {
+	m.Version = markVersion
+	return putMark(ctx, bkt, m.ID, NoCompactMarkFilename, m)
+}
+
 // WriteNoDownsampleMark keeps a block out of downsampling, unless a mark does already.
 func WriteNoDownsampleMark(ctx context.Context, bkt Bucket, m NoDownsampleMark) error {
 	m.Version = markVersion
@@ -96,19 +102,22 @@ func Unmark(ctx context.Context, bkt Bucket, id ulid.ULID, filename string) erro
 }
 
 func writeMark(ctx context.Context, bkt Bucket, id ulid.ULID, filename string, mark any) error {
-	name := Name(id, filename)
-	there, err := bkt.Exists(ctx, name)
+	there, err := bkt.Exists(ctx, Name(id, filename))
 	if err != nil {
 		return fmt.Errorf("block %s: look for %s: %w", id, filename, err)
 	}
 	if there {
 		return nil
 	}
+	return putMark(ctx, bkt, id, filename, mark)
+}
+
+func putMark(ctx context.Context, bkt Bucket, id ulid.ULID, filename string, mark any) error {
 	data, err := encodeJSON(mark)
 	if err != nil {
 		return fmt.Errorf("block %s: encode %s: %w", id, filename, err)
 	}
-	if err := bkt.Upload(ctx, name, bytes.NewReader(data)); err != nil {
+	if err := bkt.Upload(ctx, Name(id, filename), bytes.NewReader(data)); err != nil {
 		return fmt.Errorf("block %s: write %s: %w", id, filename, err)
 	}
 	return nil

@@ -314,7 +314,14 @@ func (a *attempt) setAside(ctx context.Context, bad *input.Error) error {
 		return err
 	}
 	mark := block.NoCompactMark{ID: bad.Block, Details: plan.DetailsBad + bad.Error(), NoCompactTime: a.clock.now().Unix(), Reason: block.ReasonManual}
-	if err := block.WriteNoCompactMark(ctx, a.bkt, mark); err != nil {
+	// One that is there already doesn't say so: that of every shard, or an operator's.
+	switch before, err := block.ReadNoCompactMark(ctx, a.bkt, bad.Block); {
+	case err == nil:
+		mark.Details, mark.Reason = mark.Details+"; before that: "+before.Details, before.Reason
+	case !errors.Is(err, block.ErrNoMark) && !wrong(err):
+		return errors.Join(bad, err)
+	}
+	if err := block.ReplaceNoCompactMark(ctx, a.bkt, mark); err != nil {
 		return errors.Join(bad, err)
 	}
 	a.metrics.setAside.Inc()

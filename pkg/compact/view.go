@@ -10,6 +10,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact/internal/plan"
 )
 
 // snapshot is what the bucket is known to hold: what a look at it showed, and
@@ -147,10 +148,11 @@ func shows(v block.View, c block.Change) bool {
 	return !visible && !partial
 }
 
-// covers tells whether have has every mark that want has.
+// covers tells whether have has every mark that want has. A no-compact mark may
+// be in the place of another.
 func covers(have, want block.Marks) bool {
 	return (want.Deletion == nil || have.Deletion != nil) &&
-		(want.NoCompact == nil || have.NoCompact != nil) &&
+		(want.NoCompact == nil || have.NoCompact != nil && (have.NoCompact.Details == want.NoCompact.Details || !plan.IsBad(want.NoCompact))) &&
 		(want.NoDownsample == nil || have.NoDownsample != nil)
 }
 

@@ -73,9 +73,7 @@ func (e *entry) id() ulid.ULID { return e.meta.ULID }
 func (e *entry) closing() bool { return e.ext.Shard != nil && e.ext.Shard.Index == e.ext.Shard.Count-1 }
 
 // bad tells of a block whose content was found unusable.
-func (e *entry) bad() bool {
-	return e.marks.NoCompact != nil && strings.HasPrefix(e.marks.NoCompact.Details, DetailsBad)
-}
+func (e *entry) bad() bool { return IsBad(e.marks.NoCompact) }
 
 // level1 are the blocks of level 1 that m is made of, or is a part of. A block
 // that names none is its own.

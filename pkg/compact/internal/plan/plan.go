@@ -120,6 +120,11 @@ const DetailsShard = "a shard of a split group, compacted by firnline only"
 // can't be used: it isn't downsampled either.
 const DetailsBad = "set aside by firnline compact: "
 
+// IsBad tells whether a mark says that the content of its block can't be used.
+func IsBad(m *block.NoCompactMark) bool {
+	return m != nil && strings.HasPrefix(m.Details, DetailsBad)
+}
+
 // VoidKey is the key in Input.Unmatched of a result without series: there is no
 // such block, and no need to try again.
 func VoidKey(result ulid.ULID) string { return result.String() + "/void" }
