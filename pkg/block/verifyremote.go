@@ -317,7 +317,13 @@ func (v *remoteVerifier) head(ctx context.Context, segment int) error {
 
 // checkSamples reads through a chunk of raw samples: they ascend and are within
 // the times that the index gives. Other encodings are let through.
-func checkSamples(m layout.Chunk, content []byte) error {
+func checkSamples(m layout.Chunk, content []byte) (err error) {
+	// The iterators trust the length of a chunk, which a checksum doesn't vouch for.
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("decode: %v", p)
+		}
+	}()
 	c, err := chunkenc.FromData(chunkenc.Encoding(content[0]), content[1:])
 	if err != nil {
 		return nil //nolint:nilerr // aggregates, or what a newer program wrote
