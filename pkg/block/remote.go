@@ -158,14 +158,15 @@ type RangeReader struct {
 }
 
 // Read fills b with the bytes at offset at. A body that is too short is asked
-// for once more; then the object is corrupt.
+// for once more; then the object is corrupt if it has another size than it
+// should, and else the bucket is to blame, which is no reason to give a block up.
 func (r *RangeReader) Read(ctx context.Context, at int64, b []byte) error {
 	n, err := r.readOnce(ctx, at, b)
 	if err == nil && n < len(b) {
 		n, err = r.readOnce(ctx, at, b)
 	}
 	if err == nil && n < len(b) {
-		err = r.Corrupt(at+int64(n), fmt.Errorf("the object ends here instead of at %d", r.SizeBytes))
+		err = r.explain(ctx, at+int64(n), fmt.Errorf("%d of %d bytes came, twice", n, len(b)))
 	}
 	return err
 }

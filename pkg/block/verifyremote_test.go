@@ -232,3 +232,13 @@ func TestVerifyRemoteFaults(t *testing.T) {
 		require.NotErrorIs(t, err, block.ErrNotVerified)
 	}
 }
+
+// TestShortAnswersAreNotCorrupt: a store that cuts every answer off is at fault,
+// not the block, whose object is as long as it should be. RELIABILITY B1
+func TestShortAnswersAreNotCorrupt(t *testing.T) {
+	bkt, m := remoteBlock(t, 20, 100, blocktest.Options{})
+	cut := &spoiled{Bucket: bkt, spoil: func(_ int, body []byte) []byte { return body[:len(body)/2] }}
+	err := block.VerifyRemote(t.Context(), cut, m)
+	require.ErrorContains(t, err, "index: offset ")
+	require.NotErrorIs(t, err, block.ErrCorrupt)
+}
