@@ -29,20 +29,24 @@ type Selection struct {
 // nothing and can't fail.
 func Select(v View, sel Selection, now time.Time) View {
 	out := v.clone()
-	out.Dropped = map[Reason]int{}
+	out.Dropped, out.LeftOut = map[Reason]int{}, map[ulid.ULID]*Meta{}
 	for id, m := range v.Metas {
 		if reason := sel.refuses(m, v.Marks[id], now); reason != "" {
-			delete(out.Metas, id)
-			out.Dropped[reason]++
+			out.leaveOut(id, reason)
 		}
 	}
 	if sel.Deduplicate {
 		for _, id := range Duplicates(out.Metas) {
-			delete(out.Metas, id)
-			out.Dropped[DroppedDuplicate]++
+			out.leaveOut(id, DroppedDuplicate)
 		}
 	}
 	return out
+}
+
+func (v *View) leaveOut(id ulid.ULID, reason Reason) {
+	v.LeftOut[id] = v.Metas[id]
+	delete(v.Metas, id)
+	v.Dropped[reason]++
 }
 
 // refuses looks at one block by itself; "" keeps it.

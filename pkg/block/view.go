@@ -16,6 +16,7 @@ type View struct {
 	Partial  map[ulid.ULID]time.Time // blocks without meta.json: when their newest object was written, by the bucket's clock
 	Problems map[ulid.ULID]error     // blocks that are there and can't be used, and why
 	Dropped  map[Reason]int          // how many blocks Select has left out
+	LeftOut  map[ulid.ULID]*Meta     // these blocks
 
 	FromManifest bool      // the bucket's manifest said so, and no listing was made
 	ListedAt     time.Time // when the bucket was last listed: by its own clock if by a manifest, else by ours

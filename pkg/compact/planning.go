@@ -82,7 +82,7 @@ func (c *Compactor) plan() *planned {
 // make plans for what p was begun with.
 func (c *Compactor) make(p *planned, failed map[string]time.Time, unmatched map[string]bool) plan.Plan {
 	return plan.Make(planConfig(c.cfg, p.policy), plan.Input{
-		Metas: p.snap.Metas, Marks: p.snap.Marks, Partial: p.snap.Partial, Problems: p.snap.Problems,
+		Metas: p.snap.Metas, LeftOut: p.snap.LeftOut, Marks: p.snap.Marks, Partial: p.snap.Partial, Problems: p.snap.Problems,
 		Deletes: p.snap.deletes, Unmatched: unmatched, Failed: failed,
 	}, p.at)
 }
@@ -134,6 +134,6 @@ func Plan(ctx context.Context, cfg Config, parts Parts) (string, error) {
 		return "", err
 	}
 	return plan.Format(plan.Make(planConfig(cfg, p), plan.Input{
-		Metas: v.Metas, Marks: v.Marks, Partial: v.Partial, Problems: v.Problems, Deletes: deletes,
+		Metas: v.Metas, LeftOut: v.LeftOut, Marks: v.Marks, Partial: v.Partial, Problems: v.Problems, Deletes: deletes,
 	}, now())), nil
 }

@@ -118,24 +118,27 @@ func (p *planner) rewriteOne(e *entry) {
 }
 
 // deletesDone finds the requests that no block needs any more, whether it is
-// marked or not: a marked one can still be read.
+// marked or not, or ours or not: all of them can still be read.
 func (p *planner) deletesDone() {
 	for i := range p.deletes {
 		d := &p.deletes[i]
 		if p.now < d.request.Created.Add(deleteGrace).UnixMilli() {
 			continue
 		}
-		done := true
-		for _, m := range p.in.Metas {
-			ext, _, err := m.Extension()
-			e := &entry{meta: m, ext: ext, external: m.Labels()}
-			if d.todo(e) || err != nil && d.concerns(e.external, window{m.MinTime, m.MaxTime}, m.Resolution()) {
-				done = false
-				break
-			}
-		}
-		if done {
+		if !d.openIn(p.in.Metas) && !d.openIn(p.in.LeftOut) {
 			p.plan.DeletesDone = append(p.plan.DeletesDone, d.request.ID)
 		}
 	}
+}
+
+// openIn tells whether one of the blocks may still have what is to be deleted.
+func (d *deletion) openIn(metas map[ulid.ULID]*block.Meta) bool {
+	for _, m := range metas {
+		ext, _, err := m.Extension()
+		e := &entry{meta: m, ext: ext, external: m.Labels()}
+		if d.todo(e) || err != nil && d.concerns(e.external, window{m.MinTime, m.MaxTime}, m.Resolution()) {
+			return true
+		}
+	}
+	return false
 }

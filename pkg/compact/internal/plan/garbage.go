@@ -135,6 +135,9 @@ func (b *bySource) add(e *entry) {
 // removal was cut short too, and partial ones that nobody completes.
 func (p *planner) removals() {
 	for id, marks := range p.in.Marks {
+		if p.in.LeftOut[id] != nil {
+			continue // its remover has a delay of its own, and sees what replaces it
+		}
 		if m := marks.Deletion; m != nil && p.now-m.DeletionTime*1000 >= p.cfg.DeleteDelay.Milliseconds() {
 			p.plan.Remove = append(p.plan.Remove, id)
 		}

@@ -39,7 +39,8 @@ type Config struct {
 // Input is what a bucket was seen to hold.
 type Input struct {
 	Metas    map[ulid.ULID]*block.Meta
-	Marks    map[ulid.ULID]block.Marks
+	LeftOut  map[ulid.ULID]*block.Meta // visible too, but none of ours, or too fresh
+	Marks    map[ulid.ULID]block.Marks // of all of them
 	Partial  map[ulid.ULID]time.Time
 	Problems map[ulid.ULID]error
 	Deletes  []*block.DeleteRequest
