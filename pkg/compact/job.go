@@ -90,7 +90,8 @@ func (c *Compactor) note(ctx context.Context, a *attempt, err error) {
 		c.jobs.done(a.job, took)
 		c.metrics.jobs.WithLabelValues(string(a.job.Kind)).Inc()
 		c.metrics.jobSuccess.Set(float64(c.now().Unix()))
-		a.log.Info("job is done", "duration", took)
+		a.log.Info("job is done", "duration", took.Round(time.Millisecond),
+			"results", a.resultIDs(), "read", size(a.progress.read.Load()), "sent", size(a.progress.sent.Load()))
 	case ctx.Err() != nil:
 		a.log.Info("job is cut off; whoever takes it up goes on", "err", err)
 	case errors.Is(err, errSetAside): // planned again without the block, at once
@@ -102,6 +103,15 @@ func (c *Compactor) note(ctx context.Context, a *attempt, err error) {
 		return
 	}
 	c.view.tell()
+}
+
+// resultIDs names the blocks that a job writes, those that come out empty too.
+func (a *attempt) resultIDs() []string {
+	var out []string
+	for _, o := range a.job.Outputs {
+		out = append(out, o.Meta.ULID.String())
+	}
+	return out
 }
 
 // guarded runs the attempt and makes an error of a panic: a block that nobody
@@ -116,10 +126,29 @@ func (a *attempt) guarded(ctx context.Context) (err error) {
 	}()
 	err = a.run(ctx)
 	var bad *input.Error
-	if errors.As(err, &bad) && (errors.Is(err, block.ErrCorrupt) || errors.Is(err, block.ErrUnknownVersion)) {
+	if errors.As(err, &bad) && (errors.Is(err, block.ErrCorrupt) || errors.Is(err, block.ErrUnknownVersion) || a.lacks(ctx, bad)) {
 		return a.setAside(ctx, bad)
 	}
 	return err
+}
+
+// lacks tells whether an input could not be read because some of its objects
+// are gone, though the block is still visible. One that is being removed is not:
+// its meta.json goes first.
+func (a *attempt) lacks(ctx context.Context, bad *input.Error) bool {
+	if ctx.Err() != nil || !a.bkt.IsObjNotFoundErr(bad.Err) {
+		return false
+	}
+	live, err := a.live(ctx, bad.Block)
+	if err != nil || !live {
+		return false
+	}
+	m, err := block.FetchMeta(ctx, a.bkt, bad.Block)
+	if err != nil {
+		return false
+	}
+	err = block.VerifyRemote(ctx, a.bkt, m)
+	return err != nil && (wrong(err) || a.bkt.IsObjNotFoundErr(err))
 }
 
 func (a *attempt) run(ctx context.Context) error {

@@ -52,14 +52,19 @@ func TestBadBlocksAreSetAside(t *testing.T) {
 		data[20] ^= 0xff // of the index: among the symbols
 		require.NoError(t, w.bkt.Upload(ctx, block.Name(bad.ULID, rel), bytes.NewReader(data)))
 	}
+	for i, rel := range []string{"chunks/000001", block.IndexFilename} { // though meta.json is there
+		lacks := w.ship(0, 16, 2, "cluster", fmt.Sprint("lacks", i))
+		w.ship(16, 32, 2, "cluster", fmt.Sprint("lacks", i))
+		require.NoError(t, w.bkt.Delete(ctx, block.Name(lacks.ULID, rel)))
+	}
 	short := w.ship(0, 16, 2, "cluster", "short")
 	w.ship(16, 32, 2, "cluster", "short")
 	require.NoError(t, w.bkt.Upload(ctx, block.Name(short.ULID, block.IndexFilename), strings.NewReader("short")))
 
 	c, reg := w.watched(nil)
 	require.NoError(t, c.Once(ctx))
-	require.EqualValues(t, 3, value(t, reg, "blocks_set_aside_total"))
-	require.EqualValues(t, 3, value(t, reg, "set_aside_blocks"))
+	require.EqualValues(t, 5, value(t, reg, "blocks_set_aside_total"))
+	require.EqualValues(t, 5, value(t, reg, "set_aside_blocks"))
 	mark, err := block.ReadNoCompactMark(ctx, w.bkt, short.ULID)
 	require.NoError(t, err)
 	require.Contains(t, mark.Details, "set aside by firnline compact: ")
@@ -69,7 +74,7 @@ func TestBadBlocksAreSetAside(t *testing.T) {
 	for _, m := range w.liveRaw() {
 		whole[m.Thanos.Labels["cluster"]]++
 	}
-	require.Equal(t, map[string]int{"a": 1, "bad0": 2, "bad1": 2, "short": 2}, whole, "the others of each group are merged")
+	require.Equal(t, map[string]int{"a": 1, "bad0": 2, "bad1": 2, "lacks0": 2, "lacks1": 2, "short": 2}, whole, "the others of each group are merged")
 	before := w.state()
 	require.NoError(t, c.Once(ctx))
 	require.Equal(t, before, w.state(), "what is set aside is not tried again")
