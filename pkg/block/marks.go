@@ -2,6 +2,7 @@ package block
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -161,7 +162,7 @@ func parseMark(id ulid.ULID, filename string, data []byte, mark any) error {
 		ID      ulid.ULID `json:"id"`
 		Version int       `json:"version"`
 	}
-	if err := errors.Join(json.Unmarshal(data, &head), json.Unmarshal(data, mark)); err != nil {
+	if err := cmp.Or(json.Unmarshal(data, &head), json.Unmarshal(data, mark)); err != nil {
 		return fmt.Errorf("block %s: %s of %d bytes: %w: %w; write it anew or remove it", id, filename, len(data), ErrCorrupt, err)
 	}
 	if head.Version != markVersion {

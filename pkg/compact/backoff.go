@@ -37,6 +37,7 @@ const (
 // run goes round until ctx is done. A round that fails is logged and tried
 // again, later each time; it holds up no other loop.
 func (c *Compactor) run(ctx context.Context, l loop) {
+	c.metrics.watch(l.name)
 	failures := 0
 	for {
 		var wake <-chan struct{}

@@ -143,6 +143,7 @@ var errIncomplete = errors.New("the bucket was not listed for too long")
 func (c *Compactor) look(ctx context.Context) error {
 	taken := c.now()
 	if err := c.claims.test(ctx); err != nil {
+		c.metrics.fault.Set(1)
 		c.view.take(&snapshot{fault: err, taken: taken})
 		return err
 	}

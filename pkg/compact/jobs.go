@@ -176,6 +176,24 @@ func (t *jobTable) keepFailures(due map[string]bool) {
 	}
 }
 
+// failing is how many jobs failed when last tried.
+func (t *jobTable) failing() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.mu.failed)
+}
+
+// keepHeld forgets which jobs others had that are not to be done any more.
+func (t *jobTable) keepHeld(jobs []plan.Job) {
+	due := make(map[string]bool, len(jobs))
+	for i := range jobs {
+		due[jobs[i].Key] = true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.mu.held, func(key string, _ heldJob) bool { return !due[key] })
+}
+
 // hold notes that somebody else does a job.
 func (t *jobTable) hold(key string, err *block.HeldError, now time.Time) {
 	t.mu.Lock()
@@ -271,6 +289,8 @@ func (c *Compactor) nextJob(ctx context.Context) *attempt {
 	if p == nil || p.snap.fault != nil && errors.Is(p.snap.fault, errClocks) {
 		return nil
 	}
+	c.jobs.keepHeld(p.Jobs)
+	defer func() { c.metrics.failing.Set(float64(c.jobs.failing())) }()
 	for i := range p.Jobs {
 		if ctx.Err() != nil {
 			return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/firnline/firnline/pkg/compact/internal/plan"
 	"github.com/firnline/firnline/pkg/compact/internal/policy"
+	"github.com/firnline/firnline/pkg/downsample"
 )
 
 type metrics struct {
@@ -26,6 +27,7 @@ type metrics struct {
 	jobFailures *prometheus.CounterVec
 	jobSeconds  *prometheus.HistogramVec
 	jobSuccess  prometheus.Gauge
+	failing     prometheus.Gauge
 	jobMemory   prometheus.Gauge
 	panics      prometheus.Counter
 	setAside    prometheus.Counter
@@ -60,7 +62,32 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{}
 	m.registerWork(reg)
 	m.registerState(reg)
+	m.begin()
 	return m
+}
+
+// begin makes the series whose first change must show as one: a counter that
+// begins at 1 has no increase.
+func (m *metrics) begin() {
+	for _, kind := range []plan.Kind{plan.Compact, plan.Downsample, plan.Split, plan.Rewrite} {
+		m.jobs.WithLabelValues(string(kind))
+		m.jobFailures.WithLabelValues(string(kind))
+	}
+	m.held0()
+}
+
+// watch makes the series of a loop: 0 as the time of its last round says that
+// there was none yet.
+func (m *metrics) watch(loop string) {
+	m.rounds.WithLabelValues(loop)
+	m.roundFailures.WithLabelValues(loop)
+	m.roundSuccess.WithLabelValues(loop)
+}
+
+func (m *metrics) held0() {
+	for _, resolution := range []int64{0, downsample.Resolution5m, downsample.Resolution1h} {
+		m.held.WithLabelValues(resolutionName(resolution)).Set(0)
+	}
 }
 
 // registerWork makes the metrics of what is done.
@@ -78,18 +105,19 @@ func (m *metrics) registerWork(reg prometheus.Registerer) {
 	seconds := prometheus.ExponentialBuckets(0.1, 4, 10)
 	m.rounds = counters("rounds_total", "Rounds of each loop.", "loop")
 	m.roundFailures = counters("round_failures_total", "Rounds of each loop that failed; they are tried again.", "loop")
-	m.roundSuccess = f.NewGaugeVec(prometheus.GaugeOpts{Name: "firnline_compact_last_round_timestamp_seconds", Help: "When a round of each loop last went well."}, []string{"loop"})
+	m.roundSuccess = f.NewGaugeVec(prometheus.GaugeOpts{Name: "firnline_compact_last_round_timestamp_seconds", Help: "When a round of each loop last went well; 0: not yet."}, []string{"loop"})
 	m.planSeconds = f.NewHistogram(prometheus.HistogramOpts{Name: "firnline_compact_plan_duration_seconds", Help: "Time to plan.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)})
 
 	m.jobs = counters("jobs_total", "Jobs done.", "kind")
 	m.jobFailures = counters("job_failures_total", "Jobs that failed, or were left out for want of memory or disk; each is tried again later.", "kind")
 	m.jobSeconds = f.NewHistogramVec(prometheus.HistogramOpts{Name: "firnline_compact_job_duration_seconds", Help: "Wall time of a job, first read to last mark.", Buckets: seconds}, []string{"kind"})
 	m.jobSuccess = gauge("last_job_timestamp_seconds", "When a job was last done.")
+	m.failing = gauge("failing_jobs", "Jobs that failed when last tried, or were left out for want of memory or disk.")
 	m.jobMemory = gauge("job_memory_bytes", "Memory estimated for the last job that was begun, without the symbols of its result.")
 	m.panics = counter("panics_total", "Jobs that panicked; the process went on.")
 	m.setAside = counter("blocks_set_aside_total", "Blocks marked no-compact since they can't be read.")
 	m.unverified = counter("results_unverified_total", "Results that did not stand up to being read back; their inputs stay.")
-	m.discarded = counter("results_discarded_total", "Results that were removed again for that.")
+	m.discarded = counter("results_discarded_total", "Results that were removed again, since they did not stand up to being read back.")
 	m.reads = counter("read_requests_total", "Ranged reads of inputs.")
 	m.readBytes = counter("read_bytes_total", "Bytes of inputs read.")
 	m.written = counters("written_bytes_total", "Bytes of results uploaded.", "resolution")
@@ -118,9 +146,9 @@ func (m *metrics) registerState(reg prometheus.Registerer) {
 	m.policyGood = gauge("policy_last_reload_successful", "1 if the retention policy that is in force is what its file says.")
 
 	m.backlogJobs = gauges("backlog_jobs", "Jobs to be done. Groups beyond the largest are summed up as other.", "group", "kind")
-	m.backlogBlocks = gauges("backlog_blocks", "Blocks that these jobs read.", "group")
-	m.backlogBytes = gauges("backlog_bytes", "Bytes that these jobs read.", "group")
-	m.backlogHours = gauge("backlog_hours", "How long one worker would take for them, at the speed of the last jobs.")
+	m.backlogBlocks = gauges("backlog_blocks", "Blocks that the jobs to be done read.", "group")
+	m.backlogBytes = gauges("backlog_bytes", "Bytes that the jobs to be done read.", "group")
+	m.backlogHours = gauge("backlog_hours", "How long one worker would take for all jobs to be done, at the speed of the last ones; 0: nothing to do, or no job done yet.")
 	m.garbage = gauge("garbage_blocks", "Blocks that others hold all of and that are not marked yet.")
 	m.tierStart = gauges("tier_start_seconds", "From when on a group has data of a resolution.", "group", "resolution")
 	m.tierEnd = gauges("tier_end_seconds", "Until when a group has data of a resolution.", "group", "resolution")
@@ -143,7 +171,7 @@ func (m *metrics) observe(p *planned, perSec float64) {
 	m.garbage.Set(float64(len(p.Garbage)))
 	m.setAsideNow.Set(float64(len(p.SetAside)))
 	m.resting.Set(float64(len(p.Resting)))
-	m.held.Reset()
+	m.held0()
 	for _, h := range p.Held {
 		m.held.WithLabelValues(resolutionName(h.Resolution)).Inc()
 	}

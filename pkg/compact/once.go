@@ -30,6 +30,7 @@ func (c *Compactor) Once(ctx context.Context) error {
 			}
 		})
 	}
+	began, jobs := c.now(), c.jobs.finishedJobs()
 	for range maxRounds {
 		if err := c.look(ctx); err != nil {
 			return err
@@ -47,7 +48,15 @@ func (c *Compactor) Once(ctx context.Context) error {
 	if failed := c.leftUndone(); failed != nil {
 		err = errors.Join(err, failed)
 	}
+	c.tellPass(c.now().Sub(began), c.jobs.finishedJobs()-jobs)
 	return err
+}
+
+// tellPass logs what a pass came to.
+func (c *Compactor) tellPass(took time.Duration, jobs int) {
+	s := c.Status()
+	c.log.Info("the pass is over", "duration", took.Round(time.Millisecond), "jobs", jobs, "failed", len(s.Failed), "elsewhere", len(s.Elsewhere),
+		"blocks", s.Blocks-s.Marked, "marked_for_deletion", s.Marked, "held", len(s.Held), "set_aside", len(s.SetAside), "resting", len(s.Resting))
 }
 
 // workUntilIdle runs jobs until there is none that could begin.
@@ -98,7 +107,7 @@ func (c *Compactor) tell(context.Context) error {
 		}
 		bytes += b.Bytes
 	}
-	c.log.Info("progress", "jobs", jobs, "groups", len(s.Backlog), "bytes", size(bytes), "hours", s.Hours,
+	c.log.Info("progress", "jobs", jobs, "groups", len(s.Backlog), "bytes", size(bytes), "estimate", time.Duration(s.Hours*float64(time.Hour)).Round(time.Second),
 		"running", len(s.Running), "elsewhere", len(s.Elsewhere), "failed", len(s.Failed),
 		"garbage", s.Garbage, "expired", s.Expired, "removable", s.Removable, "held", len(s.Held), "set_aside", len(s.SetAside), "resting", len(s.Resting))
 	for _, r := range s.Running {

@@ -64,7 +64,8 @@ type Status struct {
 	Fault          string       `json:"fault,omitempty"` // why nothing is removed at the moment
 	SingleInstance bool         `json:"single_instance"` // no claims are possible in this bucket
 	ClockSkew      float64      `json:"clock_skew_seconds"`
-	Blocks         int          `json:"blocks"`
+	Blocks         int          `json:"blocks"`        // visible, marked ones too
+	Marked         int          `json:"marked_blocks"` // for deletion; removed once the mark is old enough
 	Partial        int          `json:"partial_blocks"`
 	Looked         time.Time    `json:"looked"`
 	BytesPerSecond float64      `json:"bytes_per_second"` // of one worker
@@ -107,6 +108,7 @@ func (s *Status) fill(p *planned) {
 		s.Fault = p.snap.fault.Error()
 	}
 	s.Blocks, s.Partial, s.Looked = len(p.snap.Metas), len(p.snap.Partial), p.snap.taken
+	s.Marked = p.snap.marks()
 	s.Garbage, s.Expired, s.Removable = len(p.Garbage), len(p.Expired), len(p.Remove)+len(p.Partial)
 	s.Backlog = backlogOf(p)
 	var all int64

@@ -27,6 +27,16 @@ type snapshot struct {
 // sound tells whether blocks may be marked and removed by the snapshot.
 func (s *snapshot) sound() bool { return s.fault == nil }
 
+// marks is how many blocks are marked for deletion.
+func (s *snapshot) marks() (n int) {
+	for _, m := range s.Marks {
+		if m.Deletion != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // view holds the newest snapshot.
 type view struct {
 	mu struct {
