@@ -62,12 +62,17 @@ func (b *board) erase() {
 
 func (b *board) draw() {
 	for _, line := range b.mu.lines {
-		fmt.Fprintf(b.to, "\x1b[2K%s\n", clip(line, boardWidth))
+		fmt.Fprintf(b.to, "\x1b[2K%s%s%s\n", wrapOff, clip(line, boardWidth), wrapOn)
 	}
 }
 
-// boardWidth is how much of a line is shown: one that wraps could not be erased.
-const boardWidth = 110
+// A line that wraps could not be erased, so the terminal cuts it at its edge.
+const (
+	wrapOff = "\x1b[?7l"
+	wrapOn  = "\x1b[?7h"
+
+	boardWidth = 250 // of a line, at most
+)
 
 func clip(s string, width int) string {
 	if r := []rune(s); len(r) > width {

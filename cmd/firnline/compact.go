@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/firnline/firnline/pkg/compact"
@@ -112,11 +113,23 @@ func jobTable(s compact.Status) []string {
 			jobs += n
 		}
 	}
-	head := fmt.Sprintf("%d blocks, %d jobs to do in %d groups, %d running, %d failed", s.Blocks, jobs, len(s.Backlog), len(s.Running), len(s.Failed))
-	if s.Hours > 0 {
-		head += ", about " + roughly(time.Duration(s.Hours*float64(time.Hour)))
+	head := []string{counted(s.Blocks-s.Marked, "block")}
+	if s.Marked > 0 {
+		head = append(head, fmt.Sprintf("%d more marked for deletion", s.Marked))
 	}
-	out := []string{head}
+	head = append(head, counted(jobs, "job")+" to do in "+counted(len(s.Backlog), "group"), fmt.Sprintf("%d running", len(s.Running)))
+	for _, n := range []struct {
+		n    int
+		what string
+	}{{len(s.Elsewhere), "elsewhere"}, {len(s.Failed), "failed"}, {len(s.Held), "held"}, {len(s.SetAside), "set aside"}} {
+		if n.n > 0 {
+			head = append(head, fmt.Sprintf("%d %s", n.n, n.what))
+		}
+	}
+	if s.Hours > 0 {
+		head = append(head, "about "+roughly(time.Duration(s.Hours*float64(time.Hour))))
+	}
+	out := []string{strings.Join(head, ", ")}
 	for _, r := range s.Running {
 		left := "        "
 		if r.Left > 0 {
@@ -125,6 +138,14 @@ func jobTable(s compact.Status) []string {
 		out = append(out, fmt.Sprintf("%s %3.0f%% %s  %-14s %s", bar(r.Share, 20), 100*r.Share, left, r.Stage, r.What))
 	}
 	return out
+}
+
+// counted writes a number of things.
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // roughly writes a duration as people say it.

@@ -75,16 +75,17 @@ func TestBoard(t *testing.T) {
 	_, err = b.Write([]byte("log\n"))
 	require.NoError(t, err)
 	b.show(nil)
-	require.Equal(t, "\x1b[2Kone\n\x1b[2Ktwo\n\x1b[2A\x1b[Jlog\n\x1b[2Kone\n\x1b[2Ktwo\n\x1b[2A\x1b[J", buf.String())
+	lines := "\x1b[2K\x1b[?7lone\x1b[?7h\n\x1b[2K\x1b[?7ltwo\x1b[?7h\n"
+	require.Equal(t, lines+"\x1b[2A\x1b[Jlog\n"+lines+"\x1b[2A\x1b[J", buf.String())
 }
 
 func TestJobTable(t *testing.T) {
 	s := compact.Status{
-		Blocks: 5, Hours: 1.5, Backlog: []compact.Backlog{{Jobs: map[string]int{"compact": 3}}},
+		Blocks: 7, Marked: 2, Hours: 1.5, SetAside: make([]compact.Noted, 4), Backlog: []compact.Backlog{{Jobs: map[string]int{"compact": 3}}},
 		Running: []compact.RunningJob{{Share: 0.25, Left: 90, Stage: "merging", What: "compact {a=\"b\"} of 3 blocks"}},
 	}
 	require.Equal(t, []string{
-		"5 blocks, 3 jobs to do in 1 groups, 1 running, 0 failed, about 1.5h",
+		"5 blocks, 2 more marked for deletion, 3 jobs to do in 1 group, 1 running, 4 set aside, about 1.5h",
 		"[=====               ]  25%       2m  merging        compact {a=\"b\"} of 3 blocks",
 	}, jobTable(s))
 	require.Equal(t, "[====================]", bar(2, 20))
