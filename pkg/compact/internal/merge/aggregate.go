@@ -102,8 +102,31 @@ func (a *aggregates) keep(payload []byte) []byte {
 	return a.bytes[start:]
 }
 
+// checkTimes tells whether the windows of a chunk that was read lie within the
+// times of its index entry, which is where the others are looked for.
+func (a *aggregates) checkTimes(p part) error {
+	if p.fresh {
+		return nil
+	}
+	decoded, err := downsample.Decode(p.payload)
+	if err != nil {
+		return a.src.corrupt(p.chunk, err)
+	}
+	ts, _, err := downsample.AppendXOR(nil, nil, decoded[downsample.Count].Bytes)
+	if err != nil {
+		return a.src.corrupt(p.chunk, err)
+	}
+	if n := len(ts); n > 0 && (ts[0] < p.chunk.mint || ts[n-1] > p.chunk.maxt) {
+		return a.src.corrupt(p.chunk, fmt.Errorf("windows from %d to %d in a chunk from %d to %d", ts[0], ts[n-1], p.chunk.mint, p.chunk.maxt))
+	}
+	return nil
+}
+
 // cut adds the windows of p that stay.
 func (a *aggregates) cut(p part, behind []chunk) error {
+	if err := a.checkTimes(p); err != nil {
+		return err
+	}
 	next, err := a.nextValue(p.chunk, behind)
 	if err != nil {
 		return err
@@ -231,6 +254,9 @@ func (a *aggregates) stretch(parts []part) error {
 	}
 	in := make([]downsample.Part, len(parts))
 	for i, p := range parts {
+		if err := a.checkTimes(p); err != nil {
+			return err
+		}
 		in[i] = downsample.Part{Payload: p.payload, Replica: p.replica}
 	}
 	chunks, err := downsample.Merge(a.resolution, in)

@@ -203,3 +203,19 @@ func TestRefusedAggregates(t *testing.T) {
 		})
 	}
 }
+
+// RELIABILITY C4: where aggregate chunks have to be taken apart, windows of
+// another time than the index says are their block's fault.
+func TestAggregatesOfOtherTimes(t *testing.T) {
+	l, samples := lset("a", "b"), floats(0, 7_200_000, 60_000)
+	good, late := tier(t, fiveMinutes, samples[:60])[0], tier(t, fiveMinutes, samples[60:])[0]
+	false1 := good
+	false1.MinTime, false1.MaxTime = late.MinTime, late.MaxTime
+	w := newWorld(t, made{series: []blocktest.Series{{Labels: l, Chunks: []chunks.Meta{good, late}}}, opts: blocktest.Options{Resolution: fiveMinutes}})
+	w.craft(0, 0, 7_200_000, blocktest.Series{Labels: l, Chunks: []chunks.Meta{false1}})
+	_, _, err := w.run(merge.Config{Resolution: fiveMinutes}, fiveMinutes)
+	require.ErrorIs(t, err, block.ErrCorrupt)
+	var of *input.Error
+	require.ErrorAs(t, err, &of)
+	require.Equal(t, w.ids[1], of.Block, "%v", err)
+}

@@ -71,7 +71,8 @@ func byTime(in []Source) []Source {
 	})
 }
 
-// list names the segments anew, and tells for each source how many come before.
+// list names the segments anew, and tells for each source how many come before;
+// the last of bases is how many there are.
 func (a *Around) list(sources []Source) (bases []uint64, sizes []int64, err error) {
 	for _, s := range sources {
 		m := s.Block.Meta()
@@ -91,7 +92,7 @@ func (a *Around) list(sources []Source) (bases []uint64, sizes []int64, err erro
 			return nil, nil, fmt.Errorf("block %s: meta.json does not list its segments: %w", m.ULID, ErrOverlap)
 		}
 	}
-	return bases, sizes, nil
+	return append(bases, uint64(len(sizes))), sizes, nil
 }
 
 // index writes the series of all sources with the chunks of all.
@@ -114,6 +115,9 @@ func (m *merging) index(ctx context.Context, w *output.Writer, bases []uint64) e
 			for _, c := range h.chunks {
 				if len(chunks) > 0 && c.MinTime <= chunks[len(chunks)-1].MaxTime || c.MinTime > c.MaxTime {
 					return fmt.Errorf("series %s: %w", stringsOf(m.syms, h.labels), ErrOverlap)
+				}
+				if base, end := bases[h.src], bases[h.src+1]; c.Ref>>32 >= end-base {
+					return &sourceError{src: h.src, err: fmt.Errorf("%w: a chunk is in segment %d, meta.json lists %d", block.ErrCorrupt, c.Ref>>32+1, end-base)}
 				}
 				c.Ref += bases[h.src] << 32
 				chunks = append(chunks, c)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/oklog/ulid/v2"
@@ -100,9 +102,9 @@ func download(t *testing.T, w *world, id ulid.ULID) string {
 	dir := filepath.Join(t.TempDir(), id.String())
 	for name, data := range w.bkt.Objects() {
 		if got, rel, ok := block.SplitName(name); ok && got == id {
-			path := filepath.Join(dir, filepath.FromSlash(rel))
-			require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-			require.NoError(t, os.WriteFile(path, data, 0o600))
+			file := filepath.Join(dir, filepath.FromSlash(rel))
+			require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+			require.NoError(t, os.WriteFile(file, data, 0o600))
 		}
 	}
 	return dir
@@ -129,4 +131,24 @@ func TestIndexesRefuses(t *testing.T) {
 			require.True(t, errors.Is(err, os.ErrNotExist))
 		})
 	}
+}
+
+// RELIABILITY C4, P6: a chunk in a segment that its block doesn't have is not
+// looked for in the segments of the next one.
+func TestIndexesOfMissingSegments(t *testing.T) {
+	const hour = 3_600_000
+	w := newWorld(t, inTime(0, 2*hour), inTime(2*hour, 4*hour))
+	files := &w.sources[0].Block.Meta().Thanos.Files
+	last := 0
+	for i, f := range *files {
+		if path.Dir(f.RelPath) == block.ChunksDirname {
+			last = i
+		}
+	}
+	*files = slices.Delete(slices.Clone(*files), last, last+1)
+	_, err := merge.Indexes(t.Context(), merge.Config{}, w.sources, filepath.Join(t.TempDir(), "out"))
+	require.ErrorIs(t, err, block.ErrCorrupt)
+	var of *input.Error
+	require.ErrorAs(t, err, &of)
+	require.Equal(t, w.ids[0], of.Block)
 }
