@@ -137,12 +137,23 @@ func (r *rig) objects() map[string]int64 {
 
 func (r *rig) object(key string) []byte {
 	r.t.Helper()
+	b, there := r.read(key)
+	require.True(r.t, there, "no %s", key)
+	return b
+}
+
+// read returns an object, and whether there is one.
+func (r *rig) read(key string) ([]byte, bool) {
+	r.t.Helper()
 	o, err := r.minio.GetObject(context.Background(), stack.Bucket, key, minio.GetObjectOptions{})
 	require.NoError(r.t, err)
 	defer o.Close()
 	b, err := io.ReadAll(o)
+	if minio.ToErrorResponse(err).Code == minio.NoSuchKey {
+		return nil, false
+	}
 	require.NoError(r.t, err, key)
-	return b
+	return b, true
 }
 
 func (r *rig) visible(id ulid.ULID) bool {

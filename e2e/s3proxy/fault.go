@@ -17,7 +17,10 @@ import (
 // Fault is what happens to a request in place of, or beside, being passed on.
 // The zero Fault does nothing.
 type Fault struct {
-	Delay  time.Duration // before anything else
+	Reached func()          // told that a request is here, before anything else
+	Until   <-chan struct{} // the request waits for its end
+
+	Delay  time.Duration // before it is passed on
 	Hang   bool          // no answer until the client leaves
 	Status int           // answered at once; nothing reaches the store
 

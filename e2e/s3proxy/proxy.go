@@ -130,6 +130,16 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, f Fault) {
+	if f.Reached != nil {
+		f.Reached()
+	}
+	if f.Until != nil {
+		select {
+		case <-f.Until:
+		case <-r.Context().Done():
+			return
+		}
+	}
 	if !sleep(r.Context(), f.Delay) {
 		return
 	}
