@@ -226,22 +226,25 @@ func (f *Fetcher) readAnnouncements(ctx context.Context, m *manifestState) error
 	return summary(errs)
 }
 
-func (f *Fetcher) readAnnouncement(ctx context.Context, id ulid.ULID) ([]Change, error) {
+// readAnnouncement reads one. What is corrupt is read again, since it may have
+// been the way: who folds it removes it for all.
+func (f *Fetcher) readAnnouncement(ctx context.Context, id ulid.ULID) (changes []Change, err error) {
 	name := announcePrefix + id.String()
-	data, err := getAll(ctx, f.bkt, name, maxMetaBytes)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+	for range 2 {
+		data, readErr := getAll(ctx, f.bkt, name, maxMetaBytes)
+		if readErr != nil {
+			return nil, fmt.Errorf("read %s: %w", name, readErr)
+		}
+		f.metrics.announcements.Inc()
+		if changes, err = decodeChanges(data); err == nil {
+			return changes, nil
+		}
+		if err = fmt.Errorf("%s of %d bytes: %w", name, len(data), err); !errors.Is(err, ErrCorrupt) {
+			return nil, err
+		}
 	}
-	f.metrics.announcements.Inc()
-	changes, err := decodeChanges(data)
-	if errors.Is(err, ErrCorrupt) {
-		f.log.Warn("announcement can't be used; the next listing tells what it was about", "err", fmt.Errorf("%s of %d bytes: %w", name, len(data), err))
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return changes, nil
+	f.log.Warn("announcement can't be used; the next listing tells what it was about", "err", err)
+	return nil, nil
 }
 
 // rebuild makes now of base and what was told since, oldest first.

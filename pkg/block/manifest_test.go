@@ -339,6 +339,40 @@ func TestManifestWrongAnnouncements(t *testing.T) {
 	f.check(r.look())
 }
 
+// TestManifestAnnouncementOnTheWay: one whose bytes were spoiled on their way is
+// read again before it is given up, by readers and by who folds it.
+//
+// RELIABILITY B1
+func TestManifestAnnouncementOnTheWay(t *testing.T) {
+	f := newFleet(t)
+	f.put(testID(1))
+	c, r := f.member("c"), f.member("")
+	c.work()
+	f.check(r.look())
+	f.put(testID(2))
+	f.announce(block.Change{Block: testID(2), Meta: f.meta(testID(2))})
+	name := f.announcements()[0]
+	good := f.mem.Objects()[name]
+	bad := bytes.Clone(good)
+	bad[len(bad)-1] ^= 1
+	gets := 0
+	f.setFail(func(point, object string) error {
+		if point == "bucket/get/before" && object == name {
+			body := good
+			if gets++; gets%2 == 1 {
+				body = bad
+			}
+			f.object(name, string(body))
+		}
+		return nil
+	})
+	f.check(r.look())
+	f.check(c.work())
+	f.setFail(nil)
+	require.Equal(t, 4, gets)
+	f.check(f.member("").look())
+}
+
 // TestManifestUnreadAnnouncements: where announcements are of a newer version, or
 // more than anybody folds, the bucket is listed in their place.
 func TestManifestUnreadAnnouncements(t *testing.T) {
