@@ -19,12 +19,12 @@ import (
 )
 
 // Windows are the ranges that inputs are read in. Shorter ones than minWindow
-// aren't worth a request of their own; all of a job's together take
-// comfortableBytes if the memory is there, since more doesn't make it faster.
+// aren't worth a request of their own. All of a job's together take no more than
+// comfortableBytes, as long as they are longer than that: the inputs are read
+// ahead side by side, so that more of each doesn't make it faster.
 const (
 	minWindow        = 128 << 10
-	goodWindow       = 512 << 10
-	comfortableBytes = 64 << 20
+	comfortableBytes = 48 << 20
 	windowsAtOnce    = 4 // of an input: two of its index and two of its chunks
 )
 
@@ -34,7 +34,7 @@ func (a *attempt) window() (int64, error) {
 	cfg := merge.Config{Targets: make([]merge.Target, len(a.job.Outputs)), Output: output.Config{MemoryBytes: a.postingsMemory()}}
 	inputs := int64(len(a.job.Inputs))
 	for window := int64(input.DefaultWindowBytes); ; window /= 2 {
-		if window > goodWindow && window*inputs*windowsAtOnce > comfortableBytes {
+		if window > minWindow && window*inputs*windowsAtOnce > comfortableBytes {
 			continue
 		}
 		need := merge.MemoryBytes(a.job.Inputs, input.Config{WindowBytes: window}, cfg)
