@@ -91,6 +91,7 @@ func (p *planner) cutReplicas(t *tier) {
 		}
 		if slices.ContainsFunc(p.deletes, func(d deletion) bool { return d.replica && d.todo(e) }) {
 			p.rewriteOne(e)
+			e.taken = true // even if that failed a short while ago
 		}
 	}
 }
