@@ -175,6 +175,9 @@ func indexBytes(m *block.Meta) int64 {
 // the split as the last.
 func (p *planner) split(l *lane, in []*entry, c *cut, coarser []int64, why string) {
 	sources, others := union(in), map[int64][]ulid.ULID{}
+	if l.begunWithout(c, sources, coarser) {
+		coarser = nil
+	}
 	for i := range c.count {
 		d := p.draft(Split, l, in)
 		d.shard = &block.Shard{Split: c.id, Index: i, Count: c.count, From: l.span.from, To: l.span.to}
@@ -203,6 +206,20 @@ func (p *planner) split(l *lane, in []*entry, c *cut, coarser []int64, why strin
 			return // it failed a short while ago: nothing to close yet
 		}
 	}
+}
+
+// begunWithout tells whether a shard that is there was written without the
+// coarser ones that others would get. The closing one would stand for it there.
+func (l *lane) begunWithout(c *cut, sources []int32, coarser []int64) bool {
+	for i := range c.count {
+		if len(coarser) == 0 || l.tier.shardDone(c.id, i, sources) == nil {
+			continue
+		}
+		if slices.ContainsFunc(coarser, func(r int64) bool { return l.tier.family.tier(r).shardDone(c.id, i, sources) == nil }) {
+			return true
+		}
+	}
+	return false
 }
 
 // shardDone returns a live block that holds the part of all the sources that
