@@ -201,7 +201,9 @@ func (a *attempt) produce(ctx context.Context) ([]ulid.ULID, error) {
 		job := a.job.AsAround()
 		around.job = &job
 		there, err := around.write(ctx, around.mergeIndexes)
-		if !errors.Is(err, merge.ErrOverlap) && (ctx.Err() != nil || !errors.Is(err, block.ErrNotCopied)) {
+		// Segments that came out wrong may have been so before: whoever reads them finds out whose.
+		copied := wrong(err) && !errors.As(err, new(*input.Error))
+		if ctx.Err() != nil || !copied && !errors.Is(err, merge.ErrOverlap) && !errors.Is(err, block.ErrNotCopied) {
 			return there, err
 		}
 		a.cantCopy.Store(errors.Is(err, errors.ErrUnsupported))

@@ -1,6 +1,7 @@
 package compact_test
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"testing"
@@ -71,4 +72,24 @@ func TestBadShard(t *testing.T) {
 	mark, err := block.ReadNoCompactMark(ctx, w.bkt, bad.ULID)
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(mark.Details, "set aside by firnline compact: "), mark.Details)
+}
+
+// TestBadSegmentIsCopied has a chunk that can't be read in a segment that would
+// be copied as it is. The copy is found bad, and then its source.
+func TestBadSegmentIsCopied(t *testing.T) {
+	ctx, w := context.Background(), newWorld(t)
+	w.clock.t = epoch.Add(18 * time.Hour)
+	bad := w.ship(0, 2, 8000)
+	for h := int64(2); h < 8; h += 2 {
+		w.ship(h, h+2, 8000)
+	}
+	name := block.Name(bad.ULID, "chunks/000001")
+	data := bytes.Clone(w.bkt.Objects()[name])
+	data[12] ^= 0xff // of the first chunk
+	require.NoError(t, w.bkt.Memory.Upload(ctx, name, bytes.NewReader(data)))
+	require.NoError(t, w.compactor(nil).Once(ctx))
+	mark, err := block.ReadNoCompactMark(ctx, w.bkt, bad.ULID)
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(mark.Details, "set aside by firnline compact: "), mark.Details)
+	require.Len(t, w.liveRaw(), 2, "the others are merged")
 }

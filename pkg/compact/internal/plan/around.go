@@ -62,7 +62,7 @@ func segmentsOf(m *block.Meta) (n int, size int64) {
 func (p *planner) aroundID(id ulid.ULID) ulid.ULID {
 	sum := sha256.Sum256(append([]byte("around "), id[:]...))
 	copy(id[6:], sum[:])
-	if p.in.Marks[id].Deletion != nil {
+	if marks := p.in.Marks[id]; marks.Deletion != nil || IsBad(marks.NoCompact) {
 		return ulid.ULID{}
 	}
 	return id

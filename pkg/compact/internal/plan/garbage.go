@@ -15,7 +15,7 @@ import (
 // split hold together, then those that one block holds. Each coverer stays, is
 // not marked, and was not made into what it would cover.
 func (p *planner) collect(t *tier) {
-	if len(t.live) < 2 {
+	if len(t.live)+len(t.bad) < 2 {
 		return
 	}
 	if len(t.lanes) > 1 {
@@ -74,14 +74,15 @@ func parent(a, e *entry) bool {
 }
 
 // collectCovered marks blocks whose sources another one has too. Of blocks with
-// the same sources that with the lowest ULID stays, as with block.Duplicates.
+// the same sources that with the lowest ULID stays, as with block.Duplicates. One
+// whose content is unusable goes when what was made in its place is there.
 func (p *planner) collectCovered(t *tier) {
 	order := slices.Clone(t.live)
 	slices.SortFunc(order, func(a, b *entry) int { // who may cover a block comes before it
 		return cmp.Or(cmp.Compare(len(b.sources), len(a.sources)), compareSpans(a.span, b.span), a.id().Compare(b.id()))
 	})
 	kept := newBySource(len(t.family.numbers), t.live)
-	for _, e := range order {
+	for _, e := range slices.Concat(order, t.bad) { // a bad one covers none
 		if e.garbage {
 			continue
 		}
@@ -96,7 +97,9 @@ func (p *planner) collectCovered(t *tier) {
 			p.plan.Garbage = append(p.plan.Garbage, Mark{Block: e.id(), CoveredBy: by, Why: fmt.Sprintf("block %s holds all of it", by)})
 			continue
 		}
-		kept.add(e)
+		if e.lane != nil {
+			kept.add(e)
+		}
 	}
 }
 

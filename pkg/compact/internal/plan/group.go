@@ -33,6 +33,7 @@ type tier struct {
 	family     *family
 	resolution int64
 	live       []*entry // not marked, content usable; sorted by time
+	bad        []*entry // not marked, content unusable
 	lanes      []*lane
 	shards     map[string][]*entry // live ones, by split
 	cover      cover
@@ -218,7 +219,11 @@ func (f *family) build() {
 		if t.resolution == block.ResolutionRaw {
 			f.newest = max(f.newest, e.meta.MinTime)
 		}
-		if e.marks.Deletion == nil && !e.bad() {
+		switch {
+		case e.marks.Deletion != nil:
+		case e.bad():
+			t.bad = append(t.bad, e)
+		default:
 			t.live = append(t.live, e)
 		}
 	}

@@ -252,10 +252,10 @@ func (p *planner) resultID(d *draft, resolution int64) ulid.ULID {
 			panic(err) // it is the time of another ULID
 		}
 		copy(id[6:], sum.Sum(nil))
-		if p.in.Marks[id].Deletion == nil {
+		if marks := p.in.Marks[id]; marks.Deletion == nil && !IsBad(marks.NoCompact) {
 			return id
 		}
-		// There was such a block and it is to go: this one has to be another.
+		// There was such a block and it is to go, or no good: this one has to be another.
 		fmt.Fprintf(sum, "again %d", attempt)
 	}
 }
