@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -34,9 +35,9 @@ func (c *Compactor) clean(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	h := c.holders(p.snap.Metas)
+	r := c.remover(p)
 	for _, id := range p.Remove {
-		errs = append(errs, c.removeMarked(ctx, h, id, p.snap.Metas[id]))
+		errs = append(errs, r.removeMarked(ctx, id))
 	}
 	for _, id := range p.Partial {
 		errs = append(errs, c.removePartial(ctx, id))
@@ -50,8 +51,53 @@ func (c *Compactor) clean(ctx context.Context) error {
 	return summary(errs)
 }
 
-// removeMarked removes a block if its mark stands and is old enough.
-func (c *Compactor) removeMarked(ctx context.Context, h holders, id ulid.ULID, m *block.Meta) error {
+// remover removes what a plan says, unless what has happened since the marks
+// speaks against it.
+type remover struct {
+	*Compactor
+	snap    *snapshot
+	holders holders
+	wanted  map[ulid.ULID]bool // marked by retention, which would not do so any more
+}
+
+func (c *Compactor) remover(p *planned) *remover {
+	return &remover{Compactor: c, snap: p.snap, holders: c.holders(p), wanted: c.wantedAgain(p)}
+}
+
+// wantedAgain are blocks to be removed that retention has marked and, were they
+// not, would keep: the coarser data is gone or unusable now, or the policy says
+// otherwise.
+func (c *Compactor) wantedAgain(p *planned) map[ulid.ULID]bool {
+	out := map[ulid.ULID]bool{}
+	marks := maps.Clone(p.snap.Marks)
+	for _, id := range p.Remove {
+		if mark := marks[id].Deletion; p.snap.Metas[id] != nil && strings.HasPrefix(mark.Details, retired) {
+			out[id] = true
+			unmarked := marks[id]
+			unmarked.Deletion = nil
+			marks[id] = unmarked
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	snap := *p.snap
+	snap.Marks = marks
+	unmatched, _ := c.finds.unmatched()
+	again := c.make(&planned{snap: &snap, policy: p.policy, at: p.at}, nil, unmatched)
+	for _, m := range slices.Concat(again.Expired, again.Garbage) {
+		delete(out, m.Block)
+	}
+	return out
+}
+
+// removeMarked removes a block if its mark stands and is old enough. It looks
+// after the last point at which it may have slept: somebody may have taken the
+// mark off meanwhile.
+func (c *remover) removeMarked(ctx context.Context, id ulid.ULID) error {
+	if err := c.point(ctx, pointRemove, id.String()); err != nil {
+		return err
+	}
 	old, mark, err := c.markAge(ctx, id)
 	switch {
 	case errors.Is(err, block.ErrNoMark):
@@ -63,8 +109,12 @@ func (c *Compactor) removeMarked(ctx context.Context, h holders, id ulid.ULID, m
 	case old < time.Duration(c.cfg.DeleteDelay):
 		return nil
 	}
-	if m != nil && strings.HasPrefix(mark.Details, replacedBy) && c.uncovered(h, m) {
-		return c.keep(ctx, id)
+	m := c.snap.Metas[id]
+	if m != nil && strings.HasPrefix(mark.Details, replacedBy) && c.uncovered(c.holders, m) {
+		return c.keep(ctx, id, c.snap.Marks[id], "it was marked as replaced, and nothing replaces it")
+	}
+	if c.wanted[id] && strings.HasPrefix(mark.Details, retired) {
+		return c.keep(ctx, id, c.snap.Marks[id], "retention marked it, and would not do so any more: coarser data or the policy has changed")
 	}
 	return c.remove(ctx, id, "marked")
 }
@@ -88,9 +138,19 @@ func (c *Compactor) markAge(ctx context.Context, id ulid.ULID) (time.Duration, *
 // labels without those of replicas.
 type holders map[string][]*block.Meta
 
-func (c *Compactor) holders(metas map[ulid.ULID]*block.Meta) holders {
+// holders leaves out what is about to go because it is replaced itself: two that
+// are said to replace each other must not both go.
+func (c *Compactor) holders(p *planned) holders {
 	h := holders{}
-	for _, m := range metas {
+	going := map[ulid.ULID]bool{}
+	for _, id := range p.Remove {
+		mark := p.snap.Marks[id].Deletion
+		going[id] = mark != nil && strings.HasPrefix(mark.Details, replacedBy)
+	}
+	for id, m := range p.snap.Metas {
+		if going[id] {
+			continue
+		}
 		key := c.holderKey(m)
 		h[key] = append(h[key], m)
 	}
@@ -133,20 +193,24 @@ func containsAll(have, want []ulid.ULID) bool {
 	return true
 }
 
-// keep takes the mark off a block that nothing replaces.
-func (c *Compactor) keep(ctx context.Context, id ulid.ULID) error {
+// keep takes the deletion mark, one of marks, off a block.
+func (c *Compactor) keep(ctx context.Context, id ulid.ULID, marks block.Marks, why string) error {
 	if err := block.Unmark(ctx, c.bkt, id, block.DeletionMarkFilename); err != nil {
 		return err
 	}
 	c.metrics.kept.Inc()
-	c.log.Error("block was marked as replaced and nothing replaces it: the mark is taken off, and it is compacted anew", "block", id)
-	c.announce(ctx, block.Change{Block: id, Marks: &block.Marks{}})
+	c.log.Error("the deletion mark is taken off a block", "block", id, "why", why)
+	marks.Deletion = nil
+	c.announce(ctx, block.Change{Block: id, Marks: &marks})
 	return nil
 }
 
 // removePartial removes a block that never became visible, or whose removal was
 // cut off, when its newest object is old enough.
 func (c *Compactor) removePartial(ctx context.Context, id ulid.ULID) error {
+	if err := errors.Join(c.point(ctx, pointPartial, id.String()), c.point(ctx, pointRemove, id.String())); err != nil {
+		return err
+	}
 	newest, err := block.NewestObject(ctx, c.bkt, id)
 	if errors.Is(err, block.ErrEmpty) {
 		c.announce(ctx, block.Change{Block: id, Removed: true})
@@ -162,9 +226,6 @@ func (c *Compactor) removePartial(ctx context.Context, id ulid.ULID) error {
 	if visible || c.clock.now().Sub(newest) < partialDelay && !c.halfRemoved(ctx, id) {
 		return nil
 	}
-	if err := c.point(ctx, pointPartial, id.String()); err != nil {
-		return err
-	}
 	return c.remove(ctx, id, "partial")
 }
 
@@ -176,9 +237,6 @@ func (c *Compactor) halfRemoved(ctx context.Context, id ulid.ULID) bool {
 }
 
 func (c *Compactor) remove(ctx context.Context, id ulid.ULID, why string) error {
-	if err := c.point(ctx, pointRemove, id.String()); err != nil {
-		return err
-	}
 	if err := block.Delete(ctx, c.bkt, id); err != nil {
 		c.metrics.removeFailures.Inc()
 		return err

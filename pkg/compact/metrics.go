@@ -127,7 +127,7 @@ func (m *metrics) registerWork(reg prometheus.Registerer) {
 	m.marked = counters("blocks_marked_total", "Blocks marked for deletion.", "why")
 	m.removed = counters("blocks_removed_total", "Blocks removed from the bucket.", "why")
 	m.removeFailures = counter("block_remove_failures_total", "Blocks whose removal failed; it is tried again.")
-	m.kept = counter("blocks_unmarked_total", "Blocks whose deletion mark was taken off again, since nothing replaces them.")
+	m.kept = counter("blocks_unmarked_total", "Blocks whose deletion mark was taken off again, since nothing replaces them or retention wants them again.")
 	m.claimsRemoved = counter("claims_removed_total", "Records of claims that lapsed long ago, removed.")
 }
 
