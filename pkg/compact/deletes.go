@@ -174,7 +174,7 @@ func (r *removal) search(next func() (labels.Labels, *input.Series, error)) (loo
 		}
 		for _, cut := range r.hider.Intervals(full) {
 			for _, c := range s.Chunks {
-				if c.MinTime <= cut.Maxt && cut.Mint <= c.MaxTime {
+				if c.MinTime-r.job.Resolution <= cut.Maxt && cut.Mint <= c.MaxTime { // Thanos' chunks begin at the end of their first window
 					return looked{found: true}, nil
 				}
 			}

@@ -175,6 +175,7 @@ func unsplitJob(set []*block.Meta) (*plan.Job, error) {
 func both(ext *block.Extension, other block.Extension) {
 	ext.Deletes = slices.DeleteFunc(slices.Clone(ext.Deletes), func(id ulid.ULID) bool { return !slices.Contains(other.Deletes, id) })
 	ext.Expired = slices.DeleteFunc(slices.Clone(ext.Expired), func(class string) bool { return !slices.Contains(other.Expired, class) })
+	ext.Done = slices.DeleteFunc(slices.Clone(ext.Done), func(resolution int64) bool { return !slices.Contains(other.Done, resolution) })
 	ext.Thinned = ext.Thinned || other.Thinned
 	for _, name := range other.ReplicaLabels {
 		if !slices.Contains(ext.ReplicaLabels, name) {
