@@ -30,6 +30,9 @@ func (c *Compactor) mark(ctx context.Context) error {
 	if err := c.clock.check(ctx); err != nil {
 		return err
 	}
+	if p = c.plan(); !p.snap.sound() { // anew, should it have been made while a clock was wrong
+		return nil
+	}
 	maps.DeleteFunc(c.verified, func(id ulid.ULID, _ struct{}) bool { return p.snap.Metas[id] == nil })
 	var errs []error
 	var changes []block.Change

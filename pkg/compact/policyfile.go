@@ -1,6 +1,7 @@
 package compact
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -97,6 +98,9 @@ func (r *Retention) policy(downsample bool) (p *policy.Policy, err error) {
 		data, _, err := content.Of("retention.policy", "", r.PolicyFile)
 		if err != nil {
 			return nil, err
+		}
+		if len(bytes.TrimSpace(data)) == 0 { // half written, most likely: without its rules blocks would go
+			return nil, fmt.Errorf("%s: is empty; write \"rules: []\" for no rules", r.PolicyFile)
 		}
 		if p, err = policy.Parse(r.PolicyFile, data, r.tiers()); err != nil {
 			return nil, err

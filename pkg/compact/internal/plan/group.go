@@ -179,7 +179,7 @@ func (p *planner) admit(e *entry, f *family) bool {
 	}
 	if s := e.ext.Shard; s != nil {
 		e.span = span{s.From, s.To}
-		if s.Count < 2 || s.Index < 0 || s.Index >= s.Count || e.span.empty() {
+		if s.Count < 2 || s.Count > maxShards || s.Index < 0 || s.Index >= s.Count || e.span.empty() {
 			p.setAside(id, group, fmt.Sprintf("its record of shard %s from %s to %s makes no sense", s.Key(), s.From, s.To))
 			return false
 		}
