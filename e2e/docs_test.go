@@ -2,12 +2,16 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/e2e/stack"
 )
 
 // TestReliabilityRowsHaveTests: every test that docs/reliability.md names is there.
@@ -26,5 +30,47 @@ func TestReliabilityRowsHaveTests(t *testing.T) {
 			found = found || strings.Contains(string(code), "func "+n[2]+"(t *testing.T)")
 		}
 		require.True(t, found, "%s has no %s", n[1], n[2])
+	}
+}
+
+// TestAlertRules: Prometheus takes the rule files that we ship.
+func TestAlertRules(t *testing.T) {
+	promtool, err := stack.Peer("prometheus", "promtool")
+	require.NoError(t, err)
+	files, err := filepath.Glob("../deploy/alerts/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	out, err := exec.CommandContext(t.Context(), promtool, append([]string{"check", "rules"}, files...)...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// TestCompactFlagsHaveThemes: docs/compact.md names each flag of the compactor,
+// by itself or by a pattern.
+func TestCompactFlagsHaveThemes(t *testing.T) {
+	reference, err := os.ReadFile("../docs/reference/flags.md")
+	require.NoError(t, err)
+	_, own, _ := strings.Cut(string(reference), "\n## firnline compact\n")
+	own, _, _ = strings.Cut(own, "\n## ")
+	doc, err := os.ReadFile("../docs/compact.md")
+	require.NoError(t, err)
+	_, themes, _ := strings.Cut(string(doc), "\n## Flags\n")
+	themes, _, _ = strings.Cut(themes, "\n## ")
+	var patterns []string
+	for _, p := range regexp.MustCompile("`--([a-z0-9.*-]+)(\\[-file\\])?`").FindAllStringSubmatch(themes, -1) {
+		patterns = append(patterns, p[1])
+		if p[2] != "" {
+			patterns = append(patterns, p[1]+"-file")
+		}
+	}
+	flags := regexp.MustCompile("(?m)^\\| `--(?:\\[no-\\])?([a-z0-9.-]+)").FindAllStringSubmatch(own, -1)
+	require.Greater(t, len(flags), 50)
+	for _, f := range flags {
+		named := false
+		for _, p := range patterns {
+			ok, err := path.Match(p, f[1])
+			require.NoError(t, err)
+			named = named || ok
+		}
+		require.True(t, named, "--%s has no theme", f[1])
 	}
 }
