@@ -16,8 +16,11 @@ const extensionVersion = 1
 // thanos.extensions.firnline, where other programs ignore it. Its zero value
 // stands for a block that this program's compactor did not write.
 type Extension struct {
-	Version int    `json:"version"`
-	Shard   *Shard `json:"shard,omitempty"` // nil: the whole group
+	Version int `json:"version"`
+	// Block is the block that this is said of. Thanos' compactor hands the
+	// extensions of one input on to its results, and of those none of this holds.
+	Block ulid.ULID `json:"block"`
+	Shard *Shard    `json:"shard,omitempty"` // nil: the whole group
 	// Deletes are the delete requests whose samples aren't in the block any more.
 	Deletes []ulid.ULID `json:"deletes,omitempty"`
 	// Expired are the classes of series that retention took out of the block,
@@ -78,8 +81,8 @@ func (m *Meta) Extension() (ext Extension, ok bool, err error) {
 	if err := json.Unmarshal(m.Thanos.Extensions, &all); err != nil {
 		return Extension{}, false, fmt.Errorf("block %s: thanos.extensions.firnline: %w: %w", m.ULID, ErrCorrupt, err)
 	}
-	if all.Firnline == nil {
-		return Extension{}, false, nil
+	if all.Firnline == nil || all.Firnline.Block != m.ULID {
+		return Extension{}, false, nil // said of another block: handed on by somebody's compactor
 	}
 	if all.Firnline.Version != extensionVersion {
 		return Extension{}, false, fmt.Errorf("block %s: thanos.extensions.firnline: %w %d, this program knows %d", m.ULID, ErrUnknownVersion, all.Firnline.Version, extensionVersion)
@@ -87,9 +90,10 @@ func (m *Meta) Extension() (ext Extension, ok bool, err error) {
 	return *all.Firnline, true, nil
 }
 
-// SetExtension records ext in the block's meta; the version is filled in.
+// SetExtension records ext in the block's meta, whose ULID must be set; version
+// and block are filled in.
 func (m *Meta) SetExtension(ext Extension) error {
-	ext.Version = extensionVersion
+	ext.Version, ext.Block = extensionVersion, m.ULID
 	data, err := json.Marshal(map[string]Extension{"firnline": ext})
 	if err != nil {
 		return fmt.Errorf("block %s: thanos.extensions: %w", m.ULID, err)

@@ -209,7 +209,7 @@ func (g *golden) set(t *testing.T, m *block.Meta, k, v string) {
 		m.Thanos.Source = block.SourceCompactor
 		require.NoError(t, m.SetExtension(block.Extension{Shard: g.shard(t, m, v)}))
 	case "ext":
-		m.Thanos.Extensions = []byte(v)
+		m.Thanos.Extensions = []byte(strings.ReplaceAll(v, "$id", m.ULID.String()))
 	default:
 		t.Fatalf("unknown key %q", k)
 	}
