@@ -1,7 +1,9 @@
 package block
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -102,7 +104,10 @@ func (m *DeletionMark) age(now time.Time) time.Duration { return now.Sub(time.Un
 // same group, so that they hold nothing that it does not. Of blocks with the
 // same sources the one with the lowest ULID stays. Of a group that was cut into
 // shards the closing one carries the sources of all of them; it covers those
-// only where the others are there too. The result is sorted.
+// only where the others are there too. A block that replicas were made one in
+// (Extension.ReplicaLabels) also covers theirs, whose groups are others: read
+// side by side, its windows and their samples would count twice. The result is
+// sorted.
 func Duplicates(metas map[ulid.ULID]*Meta) []ulid.ULID {
 	groups := map[string][]*Meta{}
 	for _, m := range metas {
@@ -113,8 +118,64 @@ func Duplicates(metas map[ulid.ULID]*Meta) []ulid.ULID {
 	for _, group := range groups {
 		out = append(out, duplicates(group)...)
 	}
+	out = append(out, replicas(metas, groups)...)
 	slices.SortFunc(out, ulid.ULID.Compare)
+	return slices.Compact(out)
+}
+
+// replicas returns the blocks that lie in one that was deduplicated.
+func replicas(metas map[ulid.ULID]*Meta, groups map[string][]*Meta) []ulid.ULID {
+	taken := map[string][]string{} // the sets of labels that were taken off somewhere
+	for _, m := range metas {
+		if ext, _, err := m.Extension(); err == nil && len(ext.ReplicaLabels) > 0 {
+			taken[strings.Join(ext.ReplicaLabels, "\xff")] = ext.ReplicaLabels
+		}
+	}
+	var out []ulid.ULID
+	for _, names := range taken {
+		for _, group := range groups {
+			without := withoutReplica(group[0], names)
+			if without == nil {
+				continue
+			}
+			for _, m := range group {
+				if slices.ContainsFunc(groups[without.GroupKey()], func(c *Meta) bool { return deduplicated(c, names) && covers(groups[without.GroupKey()], c, m) }) {
+					out = append(out, m.ULID)
+				}
+			}
+		}
+	}
 	return out
+}
+
+// withoutReplica is a meta with the labels that m's group has once names are
+// taken off; nil where it has none of them.
+func withoutReplica(m *Meta, names []string) *Meta {
+	left := maps.Clone(m.Thanos.Labels)
+	for _, name := range names {
+		delete(left, name)
+	}
+	if len(left) == len(m.Thanos.Labels) {
+		return nil
+	}
+	if len(left) == 0 { // no block is without labels
+		left[names[0]] = Deduped
+	}
+	return &Meta{Thanos: Thanos{Labels: left, Downsample: m.Thanos.Downsample}}
+}
+
+func deduplicated(m *Meta, names []string) bool {
+	ext, _, err := m.Extension()
+	return err == nil && slices.Equal(ext.ReplicaLabels, names)
+}
+
+// covers tells whether c, with its siblings in group, has all sources of m.
+func covers(group []*Meta, c, m *Meta) bool {
+	if c.ULID == m.ULID || !c.Overlaps(m.MinTime, m.MaxTime-1) {
+		return false
+	}
+	have := c.Sources()
+	return !slices.ContainsFunc(m.Sources(), func(id ulid.ULID) bool { return !slices.Contains(have, id) }) && siblings(group, c)
 }
 
 func duplicates(group []*Meta) []ulid.ULID {

@@ -33,6 +33,10 @@ const (
 	thanosVersion = 1
 )
 
+// Deduped is the value of a replica label that deduplication could not take off,
+// since a block must have an external label.
+const Deduped = "deduped"
+
 // Resolutions of blocks, in ms.
 const (
 	ResolutionRaw = int64(0)

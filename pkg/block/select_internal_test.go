@@ -264,6 +264,37 @@ func TestDuplicatesOfShards(t *testing.T) {
 	require.Empty(t, dups(source, first, later, closing), "another time's does not count")
 }
 
+// RELIABILITY C10: beside a block that replicas were made one in, theirs would
+// count twice, though their groups are others.
+func TestDuplicatesOfReplicas(t *testing.T) {
+	id := func(n byte) ulid.ULID { return ulid.ULID{15: n} }
+	block := func(n byte, labels map[string]string, resolution int64, sources ...ulid.ULID) *Meta {
+		return &Meta{ULID: id(n), MaxTime: 100, Compaction: Compaction{Sources: sources}, Thanos: Thanos{Labels: labels, Downsample: Downsample{Resolution: resolution}}}
+	}
+	deduped := func(m *Meta) *Meta {
+		require.NoError(t, m.SetExtension(Extension{ReplicaLabels: []string{"replica"}}))
+		return m
+	}
+	one := map[string]string{"cluster": "x"}
+	a, b := block(1, map[string]string{"cluster": "x", "replica": "a"}, 0), block(2, map[string]string{"cluster": "x", "replica": "b"}, 0)
+	other := block(3, map[string]string{"cluster": "y", "replica": "b"}, 0)
+	dups := func(metas ...*Meta) (out []byte) {
+		all := map[ulid.ULID]*Meta{}
+		for _, m := range metas {
+			all[m.ULID] = m
+		}
+		for _, id := range Duplicates(all) {
+			out = append(out, id[15])
+		}
+		return out
+	}
+	require.Equal(t, []byte{1, 2}, dups(a, b, other, deduped(block(4, one, 0, id(1), id(2)))))
+	require.Equal(t, []byte{1}, dups(a, b, other, deduped(block(4, one, 0, id(1)))))
+	require.Empty(t, dups(a, b, other, deduped(block(4, one, 300_000, id(1), id(2)))), "another resolution is another matter")
+	require.Empty(t, dups(a, b, other, block(4, one, 0, id(1), id(2))), "nobody has said that it was deduplicated")
+	require.Equal(t, []byte{2}, dups(block(2, map[string]string{"replica": "b"}, 0), deduped(block(4, map[string]string{"replica": Deduped}, 0, id(2)))))
+}
+
 func subset(a, b []ulid.ULID) bool {
 	for _, id := range a {
 		if !slices.Contains(b, id) {
