@@ -250,7 +250,7 @@ func (f *Fetcher) cannotWrite(is bool, why string) bool {
 
 func (f *Fetcher) listLease() *Lease {
 	if f.pub.lease == nil {
-		f.pub.lease = NewLease(f.bkt, LeaseConfig{Name: listLeaseName, Owner: f.cfg.Owner, For: "listing the bucket for its manifest", TTL: listLeaseTTL, Now: f.now})
+		f.pub.lease = NewLease(f.bkt, LeaseConfig{Name: listLeaseName, Owner: f.cfg.Owner, For: "listing the bucket for its manifest", TTL: min(listLeaseTTL, time.Duration(f.cfg.ListInterval)), Now: f.now})
 	}
 	return f.pub.lease
 }
