@@ -24,7 +24,7 @@ import (
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "run this seed of TestRandomRuns alone")
+var seedFlag = flag.Uint64("seed", 0, "run this seed alone")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -35,12 +35,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //
 // It runs for 20 seconds, or for FIRNLINE_SOAK (a duration). A seed that fails is
 // run again by: go test ./e2e/model -run TestRandomRuns -seed=N
-func TestRandomRuns(t *testing.T) {
+func TestRandomRuns(t *testing.T) { randomSeeds(t, 20*time.Second, run) }
+
+// randomSeeds runs seed after seed for a while, or the one of -seed.
+func randomSeeds(t *testing.T, last time.Duration, run func(*testing.T, uint64)) {
 	if *seedFlag != 0 {
 		t.Run(fmt.Sprint("seed=", *seedFlag), func(t *testing.T) { run(t, *seedFlag) })
 		return
 	}
-	last := 20 * time.Second
 	if s := os.Getenv("FIRNLINE_SOAK"); s != "" {
 		var err error
 		last, err = time.ParseDuration(s)
@@ -94,8 +96,8 @@ func compare(t *testing.T, w *world, gateway storeapi.Store, cut int64) {
 		endpoints = append(endpoints, listen(t, storeapi.Services{Store: fresh}))
 	}
 	querier := startQuerier(t, endpoints)
-	equal(t, w.model, querier, questions(w.rnd, cut, 60), "false")
-	same := questions(w.rnd, cut, 40)
+	equal(t, w.model, querier, questions(w.rnd, begin, cut, 60), "false")
+	same := questions(w.rnd, begin, cut, 40)
 	same = slices.DeleteFunc(same, func(q question) bool { return q.path == "labels" }) // names the replica label in any case
 	for _, q := range same {
 		restrict(t, q.params, labels.MustNewMatcher(labels.MatchEqual, "cluster", "same"))

@@ -45,18 +45,27 @@ var gatewayFlags = [][]string{
 // seen the bucket once.
 func startGateway(t *testing.T, bkt block.Bucket, args ...string) *store.Store {
 	t.Helper()
+	s, stop := openGateway(t, bkt, time.Now, args...)
+	t.Cleanup(stop)
+	return s
+}
+
+// openGateway is startGateway with a clock, and ends at stop.
+func openGateway(t testing.TB, bkt block.Bucket, now func() time.Time, args ...string) (s *store.Store, stop func()) {
+	t.Helper()
 	var cfg store.Config
 	flags := flag.NewFlagSet("store", flag.ContinueOnError)
 	cfg.RegisterFlags(flags)
-	require.NoError(t, flags.Parse(append([]string{"--sync-block-duration=50ms", "--data-dir=" + t.TempDir()}, args...)))
+	dir := t.TempDir()
+	require.NoError(t, flags.Parse(append([]string{"--sync-block-duration=50ms", "--delete-requests.interval=50ms", "--data-dir=" + dir}, args...)))
 	s, err := store.New(cfg, bkt, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
+	s.SetClock(now)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, s.Run(ctx)) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	require.Eventually(t, func() bool { return s.Ready() == nil }, 20*time.Second, 5*time.Millisecond)
-	return s
+	require.Eventually(t, func() bool { return s.Ready() == nil }, 20*time.Second, time.Millisecond)
+	return s, func() { cancel(); wg.Wait() }
 }
 
 // listen serves a store on loopback until the test ends.
@@ -204,7 +213,7 @@ var expressions = []string{
 }
 
 // questions draws requests about [begin, cut).
-func questions(rnd *rand.Rand, cut int64, n int) (out []question) {
+func questions(rnd *rand.Rand, begin, cut int64, n int) (out []question) {
 	for range n {
 		expr := expressions[rnd.IntN(len(expressions))]
 		start := begin + int64(rnd.IntN(int(cut-begin)))

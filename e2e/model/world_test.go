@@ -308,14 +308,16 @@ var errFault = errors.New("injected fault")
 type faults struct {
 	mu   sync.Mutex
 	rnd  *rand.Rand
-	odds int // of a hundred
+	odds int // of a thousand
 }
 
 // draw chooses how bad it is from now on.
-func (f *faults) draw() {
+func (f *faults) draw() { f.drawOf(0, 0, 30, 200, 1000) }
+
+func (f *faults) drawOf(odds ...int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.odds = []int{0, 0, 3, 20, 100}[f.rnd.IntN(5)]
+	f.odds = odds[f.rnd.IntN(len(odds))]
 }
 
 func (f *faults) end() {
@@ -324,10 +326,15 @@ func (f *faults) end() {
 	f.odds = 0
 }
 
-func (f *faults) hook(_ context.Context, point, object string) error {
+// strikes tells whether this time something goes wrong.
+func (f *faults) strikes() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.odds > 0 && f.rnd.IntN(100) < f.odds {
+	return f.odds > 0 && f.rnd.IntN(1000) < f.odds
+}
+
+func (f *faults) hook(_ context.Context, point, object string) error {
+	if f.strikes() {
 		return fmt.Errorf("%s %s: %w", point, object, errFault)
 	}
 	return nil

@@ -94,6 +94,13 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 	}, nil
 }
 
+// SetClock replaces time.Now, for tests. Call it before Run.
+func (s *Store) SetClock(now func() time.Time) {
+	s.now = now
+	s.fetcher.SetClock(now)
+	s.deletes.SetClock(now)
+}
+
 // soon is how long after a look another one may follow before its time: when
 // the first one failed, or a query found the objects of a block gone.
 const soon = 5 * time.Second

@@ -1,0 +1,552 @@
+package model
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact"
+	"github.com/firnline/firnline/pkg/downsample"
+	"github.com/firnline/firnline/pkg/storeapi"
+)
+
+// TestRandomCompaction ships blocks over weeks of simulated time, in time, late
+// and more than once, and lets one to three compactors loose on the bucket: they
+// merge, deduplicate, split, downsample, apply a retention policy and carry
+// delete requests out, while the bucket fails, and are killed, paused and started
+// anew. At any time what policy keeps is readable, and nothing is that was
+// deleted. With all faults gone a few passes do all there is to do, and each
+// answer equals the model's. RELIABILITY P3
+//
+// It runs a few seeds that take little time; with FIRNLINE_SOAK (a duration) it
+// goes on with new ones for as long. A seed that fails is run again by:
+// go test ./e2e/model -run TestRandomCompaction -seed=N
+func TestRandomCompaction(t *testing.T) {
+	if *seedFlag != 0 || os.Getenv("FIRNLINE_SOAK") != "" {
+		randomSeeds(t, 0, randomCompaction)
+		return
+	}
+	for _, seed := range []uint64{43, 51, 53, 61} {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { randomCompaction(t, seed) })
+	}
+}
+
+func randomCompaction(t *testing.T, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, seed))
+	h := newHistory(t, rnd)
+	defer h.stopAll()
+	gateway, stop := openGateway(t, h.memory, h.clock.now, h.readerFlags()...)
+	defer stop()
+	h.pass(h.span + day)
+	for range 3 + rnd.IntN(6) {
+		h.pass(h.span + rnd.Int64N(3*day))
+		if rnd.IntN(5) == 0 {
+			h.request()
+		}
+		h.work()
+		h.glance()
+		h.eventually(gateway)
+	}
+	h.heal()
+	h.settle()
+	h.glance()
+	h.eventually(gateway)
+	for _, resolution := range []int64{block.Resolution5m, block.Resolution1h} {
+		require.NoError(t, h.checkTier(gateway, resolution))
+	}
+	h.compareAnswers(gateway)
+	h.forgotten()
+}
+
+// work lets each compactor do a pass or two, all at once.
+func (h *history) work() {
+	ended, running := make(chan *worker), 0
+	var paused []*worker
+	for _, w := range h.workers {
+		if w.Compactor == nil || w.process.isDead() || h.rnd.IntN(4) == 0 {
+			w.start(h.newProcess())
+		}
+		w.process.faults.drawOf(0, 0, 1, 3, 20)
+		running++
+		passes := 1 + h.rnd.IntN(2)
+		go func() {
+			for range passes {
+				_ = w.Once(context.Background()) // what it could not do shows in the end
+			}
+			ended <- w
+		}()
+	}
+	for running > 0 {
+		select {
+		case w := <-ended:
+			running--
+			paused = slices.DeleteFunc(paused, func(p *worker) bool { return p == w })
+		case <-time.After(20 * time.Millisecond):
+		}
+		for _, w := range h.workers {
+			select {
+			case <-w.process.paused:
+				w.process.paused = nil
+				paused = append(paused, w)
+			default:
+			}
+		}
+		if running > 0 && running == len(paused) {
+			h.overtake(paused)
+			paused = nil
+		}
+	}
+}
+
+// overtake does the work of those that stand still, long after their claims have
+// lapsed, and lets them go on then.
+func (h *history) overtake(paused []*worker) {
+	h.clock.add(30*minute + h.rnd.Int64N(h.deleteDelay/2))
+	rival := &worker{history: h, dir: h.TempDir()}
+	rival.start(&process{faults: &faults{}})
+	_ = rival.Once(context.Background())
+	rival.stop()
+	h.glance()
+	for _, w := range paused {
+		close(w.process.resume)
+	}
+}
+
+func (h *history) newProcess() *process {
+	p := &process{faults: &faults{rnd: rand.New(rand.NewPCG(h.rnd.Uint64(), 0))}, paused: make(chan struct{}), resume: make(chan struct{})}
+	switch h.rnd.IntN(4) {
+	case 0:
+		p.dieAt = 1 + h.rnd.IntN(3000)
+	case 1:
+		p.pauseAt = 1 + h.rnd.IntN(2000)
+	}
+	return p
+}
+
+func (h *history) stopAll() {
+	for _, w := range h.workers {
+		w.stop()
+	}
+}
+
+// heal ends all faults and ships what is left.
+func (h *history) heal() {
+	h.stopAll()
+	h.late = false
+	for _, w := range h.writers {
+		h.shipSome(w)
+	}
+	h.clock.add(13 * hour) // claims lapse, windows are complete, delete requests may end
+}
+
+// settlesWithin is how many passes a compactor has after all faults are gone.
+const settlesWithin = 8
+
+// settle has one compactor do all there is to do.
+func (h *history) settle() {
+	w := &worker{history: h, dir: h.TempDir()}
+	w.start(&process{faults: &faults{}})
+	defer w.stop()
+	var before []string
+	for range settlesWithin {
+		require.NoError(h, w.Once(context.Background()), "no fault is left")
+		now := h.live()
+		if slices.Equal(before, now) {
+			return
+		}
+		before = now
+		h.clock.add(20 * minute)
+	}
+	cfg, parts := w.config(), compact.Parts{Bucket: h.memory, Log: logger(0), Now: h.clock.now}
+	text, err := compact.Plan(context.Background(), cfg, parts)
+	require.Fail(h, "no end of work", "%v\n%s", err, text)
+}
+
+// live names the blocks that are visible and not marked.
+func (h *history) live() (out []string) {
+	objects := h.memory.Objects()
+	for name := range objects {
+		if id, rel, ok := block.SplitName(name); ok && rel == block.MetaFilename && objects[block.Name(id, block.DeletionMarkFilename)] == nil {
+			out = append(out, id.String())
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// readerFlags are those of a gateway: one that leaves marked blocks alone at once,
+// or goes on with them for as long as it may.
+func (h *history) readerFlags() []string {
+	out := []string{"--ignore-deletion-marks-delay=" + []string{"0s", "24h"}[h.rnd.IntN(2)]}
+	if !h.announced {
+		out = append(out, "--block-list-interval=1s")
+	}
+	return out
+}
+
+// errDeleted tells that samples show that were deleted, which readers have a
+// moment for.
+var errDeleted = errors.New("deleted samples show")
+
+// glance looks at the bucket as a gateway does that starts now: there is no
+// moment without a live copy. RELIABILITY P3
+func (h *history) glance() {
+	h.Helper()
+	s, stop := openGateway(h, h.memory, h.clock.now, h.readerFlags()...)
+	defer stop()
+	err := h.check(s)
+	for end := time.Now().Add(5 * time.Second); errors.Is(err, errDeleted) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		err = h.check(s)
+	}
+	require.NoError(h, err)
+}
+
+// eventually waits for a gateway that lives through it all to come to the same.
+func (h *history) eventually(s storeapi.Store) {
+	h.Helper()
+	var err error
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err = h.check(s); err == nil {
+			return
+		}
+	}
+	require.NoError(h, err, "the gateway has not converged")
+}
+
+// got is what a gateway has of a series, without the replica label where
+// replicas are merged for good.
+type got struct {
+	labels labels.Labels
+	raw    []Sample // by time
+	chunks []storeapi.Chunk
+}
+
+func (h *history) fetch(s storeapi.Store, resolution int64) (map[string]*got, error) {
+	sel := storeapi.Selection{
+		Mint: 0, Maxt: math.MaxInt64, MaxResolution: resolution,
+		Aggregates: []storeapi.Aggregate{storeapi.AggregateCount, storeapi.AggregateSum, storeapi.AggregateMin, storeapi.AggregateMax, storeapi.AggregateCounter},
+		Matchers: []*labels.Matcher{
+			labels.MustNewMatcher(labels.MatchNotEqual, "__name__", ""), labels.MustNewMatcher(labels.MatchNotEqual, "cluster", "bad"),
+		},
+	}
+	set, err := s.Series(context.Background(), sel)
+	if err != nil {
+		return nil, err
+	}
+	defer set.Close()
+	out := map[string]*got{}
+	for set.Next() {
+		at := set.At()
+		lset := at.Labels
+		if h.replicaLabel {
+			lset = labels.NewBuilder(lset).Del("replica").Labels()
+		}
+		g := out[lset.String()]
+		if g == nil {
+			g = &got{labels: lset}
+			out[lset.String()] = g
+		}
+		for _, c := range at.Chunks {
+			if g.chunks = append(g.chunks, c); c.Aggr != nil {
+				continue
+			}
+			samples, err := decode(c.Raw)
+			if err != nil {
+				return nil, err
+			}
+			g.raw = append(g.raw, samples...)
+		}
+	}
+	for _, g := range out {
+		slices.SortStableFunc(g.raw, func(a, b Sample) int { return cmp.Compare(a.Time, b.Time) })
+		g.raw = slices.CompactFunc(g.raw, Equal)
+		slices.SortStableFunc(g.chunks, func(a, b storeapi.Chunk) int { return cmp.Compare(a.MinTime, b.MinTime) })
+	}
+	return out, set.Err()
+}
+
+// reference is the model by the labels that a gateway's series have.
+func (h *history) reference() *Model {
+	if !h.replicaLabel {
+		return h.model
+	}
+	if h.plain == nil {
+		h.plain = h.model.Without("replica")
+	}
+	return h.plain
+}
+
+// merged tells whether a series is what deduplication has chosen from two.
+func (h *history) merged(lset labels.Labels) bool {
+	return h.replicaLabel && lset.Get("cluster") == "own"
+}
+
+// check compares raw data with the model: all there is was written, and all that
+// policy keeps is there.
+func (h *history) check(s storeapi.Store) error {
+	all, err := h.fetch(s, 0)
+	if err != nil {
+		return err
+	}
+	ref := h.reference()
+	for key := range all {
+		if ref.series[key] == nil {
+			return fmt.Errorf("series %s was never written", key)
+		}
+	}
+	for key, s := range ref.series {
+		g := all[key]
+		if g == nil {
+			g = &got{labels: s.labels}
+		}
+		if err := h.noneTooMany(s, g); err != nil {
+			return err
+		}
+		if err := h.noneMissing(s, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *history) noneTooMany(s *series, g *got) error {
+	for i, x := range g.raw {
+		at, there := slices.BinarySearchFunc(s.samples, x.Time, func(have Sample, t int64) int { return cmp.Compare(have.Time, t) })
+		switch {
+		case !there && h.deleted(s.labels, x.Time):
+			return fmt.Errorf("%w: %s at %s", errDeleted, s.labels, when(x.Time))
+		case !there:
+			return fmt.Errorf("%s at %s was never written", s.labels, when(x.Time))
+		case h.merged(s.labels):
+			if !h.ofReplica(s.labels, x) {
+				return fmt.Errorf("%s at %s: no replica has %v", s.labels, when(x.Time), x)
+			}
+		case i > 0 && g.raw[i-1].Time == x.Time, !Equal(s.samples[at], x):
+			return fmt.Errorf("%s at %s is %v, want %v", s.labels, when(x.Time), x, s.samples[at])
+		}
+	}
+	return nil
+}
+
+// ofReplica tells whether a replica has a sample. Values of counters are changed
+// where replicas meet.
+func (h *history) ofReplica(lset labels.Labels, x Sample) bool {
+	if name := lset.Get("__name__"); name != "queue" && name != "temperature" {
+		return true
+	}
+	b := labels.NewBuilder(lset)
+	return h.model.Has(b.Set("replica", "a").Labels(), x) || h.model.Has(b.Set("replica", "b").Labels(), x)
+}
+
+func (h *history) deleted(lset labels.Labels, t int64) bool {
+	return slices.ContainsFunc(h.requests, func(r request) bool { return r.mint <= t && t <= r.maxt && matches(lset, r.matchers) })
+}
+
+// bridged is how many scrapes replicas that are merged may be without a sample.
+const bridged = 4
+
+func (h *history) noneMissing(s *series, g *got) error {
+	from := int64(math.MinInt64)
+	if keep := h.keeps(s.labels, 0); keep > 0 {
+		from = h.clock.ms() - keep
+	}
+	tolerance := int64(0)
+	if h.merged(s.labels) && h.dedup != "chain" {
+		tolerance = bridged * h.interval
+	}
+	at := 0
+	for _, want := range within(s.samples, from, math.MaxInt64) {
+		for at < len(g.raw) && g.raw[at].Time < want.Time-tolerance {
+			at++
+		}
+		if at == len(g.raw) || g.raw[at].Time > want.Time+tolerance {
+			return fmt.Errorf("%s at %s is missing, now %s", s.labels, when(want.Time), when(h.clock.ms()))
+		}
+	}
+	return nil
+}
+
+// checkTier compares what downsampled data says of whole hours with the model,
+// as far as policy keeps it, nothing of it was deleted, and all of it came when
+// it could still be downsampled as one. RELIABILITY C9
+func (h *history) checkTier(s storeapi.Store, resolution int64) error {
+	all, err := h.fetch(s, resolution)
+	if err != nil {
+		return err
+	}
+	for key, s := range h.reference().series {
+		if h.replicaLabel {
+			continue // a reader without deduplication sees replicas twice that aren't merged yet
+		}
+		g := all[key]
+		if g == nil {
+			g = &got{labels: s.labels}
+		}
+		if err := h.compareHours(s, g, resolution); err != nil {
+			return fmt.Errorf("at %d s: %w", resolution/1000, err)
+		}
+	}
+	return nil
+}
+
+func (h *history) compareHours(s *series, g *got, resolution int64) error {
+	have, err := hours(g)
+	if err != nil {
+		return err
+	}
+	before := int64(0)
+	want := Windows(s.samples, hour)
+	for _, at := range sortedTimes(want) {
+		if keep := h.keeps(s.labels, resolution); keep > 0 && at < h.clock.ms()-keep || h.blurred(s.labels, at) {
+			before = 0
+			continue
+		}
+		if !want[at].Same(have[at]) {
+			return fmt.Errorf("%s: hour from %s is %+v, want %+v", s.labels, when(at), have[at], want[at])
+		}
+		if rise := want[at].Last - want[before].Last; before > 0 && s.labels.Get("__name__") == "requests_total" && have[at].Last-have[before].Last != rise {
+			return fmt.Errorf("%s: rises by %v from the hour of %s to that of %s, want %v", s.labels, have[at].Last-have[before].Last, when(before), when(at), rise)
+		}
+		before = at
+	}
+	return nil
+}
+
+// blurred tells whether samples of an hour were deleted, or came late to a tier
+// whose raw data may be gone.
+func (h *history) blurred(lset labels.Labels, at int64) bool {
+	if slices.ContainsFunc(h.requests, func(r request) bool {
+		return r.mint < at+hour && at <= r.maxt && matches(lset, r.matchers)
+	}) {
+		return true
+	}
+	key := lset.String()
+	return slices.ContainsFunc(h.lateCame, func(l lateSamples) bool { return l.labels == key && l.mint < at+hour && at <= l.maxt })
+}
+
+// hours makes windows of an hour of what a gateway has.
+func hours(g *got) (map[int64]Window, error) {
+	out := Windows(g.raw, hour)
+	var counters []chunkenc.Iterator
+	for _, c := range g.chunks {
+		data := c.Raw
+		if c.Aggr != nil {
+			if err := aggregates(out, c.Aggr); err != nil {
+				return nil, err
+			}
+			data = c.Aggr.Counter
+		}
+		if data.IsZero() {
+			continue
+		}
+		chunk, err := data.Chunk()
+		if err != nil {
+			return nil, err
+		}
+		counters = append(counters, chunk.Iterator(nil))
+	}
+	it := downsample.NewCounter(counters)
+	for typ := it.Next(); typ != chunkenc.ValNone; typ = it.Next() {
+		if t, v := it.AtT(), 0.0; typ == chunkenc.ValFloat {
+			if _, v = it.At(); !math.IsNaN(v) {
+				w := out[t-t%hour]
+				w.Last = v
+				out[t-t%hour] = w
+			}
+		}
+	}
+	return out, it.Err()
+}
+
+// aggregates adds what a downsampled chunk says to windows.
+func aggregates(out map[int64]Window, c *storeapi.Aggregates) error {
+	for agg, data := range map[storeapi.Aggregate]storeapi.Data{
+		storeapi.AggregateCount: c.Count, storeapi.AggregateSum: c.Sum, storeapi.AggregateMin: c.Min, storeapi.AggregateMax: c.Max,
+	} {
+		if data.IsZero() {
+			continue
+		}
+		samples, err := decode(data)
+		if err != nil {
+			return err
+		}
+		for _, x := range samples {
+			start := x.Time - x.Time%hour
+			out[start] = out[start].Join(aggregate(agg, x))
+		}
+	}
+	return nil
+}
+
+// aggregate is the part of a window that one aggregate tells.
+func aggregate(agg storeapi.Aggregate, x Sample) Window {
+	switch hist := x.float(); {
+	case agg == storeapi.AggregateCount:
+		return Window{Count: x.Value}
+	case agg == storeapi.AggregateSum && hist != nil:
+		return Window{Observations: hist.Count, Observed: hist.Sum}
+	case agg == storeapi.AggregateSum:
+		return Window{Sum: x.Value}
+	case agg == storeapi.AggregateMin:
+		return Window{Min: x.Value, Max: x.Value, floats: true}
+	}
+	return Window{Min: x.Value, Max: x.Value, floats: true}
+}
+
+func sortedTimes(m map[int64]Window) (out []int64) {
+	for t := range m {
+		out = append(out, t)
+	}
+	slices.Sort(out)
+	return out
+}
+
+var ofMinutes = regexp.MustCompile(`(\d)m([\]:])`)
+
+// compareAnswers asks a querier over the gateway what the model answers, about
+// the time that is still there raw.
+func (h *history) compareAnswers(gateway storeapi.Store) {
+	querier := startQuerier(h.T, []string{listen(h.T, storeapi.Services{Store: gateway})})
+	from, now := int64(dawn), h.clock.ms()
+	for _, keep := range []int64{h.raw, h.ruleRaw} {
+		if keep > 0 && (keep == h.raw || h.rule) {
+			from = max(from, now-keep+day) // ranges of up to a day reach back
+		}
+	}
+	m, ask := h.model, questions(h.rnd, from, now, 40)
+	cluster, dedup := labels.MustNewMatcher(labels.MatchNotEqual, "cluster", "bad"), "false"
+	if h.replicaLabel {
+		m, cluster = h.reference(), labels.MustNewMatcher(labels.MatchEqual, "cluster", "same")
+		dedup = "true"
+	}
+	ask = slices.DeleteFunc(ask, func(q question) bool { return !q.params.Has("query") })
+	for _, q := range ask {
+		q.params.Set("query", ofMinutes.ReplaceAllString(q.params.Get("query"), "${1}h$2"))
+		restrict(h.T, q.params, cluster)
+	}
+	equal(h.T, m, querier, ask, dedup)
+}
+
+// forgotten waits until marked blocks are removed and delete requests done, and
+// finds nothing of what they asked for in the bucket, hidden or not.
+func (h *history) forgotten() {
+	for range 3 {
+		h.clock.add(h.deleteDelay + hour)
+		h.settle()
+	}
+}
+
+func when(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000") }

@@ -1,0 +1,499 @@
+package model
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/block/blocktest"
+	"github.com/firnline/firnline/pkg/bucket"
+	"github.com/firnline/firnline/pkg/compact"
+)
+
+const (
+	hour     = 60 * minute
+	day      = 24 * hour
+	fortnite = 14 * day
+	dawn     = 1450 * fortnite // ms; where windows of all lengths begin
+)
+
+// settings are what a history is drawn with.
+type settings struct {
+	interval, span int64 // ms: between scrapes, of a shipped block
+	dedup          string
+	replicaLabel   bool // replicas are merged for good
+	split          bool
+	late           bool  // blocks and samples come late
+	raw, five, one int64 // ms; retention, 0: for ever
+	ruleRaw        int64 // of the series that the policy file speaks of
+	rule           bool
+	deleteDelay    int64 // ms
+	workers        int
+	announced      bool // shippers tell of their blocks; else listings must show them
+}
+
+func draw(rnd *rand.Rand) settings {
+	pick := func(list ...int64) int64 { return list[rnd.IntN(len(list))] }
+	s := settings{
+		interval: pick(4, 9, 20, 40) * minute, span: pick(2, 8, 8, 16) * hour,
+		dedup: []string{"firnline", "firnline", "chain"}[rnd.IntN(3)], replicaLabel: rnd.IntN(2) == 0,
+		split: rnd.IntN(3) == 0, late: rnd.IntN(3) > 0, deleteDelay: pick(30, 48, 72) * hour, workers: 1 + rnd.IntN(3), announced: rnd.IntN(2) == 0,
+		raw: pick(0, 0, 3, 6) * day, five: pick(0, 0, 12) * day, one: pick(0, 0, 25) * day, rule: rnd.IntN(2) == 0, ruleRaw: pick(2, 4) * day,
+	}
+	// A replica's late block meets what was merged without it, and which of the two
+	// stays, and from where a counter goes on, depends on when it came.
+	s.late = s.late && !s.replicaLabel
+	return s
+}
+
+// ruled are the series that the policy file speaks of.
+const ruled = "pod-0"
+
+// keeps tells how long policy keeps a series at a resolution, ms; 0: for ever.
+func (s settings) keeps(lset labels.Labels, resolution int64) int64 {
+	switch {
+	case resolution == block.Resolution1h:
+		return s.one
+	case resolution == block.Resolution5m:
+		return s.five
+	case s.rule && lset.Get("pod") == ruled:
+		return s.ruleRaw
+	}
+	return s.raw
+}
+
+// history is a bucket over some weeks: what is shipped to it, what several
+// compactors make of it, and what must be readable. Cluster "same" has replicas
+// with equal samples, those of "own" scrape each for itself, and one block of
+// "bad" is corrupt.
+type history struct {
+	*testing.T
+	settings
+	rnd      *rand.Rand
+	memory   *bucket.Memory
+	clock    *clock
+	dir      string
+	policy   string // file
+	model    *Model
+	plain    *Model // without replica labels; nil: to be made
+	writers  []*writer
+	workers  []*worker
+	requests []request
+	shipped  int
+	lateCame []lateSamples
+	corrupt  ulid.ULID
+}
+
+// request is a delete request that was made.
+type request struct {
+	id         ulid.ULID
+	created    time.Time
+	matchers   []*labels.Matcher
+	mint, maxt int64
+}
+
+// lateSamples are those of a series that came after their neighbours.
+type lateSamples struct {
+	labels     string
+	mint, maxt int64
+}
+
+// writer is one Prometheus with its shipper.
+type writer struct {
+	labels  labels.Labels // external
+	targets []*source
+	twin    bool // has the samples of the writer before it
+	xor2    bool
+	written []batch
+	next    int64   // where the next block begins
+	held    []batch // not shipped yet
+}
+
+// batch is what becomes one block.
+type batch struct {
+	from, to int64
+	series   []blocktest.Series
+	late     bool
+}
+
+func newHistory(t *testing.T, rnd *rand.Rand) *history {
+	h := &history{T: t, settings: draw(rnd), rnd: rnd, memory: bucket.NewMemory(), clock: &clock{t: dawn}, dir: t.TempDir(), model: New()}
+	h.memory.SetClock(h.clock.now)
+	h.writePolicy()
+	for _, cluster := range []string{"same", "own", "bad"} {
+		targets := h.targets()
+		for _, name := range []string{"a", "b"} {
+			if cluster == "own" {
+				targets = h.targets()
+			}
+			h.writers = append(h.writers, &writer{
+				labels: labels.FromStrings("cluster", cluster, "replica", name), targets: targets,
+				twin: cluster == "same" && name == "b", xor2: rnd.IntN(4) == 0, next: dawn,
+			})
+			if cluster == "bad" {
+				break
+			}
+		}
+	}
+	for n := range h.settings.workers {
+		h.workers = append(h.workers, &worker{history: h, name: n, dir: t.TempDir()})
+	}
+	t.Logf("%+v", h.settings)
+	return h
+}
+
+func (h *history) targets() (out []*source) {
+	sets := 1
+	if h.split {
+		sets = 3
+	}
+	for n := range sets {
+		for _, s := range sources(h.rnd) {
+			s.labels = labels.NewBuilder(s.labels).Set("set", fmt.Sprint(n)).Labels()
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (h *history) writePolicy() {
+	if !h.rule {
+		return
+	}
+	h.policy = filepath.Join(h.dir, "policy.yaml")
+	text := fmt.Sprintf("rules:\n- selectors: ['{pod=%q}']\n  raw: %dh\n", ruled, h.ruleRaw/hour)
+	require.NoError(h, os.WriteFile(h.policy, []byte(text), 0o600))
+}
+
+// pass lets time pass: samples are scraped, blocks shipped, in time or late.
+func (h *history) pass(length int64) {
+	h.clock.add(length)
+	for i, w := range h.writers {
+		for w.next+h.span <= h.clock.ms() {
+			if w.twin {
+				twin := h.writers[i-1]
+				w.held = append(w.held, twin.written[len(w.written)])
+				w.written = append(w.written, twin.written[len(w.written)])
+			} else {
+				b := h.scrape(w, w.next, w.next+h.span)
+				w.held, w.written = append(w.held, b), append(w.written, b)
+			}
+			w.next += h.span
+		}
+		if h.late && h.rnd.IntN(3) == 0 {
+			w.held = append(w.held, h.between(w))
+		}
+		h.shipSome(w)
+	}
+	h.plain = nil
+}
+
+// scrape makes up the samples of a block.
+func (h *history) scrape(w *writer, from, to int64) batch {
+	b := batch{from: from, to: to}
+	jitter := h.rnd.Int64N(h.interval)
+	for _, s := range w.targets {
+		var list []blocktest.Sample
+		for t := from + jitter; t < to; t += h.interval {
+			if sample, ok := s.scrape(h.rnd, t); ok {
+				list = append(list, stored(sample))
+			}
+		}
+		if len(list) > 0 {
+			b.series = append(b.series, blocktest.Series{Labels: s.labels, Samples: list})
+		}
+	}
+	return b
+}
+
+// stored rounds floats, so that they add up to the same in any order.
+func stored(s Sample) blocktest.Sample {
+	if !math.IsNaN(s.Value) { // stale markers keep their bits
+		s.Value = math.Round(s.Value*4) / 4
+	}
+	return blocktest.Sample{T: s.Time, F: s.Value, H: s.Hist, FH: s.FloatHist}
+}
+
+// between makes up late samples that lie between those that are there.
+func (h *history) between(w *writer) batch {
+	var gauges []*source
+	for _, s := range w.targets {
+		if s.labels.Get("__name__") == "queue" {
+			gauges = append(gauges, s)
+		}
+	}
+	s := gauges[h.rnd.IntN(len(gauges))]
+	from := h.clock.ms() - 2*hour - h.rnd.Int64N(3*day)
+	from -= from % (2 * hour)
+	b := batch{from: from, to: from + 2*hour, late: true}
+	var list []blocktest.Sample
+	for t := from + 1 + h.rnd.Int64N(h.interval); t < b.to; t += h.interval/2 + 17 {
+		sample := s.next(h.rnd)
+		sample.Time = t
+		list = append(list, stored(sample))
+	}
+	b.series = []blocktest.Series{{Labels: s.labels, Samples: list}}
+	return b
+}
+
+// shipSome ships what a writer holds, all of it or without some that come late.
+func (h *history) shipSome(w *writer) {
+	var held []batch
+	for _, b := range w.held {
+		if h.late && h.rnd.IntN(6) == 0 {
+			b.late = true
+			held = append(held, b)
+			continue
+		}
+		h.ship(w, b)
+		if h.rnd.IntN(20) == 0 {
+			h.ship(w, b) // once more, as another block
+		}
+	}
+	w.held = held
+	h.rnd.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
+}
+
+// ship makes a block of samples and puts it into the bucket.
+func (h *history) ship(w *writer, b batch) {
+	b = h.withoutDone(w, b)
+	if len(b.series) == 0 {
+		return
+	}
+	h.shipped++
+	id := ulid.ULID{}
+	require.NoError(h, id.SetTime(uint64(h.clock.ms())))
+	binary.BigEndian.PutUint64(id[8:], uint64(h.shipped))
+	m := blocktest.Write(h, h.dir, b.series, w.labels, blocktest.Options{ID: id, MinTime: b.from, MaxTime: b.to, Source: block.SourceSidecar, XOR2: w.xor2})
+	path := filepath.Join(h.dir, id.String())
+	up := block.Uploader{Bucket: h.memory, Now: h.clock.now}
+	sent, err := up.Upload(context.Background(), path, &m)
+	require.NoError(h, err)
+	require.NoError(h, os.RemoveAll(path))
+	if h.announced {
+		require.NoError(h, block.Announce(context.Background(), h.memory, block.Change{Block: id, Meta: sent.Meta}))
+	}
+	if w.labels.Get("cluster") == "bad" {
+		h.spoil(id)
+		return
+	}
+	h.note(w, b)
+}
+
+// note tells the model what was shipped, without what is to be deleted.
+func (h *history) note(w *writer, b batch) {
+	for _, s := range b.series {
+		var list []Sample
+		for _, x := range s.Samples {
+			list = append(list, Sample{Time: x.T, Value: x.F, Hist: x.H, FloatHist: x.FH})
+		}
+		full := withExternal(s.Labels, w.labels)
+		for _, r := range h.requests {
+			if matches(full, r.matchers) {
+				list = slices.DeleteFunc(list, func(x Sample) bool { return r.mint <= x.Time && x.Time <= r.maxt })
+			}
+		}
+		h.model.Add(w.labels, s.Labels, list...)
+		if b.late {
+			h.lateCame = append(h.lateCame, lateSamples{full.String(), b.from, b.to - 1})
+		}
+	}
+	h.plain = nil
+}
+
+// graceForLate is how long after a delete request a block may come with samples
+// that it speaks of; the compactor waits for longer.
+const graceForLate = 6 * time.Hour
+
+// withoutDone leaves samples out that requests have asked for long ago: who
+// ships them later than that brings them back.
+func (h *history) withoutDone(w *writer, b batch) batch {
+	out := b
+	out.series = nil
+	for _, s := range b.series {
+		list := slices.Clone(s.Samples)
+		for _, r := range h.requests {
+			if h.clock.now().Sub(r.created) > graceForLate && matches(withExternal(s.Labels, w.labels), r.matchers) {
+				list = slices.DeleteFunc(list, func(x blocktest.Sample) bool { return r.mint <= x.T && x.T <= r.maxt })
+			}
+		}
+		if len(list) > 0 {
+			out.series = append(out.series, blocktest.Series{Labels: s.Labels, Samples: list})
+		}
+	}
+	return out
+}
+
+// spoil flips a byte of one block.
+func (h *history) spoil(id ulid.ULID) {
+	if !h.corrupt.IsZero() || h.rnd.IntN(3) > 0 {
+		return
+	}
+	h.corrupt = id
+	name := block.Name(id, []string{block.IndexFilename, "chunks/000001"}[h.rnd.IntN(2)])
+	data := bytes.Clone(h.memory.Objects()[name])
+	data[len(data)/2] ^= 0xff
+	require.NoError(h, h.memory.Upload(context.Background(), name, bytes.NewReader(data)))
+}
+
+var deletable = []string{
+	`{__name__="queue",cluster="same"}`, `requests_total{cluster="own",pod="pod-0"}`, `{cluster=~"same|own",pod="pod-1"}`,
+	`latency{cluster!="bad",zone=~".+"}`, `{__name__="mixed",cluster="own"}`,
+}
+
+// request asks for some series to be deleted, for some of the time so far.
+func (h *history) request() {
+	sel := deletable[h.rnd.IntN(len(deletable))]
+	ms, err := parser.NewParser(parser.Options{}).ParseMetricSelector(sel)
+	require.NoError(h, err)
+	now := h.clock.ms()
+	mint := dawn + h.rnd.Int64N(now-dawn)
+	r, err := block.CreateDelete(context.Background(), h.memory, block.DeleteRequest{
+		Selectors: []string{sel}, MinTime: mint, MaxTime: mint + h.rnd.Int64N(2*day), ID: ulid.MustNew(uint64(now), bytes.NewReader(append(make([]byte, 9), byte(len(h.requests))))),
+	})
+	require.NoError(h, err)
+	h.requests = append(h.requests, request{r.ID, h.clock.now(), ms, r.MinTime, r.MaxTime})
+	h.model.Delete(r.MinTime, r.MaxTime, ms...)
+	h.plain = nil
+}
+
+// clock is a time that the test moves.
+type clock struct {
+	mu sync.Mutex
+	t  int64
+}
+
+func (c *clock) ms() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+// now is a millisecond later each time, so that what came after what can be told.
+func (c *clock) now() time.Time {
+	c.add(1)
+	return time.UnixMilli(c.ms()).UTC()
+}
+
+func (c *clock) add(ms int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t += ms
+}
+
+// worker is a compactor's place: its data folder, and the process in it.
+type worker struct {
+	*history
+	name    int
+	dir     string
+	process *process
+	*compact.Compactor
+}
+
+// start begins a process, after the end of the one before.
+func (w *worker) start(f *process) {
+	w.stop()
+	if w.rnd.IntN(3) == 0 {
+		w.dir = w.TempDir()
+	}
+	c, err := compact.New(w.config(), compact.Parts{
+		Bucket: bucket.WithFaults(&flaky{w.memory, f.faults, w.announced}, f.hook), Fault: f.hook, Log: logger(w.name), Metrics: prometheus.NewRegistry(),
+		Now: w.clock.now, Rand: func() float64 { return 0 },
+	})
+	require.NoError(w, err)
+	w.process, w.Compactor = f, c
+}
+
+func (w *worker) config() (cfg compact.Config) {
+	cfg.RegisterFlags(flag.NewFlagSet("compact", flag.ContinueOnError))
+	cfg.DataDir, cfg.Concurrency = w.dir, 1+w.name%2
+	cfg.DeleteDelay = ms(w.deleteDelay)
+	cfg.Retention.Raw, cfg.Retention.FiveMinutes, cfg.Retention.OneHour = ms(w.raw), ms(w.five), ms(w.one)
+	cfg.Retention.PolicyFile = w.policy
+	cfg.DedupFunc = w.dedup
+	if w.replicaLabel {
+		require.NoError(w, cfg.ReplicaLabels.Set("replica"))
+	}
+	if w.split {
+		cfg.MaxIndexBytes = 16 << 10
+	}
+	if !w.announced {
+		cfg.Blocks.ListInterval = model.Duration(time.Second)
+	}
+	return cfg
+}
+
+// logger shows what compactors log with LOG=1.
+func logger(worker int) *slog.Logger {
+	if os.Getenv("LOG") != "" {
+		return slog.New(slog.NewTextHandler(os.Stderr, nil)).With("worker", worker)
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+func (w *worker) stop() {
+	if w.Compactor != nil {
+		require.NoError(w, w.Compactor.Close())
+	}
+	w.Compactor = nil
+}
+
+func ms(n int64) model.Duration { return model.Duration(time.Duration(n) * time.Millisecond) }
+
+// process is what may happen to a compactor: requests fail, it is killed, after
+// which it reaches nothing any more, or it stands still for a while.
+type process struct {
+	faults *faults
+
+	mu             sync.Mutex
+	calls          int
+	dieAt, pauseAt int // number of the call; 0: never
+	dead           bool
+	paused, resume chan struct{}
+}
+
+var errDead = errors.New("the process is dead")
+
+func (p *process) hook(ctx context.Context, point, object string) error {
+	p.mu.Lock()
+	p.calls++
+	if p.calls == p.dieAt {
+		p.dead = true
+	}
+	pause, dead := p.calls == p.pauseAt, p.dead
+	p.mu.Unlock()
+	if dead {
+		return errDead
+	}
+	if pause {
+		close(p.paused)
+		<-p.resume
+	}
+	return p.faults.hook(ctx, point, object)
+}
+
+func (p *process) isDead() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dead
+}
