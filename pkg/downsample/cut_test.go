@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 	"github.com/stretchr/testify/require"
@@ -229,23 +230,24 @@ func TestCutAtAReset(t *testing.T) {
 	require.False(t, ok)
 }
 
-// FuzzCut gives Cut, and the way into the 1h tier, bytes of any kind; but no
-// histograms, since the TSDB's reader of those makes room for as many buckets as
-// the bytes claim. Only their checksums protect it.
+// FuzzCut gives Cut, Merge, and the way into the 1h tier, bytes of any kind.
 func FuzzCut(f *testing.F) {
 	for seed := range int64(8) {
 		rnd := rand.New(rand.NewSource(seed))
 		d := NewDownsampler(Resolution5m)
 		inBatches(f, rnd, d, []int64{1 << 41, 1<<41 + 400_000}, []float64{5, 3})
+		for i := range int64(20) {
+			require.NoError(f, d.Histogram(1<<41+500_000+i*60_000, &histogram.FloatHistogram{
+				Schema: 1, ZeroThreshold: 0.1, ZeroCount: float64(i), Count: float64(2*i + seed), Sum: 1,
+				PositiveSpans: []histogram.Span{{Offset: 1, Length: 2}}, PositiveBuckets: []float64{float64(i), float64(seed)},
+			}))
+		}
 		for _, e := range finish(f, d, Resolution5m) {
 			f.Add(e.Payload, e.MinTime, e.MaxTime-400_000)
 		}
 	}
 	f.Fuzz(func(t *testing.T, in []byte, from, to int64) {
-		c, err := Decode(in)
-		if err == nil && (isHistogram(c[Sum].Encoding) || isHistogram(c[Counter].Encoding)) {
-			return
-		}
+		c, _ := Decode(in)
 		cuts := tombstones.Intervals{{Mint: from, Maxt: to}}
 		cut, ok, err := Cut(in, Resolution5m, cuts, &[]float64{1}[0])
 		if err == nil && ok {
@@ -258,5 +260,6 @@ func FuzzCut(f *testing.F) {
 		if d.Aggregate(c) == nil {
 			_, _ = d.Finish(Resolution1h)
 		}
+		_, _ = Merge(Resolution5m, []Part{{Payload: in}, {Payload: in, Replica: 1}})
 	})
 }

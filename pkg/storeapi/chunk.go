@@ -3,17 +3,11 @@ package storeapi
 import (
 	"bytes"
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
-)
 
-// Sizes of the headers that every chunk of an encoding has, in bytes. An
-// iterator of package chunkenc reads them unchecked.
-const (
-	headerXOR       = 2 // number of samples
-	headerWithFlags = 3 // number of samples, flags
+	"github.com/firnline/firnline/pkg/rawchunk"
 )
 
 // DataOf returns the bytes of a chunk as Data. The chunk must not be appended to afterwards.
@@ -26,24 +20,11 @@ func DataOf(c chunkenc.Chunk) Data {
 // has, or more buckets than can be there, is ErrCorrupt. It allocates the chunk
 // and copies no bytes.
 func (d Data) Chunk() (chunkenc.Chunk, error) {
-	size := headerWithFlags
-	switch d.Encoding {
-	case chunkenc.EncXOR:
-		size = headerXOR
-	case chunkenc.EncXOR2, chunkenc.EncHistogram, chunkenc.EncFloatHistogram,
-		chunkenc.EncHistogramST, chunkenc.EncFloatHistogramST:
-	default:
-		return nil, fmt.Errorf("%w: chunk encoding %d is unknown", ErrCorrupt, d.Encoding)
+	c, err := rawchunk.Open(d.Encoding, d.Bytes)
+	if err != nil {
+		return nil, corruptChunk(err)
 	}
-	if len(d.Bytes) < size {
-		return nil, fmt.Errorf("%w: chunk of encoding %s has %d bytes, its header alone has %d", ErrCorrupt, d.Encoding, len(d.Bytes), size)
-	}
-	if d.Encoding != chunkenc.EncXOR && d.Encoding != chunkenc.EncXOR2 {
-		if err := checkLayout(d.Bytes); err != nil {
-			return nil, err
-		}
-	}
-	return chunkenc.FromData(d.Encoding, d.Bytes)
+	return c, nil
 }
 
 // IsZero tells whether there is no data, as for an aggregate that is absent.

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 
 	"github.com/firnline/firnline/pkg/downsample"
+	"github.com/firnline/firnline/pkg/rawchunk"
 )
 
 // batch are samples of one type in arrays, in order of time. Histograms are the
@@ -88,7 +89,7 @@ func (d *decoder) decode(b *batch, enc chunkenc.Encoding, data []byte) (err erro
 			err = fmt.Errorf("decode: %v", p)
 		}
 	}()
-	c, err := chunkenc.FromData(enc, data)
+	c, err := rawchunk.Open(enc, data)
 	if err != nil {
 		return err
 	}

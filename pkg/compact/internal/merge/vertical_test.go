@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -20,6 +23,7 @@ import (
 	"github.com/firnline/firnline/pkg/block/blocktest"
 	"github.com/firnline/firnline/pkg/compact/internal/input"
 	"github.com/firnline/firnline/pkg/compact/internal/merge"
+	"github.com/firnline/firnline/pkg/downsample"
 )
 
 // chunksOf encodes samples, several chunks of which may then be put in any order.
@@ -402,5 +406,40 @@ func TestShards(t *testing.T) {
 			got = append(got, part...)
 		}
 		require.Equal(t, whole, got, "bounds %v", bounds)
+	}
+}
+
+// RELIABILITY C4, P7: histograms that announce more buckets than their bytes can
+// hold are their block's fault, and take no memory.
+func TestBucketsThatCannotBe(t *testing.T) {
+	bits := "0" + "10" + "001" + "11111110" + strings.Repeat("0", 24) + "00000001" + strings.Repeat("0", 24) + "0" + "0" + strings.Repeat("0", 80)
+	bomb := []byte{0, 1, 0, 0} // a sample; threshold 0, schema 0, one span of 2^24 buckets at offset 0
+	for len(bits) >= 8 {
+		b, err := strconv.ParseUint(bits[:8], 2, 8)
+		require.NoError(t, err)
+		bomb, bits = append(bomb, byte(b)), bits[8:]
+	}
+	for _, resolution := range []int64{0, fiveMinutes} {
+		c := chunkenc.NewFloatHistogramChunk()
+		c.Reset(bomb)
+		in := chunks.Meta{MinTime: 0, MaxTime: 1000, Chunk: c}
+		good := chunksOf(t, 120, floats(0, 1000, 100)...)
+		if resolution > 0 {
+			sub := downsample.Sub{Encoding: chunkenc.EncFloatHistogram, Bytes: bomb}
+			payload, err := downsample.Chunk{{Encoding: chunkenc.EncXOR, Bytes: good[0].Chunk.Bytes()}, sub, {}, {}, sub}.Append(nil)
+			require.NoError(t, err)
+			in.Chunk, good = aggr(payload), tier(t, resolution, floats(0, 1000, 100))
+		}
+		w := newWorld(t, made{series: []blocktest.Series{{Labels: lset("a", "b"), Chunks: good}}, opts: blocktest.Options{MaxTime: 1000, Resolution: resolution}})
+		w.craft(0, 0, 1000, blocktest.Series{Labels: lset("a", "b"), Chunks: []chunks.Meta{in}})
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, err := w.run(merge.Config{Resolution: resolution}, resolution)
+		runtime.ReadMemStats(&after)
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20))
+		require.ErrorIs(t, err, block.ErrCorrupt)
+		var of *input.Error
+		require.ErrorAs(t, err, &of)
+		require.Equal(t, w.ids[1], of.Block, "%v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package storeapi
+package rawchunk
 
 import (
 	"encoding/binary"
@@ -32,7 +32,7 @@ func checkLayout(data []byte) error {
 		}
 	}
 	if r.over || buckets > 8*uint64(len(data)) {
-		return fmt.Errorf("%w: histogram chunk of %d bytes announces %d buckets", ErrCorrupt, len(data), buckets)
+		return fmt.Errorf("histogram chunk of %d bytes announces %d buckets", len(data), buckets)
 	}
 	return nil
 }
