@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/firnline/firnline/pkg/compact"
+	"github.com/firnline/firnline/pkg/server"
 )
 
 // gcPercent is how much garbage there may be beside what a compactor holds: that
@@ -23,6 +24,7 @@ func newCompact() *component {
 	var cfg compact.Config
 	bkt := bucketConfig{required: true}
 	return &component{
+		base:  base{server: server.Config{HTTPOnly: true}},
 		name:  "compact",
 		short: "Compact, downsample and retain the blocks in a bucket",
 		long: `Compact, deduplicate, downsample and retain the blocks in a bucket, and carry out

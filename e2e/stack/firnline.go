@@ -73,9 +73,12 @@ func newFirnline(dir, name, httpAddr, grpcAddr string, args []string) (*Firnline
 	if err != nil {
 		return nil, err
 	}
+	args = append(args, "--http-address="+httpAddr)
+	if args[0] != "compact" { // which serves nothing over gRPC
+		args = append(args, "--grpc-address="+grpcAddr)
+	}
 	return &Firnline{HTTP: httpAddr, GRPC: grpcAddr, spec: Spec{
-		Name: name, Dir: dir, Path: path, Ready: "http://" + httpAddr + "/-/ready",
-		Args: append(args, "--http-address="+httpAddr, "--grpc-address="+grpcAddr),
+		Name: name, Dir: dir, Path: path, Ready: "http://" + httpAddr + "/-/ready", Args: args,
 	}}, nil
 }
 

@@ -16,6 +16,9 @@ import (
 type Config struct {
 	HTTP HTTPConfig
 	GRPC GRPCConfig
+	// HTTPOnly leaves gRPC and its flags out, for who serves nothing over it. It
+	// is set before RegisterFlags.
+	HTTPOnly bool
 
 	// ShutdownDelay is the time between being not ready and refusing connections.
 	ShutdownDelay model.Duration
@@ -61,7 +64,11 @@ type GRPCConfig struct {
 // RegisterFlags registers the flags of the listeners, with Thanos' names where it has them.
 func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	c.HTTP.registerFlags(fs)
-	c.GRPC.registerFlags(fs)
+	if c.HTTPOnly {
+		c.GRPC.registerFlags(flag.NewFlagSet("", flag.ContinueOnError)) // the defaults alone
+	} else {
+		c.GRPC.registerFlags(fs)
+	}
 
 	duration(fs, &c.ShutdownDelay, "shutdown-delay", time.Second,
 		"How long to go on serving after a stop signal while /-/ready already says no, so that load balancers send nothing new.")

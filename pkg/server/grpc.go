@@ -66,6 +66,9 @@ func (s *Server) newGRPC(extra []grpc.ServerOption) (*grpc.Server, error) {
 }
 
 func (s *Server) serveGRPC() error {
+	if s.grpcListener == nil {
+		return nil
+	}
 	if err := s.grpc.Serve(s.grpcListener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve gRPC: %w", err)
 	}

@@ -92,15 +92,22 @@ func (s *Server) Reload(ctx context.Context) error { return s.reloads.do(ctx) }
 // HTTPAddr is where HTTP listens, after Listen.
 func (s *Server) HTTPAddr() net.Addr { return s.httpListener.Addr() }
 
-// GRPCAddr is where gRPC listens, after Listen.
-func (s *Server) GRPCAddr() net.Addr { return s.grpcListener.Addr() }
+// GRPCAddr is where gRPC listens, after Listen; nil with Config.HTTPOnly.
+func (s *Server) GRPCAddr() net.Addr {
+	if s.grpcListener == nil {
+		return nil
+	}
+	return s.grpcListener.Addr()
+}
 
 // Listen takes the ports. Run does so itself if it has not been called.
 // The error names the flag of each address that can't be had.
 func (s *Server) Listen(ctx context.Context) error {
 	var errs [2]error
 	s.httpListener, errs[0] = listen(ctx, "http-address", s.cfg.HTTP.Address, s.cfg.HTTP.MaxConnections)
-	s.grpcListener, errs[1] = listen(ctx, "grpc-address", s.cfg.GRPC.Address, s.cfg.GRPC.MaxConnections)
+	if !s.cfg.HTTPOnly {
+		s.grpcListener, errs[1] = listen(ctx, "grpc-address", s.cfg.GRPC.Address, s.cfg.GRPC.MaxConnections)
+	}
 	err := errors.Join(errs[:]...)
 	if err != nil {
 		s.Close()
@@ -139,7 +146,11 @@ func (s *Server) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	s.log.Info("listening", "http", s.HTTPAddr().String(), "grpc", s.GRPCAddr().String())
+	addresses := []any{"http", s.HTTPAddr().String()}
+	if grpc := s.GRPCAddr(); grpc != nil {
+		addresses = append(addresses, "grpc", grpc.String())
+	}
+	s.log.Info("listening", addresses...)
 
 	g, failed := errgroup.WithContext(ctx) // done when a listener fails, too
 	g.Go(func() error { return s.serveHTTP() })
