@@ -311,3 +311,14 @@ func TestValidateListsEverything(t *testing.T) {
 	good := testConfig()
 	require.NoError(t, good.Validate())
 }
+
+// Without gRPC no port is taken for it, nor are there flags of it.
+func TestHTTPOnly(t *testing.T) {
+	cfg := testConfig()
+	cfg.HTTPOnly, cfg.GRPC.Address = true, "256.0.0.1:1" // nobody could listen there
+	h := newHarness(t, cfg).start(t)
+	require.Nil(t, h.GRPCAddr())
+	fs := flag.NewFlagSet("", flag.ContinueOnError)
+	(&Config{HTTPOnly: true}).RegisterFlags(fs)
+	fs.VisitAll(func(f *flag.Flag) { require.NotContains(t, f.Name, "grpc") })
+}
