@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/firnline/firnline/pkg/bucket"
 	"github.com/firnline/firnline/pkg/compact"
 	"github.com/firnline/firnline/pkg/server"
 )
@@ -53,7 +54,7 @@ undone. What it would do is told by firnline tools compact plan.`,
 			p.srv.AddCheck("compact", c.Ready)
 			p.srv.AddReloader("retention policy", func(context.Context) error { return c.Reload() })
 			p.srv.Handle("/api/v1/", c.Handler())
-			return []runner{check, &compacting{c, cfg.Wait, p.talk}}, nil
+			return []runner{check, &compacting{c, b, cfg.Wait, p.talk}}, nil
 		},
 	}
 }
@@ -61,6 +62,7 @@ undone. What it would do is told by firnline tools compact plan.`,
 // compacting runs a compactor: for ever, or for one pass that the operator can watch.
 type compacting struct {
 	*compact.Compactor
+	bkt  *bucket.Handle
 	wait bool
 	talk *board
 }
@@ -83,8 +85,10 @@ func (c *compacting) Run(ctx context.Context) (err error) {
 	switch {
 	case ctx.Err() != nil:
 		return nil // told to stop
-	case err != nil:
+	case errors.Is(err, compact.ErrLeftUndone):
 		return err
+	case err != nil:
+		return explained(c.bkt, err)
 	}
 	return errFinished
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 
 	"github.com/firnline/firnline/pkg/compact"
 )
@@ -21,6 +22,7 @@ func bucketTools() toolGroup {
 
 func newCompactPlan() *tool {
 	var cfg compact.Config
+	var out outputConfig
 	bkt := bucketConfig{required: true}
 	return &tool{
 		use: "plan", short: "Print what a compactor would do, and why",
@@ -28,18 +30,20 @@ func newCompactPlan() *tool {
 blocks to be marked and removed, what is held, set aside or resting. Nothing is
 written.`,
 		example: `  firnline tools compact plan --objstore.config-file=bucket.yml --retention.resolution-raw=30d`,
-		parts:   []configurer{&cfg, &bkt},
+		parts:   []configurer{&cfg, &out, &bkt},
 		run: func(ctx context.Context, r *toolRun, _ []string) error {
 			b, err := r.open(ctx, &bkt)
 			if err != nil {
 				return err
 			}
-			text, err := compact.Plan(ctx, cfg, compact.Parts{Bucket: b, Log: r.log, Metrics: r.reg})
+			made, err := compact.Plan(ctx, cfg, compact.Parts{Bucket: b, Log: r.log, Metrics: r.reg})
 			if err != nil {
 				return explained(b, err)
 			}
-			fmt.Fprint(r.out, text)
-			return nil
+			return out.print(r.out, made, func(w io.Writer) error {
+				_, err := fmt.Fprint(w, made)
+				return err
+			})
 		},
 	}
 }

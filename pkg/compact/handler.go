@@ -7,7 +7,6 @@ import (
 	"net/http"
 
 	"github.com/firnline/firnline/pkg/block"
-	"github.com/firnline/firnline/pkg/compact/internal/plan"
 )
 
 // Handler answers below /api/v1/:
@@ -61,5 +60,5 @@ func (c *Compactor) servePlan(w http.ResponseWriter, _ *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
-	fmt.Fprint(w, plan.Format(p.Plan))
+	fmt.Fprint(w, newPlanView(&p.Plan, p.snap.marks()))
 }

@@ -109,31 +109,32 @@ func (p *planned) holds(now planned) bool {
 }
 
 // Plan looks at a bucket and returns what a compactor with this configuration
-// would do and why, as text. It writes nothing, neither to the bucket nor to disk.
-func Plan(ctx context.Context, cfg Config, parts Parts) (string, error) {
+// would do and why. It writes nothing, neither to the bucket nor to disk.
+func Plan(ctx context.Context, cfg Config, parts Parts) (*PlanView, error) {
 	now := time.Now
 	if parts.Now != nil {
 		now = parts.Now
 	}
 	p, err := cfg.Retention.policy(!cfg.DisableDownsampling)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	cfg.Blocks.IgnoreLabels = cfg.ReplicaLabels
 	fetcher, err := block.NewFetcher(cfg.Blocks, parts.Bucket, "", parts.Log, parts.Metrics)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	fetcher.SetClock(now)
 	v, err := fetcher.Fetch(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	deletes, err := readDeletes(ctx, parts.Bucket, parts.Log)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return plan.Format(plan.Make(planConfig(cfg, p), plan.Input{
+	made := plan.Make(planConfig(cfg, p), plan.Input{
 		Metas: v.Metas, LeftOut: v.LeftOut, Marks: v.Marks, Partial: v.Partial, Problems: v.Problems, Deletes: deletes,
-	}, now())), nil
+	}, now())
+	return newPlanView(&made, (&snapshot{View: v}).marks()), nil
 }

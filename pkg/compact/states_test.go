@@ -3,6 +3,7 @@ package compact_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -366,9 +367,14 @@ func get(c *compact.Compactor, path string) *httptest.ResponseRecorder {
 func TestPlanWritesNothing(t *testing.T) {
 	w := busy(t)
 	before := w.bkt.Objects()
-	text, err := compact.Plan(context.Background(), w.config(), compact.Parts{Bucket: w.bkt, Log: logger(), Metrics: prometheus.NewRegistry(), Now: w.clock.now})
+	made, err := compact.Plan(context.Background(), w.config(), compact.Parts{Bucket: w.bkt, Log: logger(), Metrics: prometheus.NewRegistry(), Now: w.clock.now})
 	require.NoError(t, err)
-	require.Contains(t, text, "compact")
+	require.Contains(t, made.String(), "compact")
+	require.NotEmpty(t, made.Jobs)
+	data, err := json.Marshal(made)
+	require.NoError(t, err)
+	require.Contains(t, string(data), made.Jobs[0].Inputs[0])
+	require.NotContains(t, string(data), "null")
 	require.Equal(t, before, w.bkt.Objects())
 }
 

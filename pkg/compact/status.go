@@ -117,22 +117,42 @@ func (s *Status) fill(p *planned) {
 		all += s.Backlog[i].Bytes
 	}
 	s.Hours = hoursFor(all, s.BytesPerSecond)
-	s.Tiers, s.Held, s.SetAside, s.Resting = []Tier{}, []Noted{}, []Noted{}, []Noted{}
+	s.Tiers, s.Held, s.SetAside, s.Resting = tiersOf(&p.Plan), heldIn(&p.Plan), setAsideIn(&p.Plan), restingIn(&p.Plan)
+}
+
+func tiersOf(p *plan.Plan) []Tier {
+	out := []Tier{}
 	for _, t := range p.Coverage {
-		s.Tiers = append(s.Tiers, Tier{
+		out = append(out, Tier{
 			Group: t.Group, Labels: t.Labels.String(), Resolution: resolutionName(t.Resolution),
 			From: time.UnixMilli(t.MinTime).UTC(), To: time.UnixMilli(t.MaxTime).UTC(), Blocks: t.Blocks, Bytes: t.Bytes,
 		})
 	}
+	return out
+}
+
+func heldIn(p *plan.Plan) []Noted {
+	out := []Noted{}
 	for _, h := range p.Held {
-		s.Held = append(s.Held, Noted{Block: h.Block.String(), Group: h.Group, Resolution: resolutionName(h.Resolution), Time: &h.Since, Why: h.Why})
+		out = append(out, Noted{Block: h.Block.String(), Group: h.Group, Resolution: resolutionName(h.Resolution), Time: &h.Since, Why: h.Why})
 	}
+	return out
+}
+
+func setAsideIn(p *plan.Plan) []Noted {
+	out := []Noted{}
 	for _, a := range p.SetAside {
-		s.SetAside = append(s.SetAside, Noted{Block: a.Block.String(), Group: a.Group, Why: a.Why})
+		out = append(out, Noted{Block: a.Block.String(), Group: a.Group, Why: a.Why})
 	}
+	return out
+}
+
+func restingIn(p *plan.Plan) []Noted {
+	out := []Noted{}
 	for _, r := range p.Resting {
-		s.Resting = append(s.Resting, Noted{Group: r.Group, Time: &r.Until, Why: r.Why})
+		out = append(out, Noted{Group: r.Group, Time: &r.Until, Why: r.Why})
 	}
+	return out
 }
 
 func (p *progress) status(now time.Time) RunningJob {
