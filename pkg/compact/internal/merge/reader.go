@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
+
+	"github.com/firnline/firnline/pkg/block"
 )
 
 // chunk is one chunk of the current series before its bytes are read. It spans
@@ -72,6 +75,7 @@ type reader struct {
 
 	pos, end int // chunks[pos:end] is what was not opened yet of the stretch under way
 	heads    []*run
+	held     int // samples of these
 	spare    []*run
 	broken   bool
 	lastT    int64 // of the last sample merged
@@ -92,7 +96,7 @@ type run struct {
 // reset begins with the chunks of another replica, in the order of sortChunks.
 func (r *reader) reset(cuts tombstones.Intervals, chunks []chunk) {
 	r.cuts, r.chunks = cuts, chunks
-	r.pos, r.end, r.broken, r.lastT, r.lastRun = 0, 0, false, 0, nil
+	r.pos, r.end, r.broken, r.lastT, r.lastRun, r.held = 0, 0, false, 0, nil, 0
 	r.spare = append(r.spare, r.heads...)
 	r.heads = r.heads[:0]
 }
@@ -207,12 +211,31 @@ func (r *reader) merge() (*piece, error) {
 	return &r.piece, nil
 }
 
+// mostHeld is how many samples of a series may be decoded at once: thousands of
+// usual chunks that all overlap at one time, which only a broken block has.
+const mostHeld = 1 << 20
+
+// tooMany blames the source that has most of what is open.
+func (r *reader) tooMany() error {
+	by := map[int32]int{}
+	worst := r.heads[0].src
+	for _, h := range r.heads {
+		if by[h.src] += h.len(); by[h.src] > by[worst] {
+			worst = h.src
+		}
+	}
+	return &sourceError{src: int(worst), err: fmt.Errorf("%w: more than %d samples of one series overlap at %d ms", block.ErrCorrupt, mostHeld, r.earliest())}
+}
+
 // open decodes the chunks that may have the next sample.
 func (r *reader) open() error {
 	for r.pos < r.end {
 		c := r.chunks[r.pos]
 		if len(r.heads) > 0 && c.mint > r.earliest() {
 			return nil
+		}
+		if r.held > mostHeld {
+			return r.tooMany()
 		}
 		r.pos++
 		h := r.spareRun()
@@ -244,6 +267,7 @@ func (r *reader) open() error {
 			continue
 		}
 		r.heads = append(r.heads, h)
+		r.held += h.len()
 	}
 	return nil
 }
@@ -269,6 +293,7 @@ func (r *reader) skip() {
 		if h.next < h.len() {
 			open = append(open, h)
 		} else {
+			r.held -= h.len()
 			r.spare = append(r.spare, h)
 		}
 	}

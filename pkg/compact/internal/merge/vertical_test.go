@@ -443,3 +443,21 @@ func TestBucketsThatCannotBe(t *testing.T) {
 		require.Equal(t, w.ids[1], of.Block, "%v", err)
 	}
 }
+
+// RELIABILITY C4, P7: a block of which one series overlaps itself thousands of
+// times is at fault, however many others there are.
+func TestTooManyOverlap(t *testing.T) {
+	l := lset("a", "b")
+	samples := floats(0, 60_000_000, 1000)
+	samples = append(samples, samples[0]) // out of order, so that none is a copy of another
+	long := blocktest.Chunks(t, samples, blocktest.Options{SamplesPerChunk: 65_000})[0]
+	long.MinTime, long.MaxTime = 0, 59_999_000
+	w := newWorld(t, made{series: []blocktest.Series{{Labels: l, Samples: floats(500, 60_000_000, 30_000)}}, opts: blocktest.Options{MaxTime: 60_000_000}})
+	w.craft(0, 0, 60_000_000, blocktest.Series{Labels: l, Chunks: slices.Repeat([]chunks.Meta{long}, 40)})
+	_, _, err := w.run(merge.Config{}, 0)
+	require.ErrorIs(t, err, block.ErrCorrupt)
+	require.ErrorContains(t, err, "overlap")
+	var of *input.Error
+	require.ErrorAs(t, err, &of)
+	require.Equal(t, w.ids[1], of.Block, "%v", err)
+}
