@@ -133,8 +133,14 @@ func Plan(ctx context.Context, cfg Config, parts Parts) (*PlanView, error) {
 	if err != nil {
 		return nil, err
 	}
+	finds, err := readFindings(cfg.DataDir) // of a compactor, if there is one here
+	if err != nil {
+		return nil, err
+	}
+	unmatched, _ := finds.unmatched()
 	made := plan.Make(planConfig(cfg, p), plan.Input{
 		Metas: v.Metas, LeftOut: v.LeftOut, Marks: v.Marks, Partial: v.Partial, Problems: v.Problems, Deletes: deletes,
+		Unmatched: unmatched,
 	}, now())
 	return newPlanView(&made, (&snapshot{View: v}).marks()), nil
 }
