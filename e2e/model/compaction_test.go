@@ -520,7 +520,7 @@ var ofMinutes = regexp.MustCompile(`(\d)m([\]:])`)
 // the time that is still there raw.
 func (h *history) compareAnswers(gateway storeapi.Store) {
 	querier := startQuerier(h.T, []string{listen(h.T, storeapi.Services{Store: gateway})})
-	from, now := int64(dawn), h.clock.ms()
+	from, now := dawn, h.clock.ms()
 	for _, keep := range []int64{h.raw, h.ruleRaw} {
 		if keep > 0 && (keep == h.raw || h.rule) {
 			from = max(from, now-keep+day) // ranges of up to a day reach back
