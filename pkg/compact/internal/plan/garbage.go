@@ -141,6 +141,10 @@ func (p *planner) removals() {
 		if p.in.LeftOut[id] != nil {
 			continue // its remover has a delay of its own, and sees what replaces it
 		}
+		if marks.Deletion != nil && marks.Deletion.DeletionTime <= 0 {
+			p.setAside(id, "", "its deletion mark can't be read: write it anew, or remove it")
+			continue
+		}
 		if m := marks.Deletion; m != nil && p.now-m.DeletionTime*1000 >= p.cfg.DeleteDelay.Milliseconds() {
 			p.plan.Remove = append(p.plan.Remove, id)
 		}
