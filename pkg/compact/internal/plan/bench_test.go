@@ -77,6 +77,9 @@ func BenchmarkPlan(b *testing.B) {
 // TestMemory: planning for 100,000 blocks, with all that is known of them, stays
 // under 500 MiB (the target).
 func TestMemory(t *testing.T) {
+	if raced {
+		t.Skip("the race detector takes memory of its own")
+	}
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}

@@ -26,8 +26,8 @@ func TestRandomRuns(t *testing.T) {
 		return
 	}
 	runs := uint64(8)
-	if testing.Short() {
-		runs = 3
+	if testing.Short() || raced {
+		runs = 2
 	}
 	for n := range runs {
 		if !t.Run("", func(t *testing.T) { randomRun(t, n+1) }) {
