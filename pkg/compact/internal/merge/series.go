@@ -180,6 +180,9 @@ func (s *series) cutWhole(r *replica) {
 
 // write gives the samples of the collected chunks to the sink.
 func (s *series) write(names names, group []*head) error {
+	if s.cfg.Resolution == 0 {
+		s.join()
+	}
 	switch {
 	case len(s.replicas) == 0:
 		return nil
@@ -199,6 +202,42 @@ func (s *series) write(names names, group []*head) error {
 		return err
 	}
 	return s.dedup.run(s, s.replicas, counter)
+}
+
+// join makes one replica of those that are never there at the same time, as
+// dedup.Split does for readers: what was deduplicated before and the replicas that
+// begin behind it. Taken for two, the first scrape of the one could be left out as
+// another's view of the last scrape before.
+func (s *series) join() {
+	for i := 0; i < len(s.replicas); i++ {
+		to := s.replicas[i]
+		for j := i + 1; j < len(s.replicas); j++ {
+			r := s.replicas[j]
+			if !apart(to.chunks, r.chunks) {
+				continue
+			}
+			to.chunks = append(to.chunks, r.chunks...)
+			sortChunks(to.chunks)
+			s.replicas = slices.Delete(s.replicas, j, j+1)
+			s.spare = append(s.spare, r)
+			j--
+		}
+	}
+}
+
+// apart tells whether no chunk of a overlaps one of b; both are sorted.
+func apart(a, b []chunk) bool {
+	endA, endB := int64(math.MinInt64), int64(math.MinInt64)
+	for len(a) > 0 && len(b) > 0 {
+		if b[0].mint < a[0].mint {
+			a, b, endA, endB = b, a, endB, endA
+		}
+		if a[0].mint <= endB {
+			return false
+		}
+		endA, a = max(endA, a[0].maxt), a[1:]
+	}
+	return (len(a) == 0 || a[0].mint > endB) && (len(b) == 0 || b[0].mint > endA)
 }
 
 // single copies what stands alone and encodes the rest.
