@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/oklog/ulid/v2"
@@ -36,16 +37,37 @@ func (c *Compactor) mark(ctx context.Context) error {
 	maps.DeleteFunc(c.verified, func(id ulid.ULID, _ struct{}) bool { return p.snap.Metas[id] == nil })
 	var errs []error
 	var changes []block.Change
+	var by []ulid.ULID
 	for _, m := range p.Garbage {
 		changed, err := c.markCovered(ctx, p, m)
-		changes, errs = append(changes, changed...), append(errs, err)
+		if changes, errs = append(changes, changed...), append(errs, err); err == nil {
+			by = append(append(by, m.CoveredBy), m.Shards...)
+		}
 	}
 	for _, m := range p.Expired {
 		changed, err := c.markOne(ctx, p, m, markReason{point: pointExpired, details: retired + m.Why, metric: "retention"})
 		changes, errs = append(changes, changed...), append(errs, err)
 	}
-	c.announce(ctx, changes...)
+	c.announceMarks(ctx, by, changes)
 	return summary(errs)
+}
+
+// announceMarks announces marks in one with the blocks that replace what is
+// marked. These were announced before, unless that failed, or whoever made them
+// died; then a reader that goes by the manifest would leave marked blocks alone
+// and know nothing in their place until the next listing.
+func (c *Compactor) announceMarks(ctx context.Context, by []ulid.ULID, marks []block.Change) {
+	if len(marks) == 0 {
+		return
+	}
+	slices.SortFunc(by, ulid.ULID.Compare)
+	var changes []block.Change
+	for _, id := range slices.Compact(by) {
+		if m := c.view.get().Metas[id]; m != nil {
+			changes = append(changes, block.Change{Block: id, Meta: m})
+		}
+	}
+	c.announce(ctx, append(changes, marks...)...)
 }
 
 // markCovered marks a block that others hold all of, after reading those back.
@@ -134,7 +156,7 @@ func (a *attempt) markInputs(ctx context.Context, results []ulid.ULID) error {
 		}
 	}
 	var changes []block.Change
-	defer func() { a.announce(ctx, changes...) }() // what is marked is marked, even if the rest isn't
+	defer func() { a.announceMarks(ctx, slices.Clone(results), changes) }() // what is marked is marked, even if the rest isn't
 	for _, m := range a.job.Inputs {
 		change, err := a.writeMark(ctx, a.known.snap, m.ULID, details)
 		if err != nil {
