@@ -3,7 +3,10 @@ package merge
 import (
 	"bytes"
 	"cmp"
+	"maps"
+	"math"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -70,8 +73,65 @@ type deduplication struct {
 // waitSamples is how many samples wait to be encoded together.
 const waitSamples = 240
 
-// run writes the series to the sink.
+// run writes the series to the sink. Penalty begins anew where no chunk reaches
+// over and other replicas go on than were there before: it holds them back until
+// it knows that the others have ended. So it would lose samples behind a block
+// that was deduplicated before, and take a reset there for a lag. To Thanos, too,
+// chunks that don't overlap are one replica's.
 func (d *deduplication) run(m *series, replicas []*replica, counter bool) error {
+	if d.kind != dedup.Penalty {
+		return d.stretch(m, replicas, counter)
+	}
+	for _, until := range handovers(replicas) {
+		var part []*replica
+		for _, r := range replicas {
+			n := sort.Search(len(r.chunks), func(i int) bool { return r.chunks[i].mint >= until })
+			if n > 0 {
+				part = append(part, &replica{id: r.id, chunks: r.chunks[:n]})
+			}
+			r.chunks = r.chunks[n:]
+		}
+		if err := sortReplicas(part, d.src); err != nil {
+			return err
+		}
+		if err := d.stretch(m, part, counter); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// handovers returns the times at which all chunks before have ended and those of
+// other replicas begin, and the end of time.
+func handovers(replicas []*replica) (times []int64) {
+	type owned struct {
+		chunk
+		by int
+	}
+	var all []owned
+	for i, r := range replicas {
+		for _, c := range r.chunks {
+			all = append(all, owned{c, i})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b owned) int { return cmp.Compare(a.mint, b.mint) })
+	var before map[int]bool
+	for pos := 0; pos < len(all); {
+		now, start, maxt := map[int]bool{}, all[pos].mint, all[pos].maxt
+		for ; pos < len(all) && all[pos].mint <= maxt; pos++ {
+			maxt = max(maxt, all[pos].maxt)
+			now[all[pos].by] = true
+		}
+		if before != nil && !maps.Equal(before, now) {
+			times = append(times, start)
+		}
+		before = now
+	}
+	return append(times, math.MaxInt64)
+}
+
+// stretch writes what the algorithm makes of some replicas.
+func (d *deduplication) stretch(m *series, replicas []*replica, counter bool) error {
 	for len(d.iters) < len(replicas) {
 		d.iters = append(d.iters, &replicaIterator{})
 	}

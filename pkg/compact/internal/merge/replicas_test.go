@@ -118,7 +118,8 @@ func testReplicas(t *testing.T, kind dedup.Kind, r *rand.Rand) {
 		}
 		l := lset("__name__", name)
 		truth := truths(r, r.IntN(6))
-		var replicas [][]chunks.Meta
+		var replicas [][]blocktest.Sample
+		var ranges []chunkRange
 		first := scrape(r, truth, 0, 2*span)
 		for i := range n {
 			samples := first
@@ -140,15 +141,31 @@ func testReplicas(t *testing.T, kind dedup.Kind, r *rand.Rand) {
 			}
 			for b, part := range parts {
 				if len(part) > 0 {
-					perBlock[i][b] = append(perBlock[i][b], blocktest.Series{Labels: l, Chunks: blocktest.Chunks(t, part, opts)})
+					metas := blocktest.Chunks(t, part, opts)
+					perBlock[i][b] = append(perBlock[i][b], blocktest.Series{Labels: l, Chunks: metas})
+					for _, m := range metas {
+						ranges = append(ranges, chunkRange{m.MinTime, m.MaxTime, i})
+					}
 				}
 			}
-			if len(samples) > 0 {
-				replicas = append(replicas, blocktest.Chunks(t, samples, opts))
-			}
+			replicas = append(replicas, samples)
 		}
-		if len(replicas) > 0 {
-			want[l.String()] = twinOf(t, kind, name, replicas)
+		from, cuts := int64(math.MinInt64), []int64{math.MaxInt64}
+		if kind == dedup.Penalty {
+			cuts = handovers(ranges)
+		}
+		for _, until := range cuts {
+			var parts [][]chunks.Meta
+			for _, samples := range replicas {
+				part := slices.DeleteFunc(slices.Clone(samples), func(s blocktest.Sample) bool { return s.T < from || s.T >= until })
+				if len(part) > 0 {
+					parts = append(parts, blocktest.Chunks(t, part, opts))
+				}
+			}
+			if len(parts) > 0 {
+				want[l.String()] = append(want[l.String()], twinOf(t, kind, name, parts)...)
+			}
+			from = until
 		}
 	}
 	var in []made
@@ -164,6 +181,38 @@ func testReplicas(t *testing.T, kind dedup.Kind, r *rand.Rand) {
 	if kind == dedup.Firnline {
 		require.NoError(t, hintsHold(got))
 	}
+}
+
+type chunkRange struct {
+	mint, maxt int64
+	replica    int
+}
+
+// handovers returns where other replicas go on than were there before, and no
+// chunk reaches over; and the end of time.
+func handovers(ranges []chunkRange) (out []int64) {
+	slices.SortFunc(ranges, func(a, b chunkRange) int { return int(a.mint - b.mint) })
+	replicasIn := func(from, to int64) (set [8]bool) {
+		for _, c := range ranges {
+			if from <= c.mint && c.mint < to {
+				set[c.replica] = true
+			}
+		}
+		return set
+	}
+	cuts := []int64{math.MinInt64}
+	for _, c := range ranges {
+		if !slices.ContainsFunc(ranges, func(o chunkRange) bool { return o.mint < c.mint && c.mint <= o.maxt }) {
+			cuts = append(cuts, c.mint)
+		}
+	}
+	cuts = append(slices.Compact(cuts), math.MaxInt64)
+	for i := 2; i < len(cuts)-1; i++ {
+		if replicasIn(cuts[i-1], cuts[i]) != replicasIn(cuts[i], cuts[i+1]) {
+			out = append(out, cuts[i])
+		}
+	}
+	return append(out, math.MaxInt64)
 }
 
 // twinOf reads the replicas as a querier would.
@@ -272,4 +321,55 @@ func feed(tb testing.TB, d *downsample.Downsampler, c foundChunk) {
 		t, fh := it.AtFloatHistogram(nil)
 		require.NoError(tb, d.Histogram(t, fh))
 	}
+}
+
+// Replicas with equal samples have each of them once in the result, by whatever
+// algorithm, also where some stretches of time were deduplicated before and so
+// count as a third replica. RELIABILITY C4
+func TestEqualReplicas(t *testing.T) {
+	for seed := range uint64(8) {
+		for _, kind := range []dedup.Kind{dedup.Firnline, dedup.Penalty, dedup.Chain} {
+			t.Run(fmt.Sprintf("%s/seed=%d", kind, seed), func(t *testing.T) {
+				testEqualReplicas(t, kind, rand.New(rand.NewPCG(seed, 4)))
+			})
+		}
+	}
+}
+
+func testEqualReplicas(t *testing.T, kind dedup.Kind, r *rand.Rand) {
+	t.Helper()
+	const span = 7_200_000
+	var in []made
+	want := map[string][]string{}
+	interval, n := []int64{15_000, 60_000, 240_000}[r.IntN(3)], 2+r.IntN(2)
+	counter := float64(0)
+	for from := int64(0); from < 6*span; from += span {
+		var series []blocktest.Series
+		for _, name := range []string{"x_total", "y"} {
+			var samples []blocktest.Sample
+			for at := from + interval/3; at < from+span; at += interval {
+				if counter += float64(r.IntN(5)); r.IntN(30) == 0 || at < from+interval && r.IntN(2) == 0 {
+					counter = 0
+				}
+				if r.IntN(20) > 0 {
+					samples = append(samples, blocktest.Sample{T: at, F: counter})
+				}
+			}
+			l := lset("__name__", name)
+			series = append(series, blocktest.Series{Labels: l, Samples: samples})
+			want[l.String()] = append(want[l.String()], linesOf(samples)...)
+		}
+		opts := blocktest.Options{SamplesPerChunk: 1 + r.IntN(130), MinTime: from, MaxTime: from + span}
+		if r.IntN(3) == 0 {
+			in = append(in, made{series: series, opts: opts, replica: 7}) // what was deduplicated
+			continue
+		}
+		for i := range n {
+			in = append(in, made{series: series, opts: opts, replica: uint64(10 + i)})
+		}
+	}
+	w := newWorld(t, in...)
+	r.Shuffle(len(w.sources), func(i, j int) { w.sources[i], w.sources[j] = w.sources[j], w.sources[i] })
+	_, got := w.must(merge.Config{Dedup: kind})
+	require.Equal(t, want, got.samples(t))
 }
