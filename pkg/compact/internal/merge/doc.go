@@ -35,7 +35,7 @@
 // aren't gauges. What the algorithm returns is compared with the chunks it was
 // read from, and a chunk that comes out as it went in is copied. A replica that
 // isn't needed for a while isn't read. Penalty begins anew where no chunk reaches
-over and other replicas go on: behind a block that was deduplicated before.
+// over and other replicas go on: behind a block that was deduplicated before.
 //
 // # Downsampled blocks
 //
