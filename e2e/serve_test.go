@@ -274,12 +274,10 @@ func TestQueriersOverQueriers(t *testing.T) {
 	require.Contains(t, string(a.Data), `"y"`, a.Error)
 	require.Contains(t, strings.Join(a.Warnings, "\n"), fmt.Sprintf("endpoint %s: endpoint %s: endpoint %s: ", mid.GRPC, low.GRPC, leaf.GRPC))
 
-	back, err := stack.FreeAddr()
+	back, err := stack.FreeAddresses()
 	require.NoError(t, err)
-	one := r.start("query", "--endpoint="+back, "--endpoint="+stays.GRPC)
-	web, err := stack.FreeAddr()
-	require.NoError(t, err)
-	two, err := stack.StartFirnline(t.Context(), r.dir, "cycle", web, back, "query", "--endpoint="+one.GRPC)
+	one := r.start("query", "--endpoint="+back.GRPC, "--endpoint="+stays.GRPC)
+	two, err := stack.StartFirnline(t.Context(), r.dir, "cycle", back, "query", "--endpoint="+one.GRPC)
 	require.NoError(t, err)
 	t.Cleanup(two.Kill)
 	eventually(t, 30*time.Second, func() error {

@@ -53,7 +53,7 @@ func run(ctx context.Context, data string, once bool) error {
 	}
 	p := progress{time.Now()}
 	fmt.Fprintln(os.Stdout, "Two clusters, two Prometheus servers each, one bucket, one place to query. Logs and data:", data)
-	c, err := stack.StartClusters(ctx, stack.ClustersConfig{Dir: dir, QueryHTTP: queryHTTP, QueryGRPC: queryGRPC, Progress: p.say})
+	c, err := stack.StartClusters(ctx, stack.ClustersConfig{Dir: dir, Query: stack.Addresses{HTTP: queryHTTP, GRPC: queryGRPC}, Progress: p.say})
 	if err != nil {
 		return err
 	}

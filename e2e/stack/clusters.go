@@ -38,9 +38,8 @@ type Clusters struct {
 // ClustersConfig shapes Clusters.
 type ClustersConfig struct {
 	Dir          string
-	Names        []string // of the clusters; nil: eu1 and us1
-	QueryHTTP    string   // host:port of the querier; empty: free ones
-	QueryGRPC    string
+	Names        []string                         // of the clusters; nil: eu1 and us1
+	Query        Addresses                        // of the querier; empty: free ones
 	Faults       bool                             // put an s3proxy between components and MinIO
 	BlockSeconds int                              // length of a block; 0: 30
 	Rules        string                           // a rule file for every Prometheus
@@ -158,13 +157,10 @@ func (c *Clusters) startQuery(ctx context.Context) (err error) {
 		args = append(args, "--endpoint="+r.Sidecar.GRPC)
 	}
 	args = append(args, c.cfg.QueryArgs...)
-	if c.cfg.QueryHTTP == "" {
+	if c.cfg.Query == (Addresses{}) {
 		c.Query, err = c.firnline(ctx, "query", args...)
 	} else {
-		c.Query, err = StartFirnline(ctx, c.Dir, "query", c.cfg.QueryHTTP, c.cfg.QueryGRPC, args...)
-		if err == nil {
-			c.stop = append(c.stop, func() { c.Query.Stop() })
-		}
+		c.Query, err = c.firnlineOn(ctx, "query", c.cfg.Query, args...)
 	}
 	if err == nil {
 		c.cfg.Progress("querier  http://%s", c.Query.HTTP)
@@ -174,15 +170,16 @@ func (c *Clusters) startQuery(ctx context.Context) (err error) {
 
 // firnline runs a component on free ports.
 func (c *Clusters) firnline(ctx context.Context, name string, args ...string) (*Firnline, error) {
-	httpAddr, err := FreeAddr()
+	on, err := FreeAddresses()
 	if err != nil {
 		return nil, err
 	}
-	grpcAddr, err := FreeAddr()
-	if err != nil {
-		return nil, err
-	}
-	f, err := StartFirnline(ctx, c.Dir, name, httpAddr, grpcAddr, args...)
+	return c.firnlineOn(ctx, name, on, args...)
+}
+
+// firnlineOn runs a component until the clusters stop.
+func (c *Clusters) firnlineOn(ctx context.Context, name string, on Addresses, args ...string) (*Firnline, error) {
+	f, err := StartFirnline(ctx, c.Dir, name, on, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -10,9 +10,20 @@ import (
 // Firnline is a running component of ours.
 type Firnline struct {
 	*Process
-	HTTP, GRPC string // host:port
+	Addresses
 
 	spec Spec
+}
+
+// Addresses are those a component serves on, each as host:port.
+type Addresses struct{ HTTP, GRPC string }
+
+// FreeAddresses returns two that nobody listens on.
+func FreeAddresses() (a Addresses, err error) {
+	if a.HTTP, err = FreeAddr(); err == nil {
+		a.GRPC, err = FreeAddr()
+	}
+	return a, err
 }
 
 // Binary returns the path of the built binary: FIRNLINE_BINARY, or bin/firnline
@@ -35,8 +46,8 @@ func Binary() (string, error) {
 }
 
 // StartFirnline runs a component on the given addresses and waits until it is ready.
-func StartFirnline(ctx context.Context, dir, name, httpAddr, grpcAddr string, args ...string) (*Firnline, error) {
-	f, err := newFirnline(dir, name, httpAddr, grpcAddr, args)
+func StartFirnline(ctx context.Context, dir, name string, on Addresses, args ...string) (*Firnline, error) {
+	f, err := newFirnline(dir, name, on, args)
 	if err != nil {
 		return nil, err
 	}
@@ -49,14 +60,11 @@ func StartFirnline(ctx context.Context, dir, name, httpAddr, grpcAddr string, ar
 // LaunchFirnline runs a component on free ports and does not wait. With a prefix
 // the program and its arguments follow those words: a tracer, for example.
 func LaunchFirnline(dir, name string, prefix []string, args ...string) (*Firnline, error) {
-	var addrs [2]string
-	for i := range addrs {
-		var err error
-		if addrs[i], err = FreeAddr(); err != nil {
-			return nil, err
-		}
+	on, err := FreeAddresses()
+	if err != nil {
+		return nil, err
 	}
-	f, err := newFirnline(dir, name, addrs[0], addrs[1], args)
+	f, err := newFirnline(dir, name, on, args)
 	if err != nil {
 		return nil, err
 	}
@@ -68,17 +76,17 @@ func LaunchFirnline(dir, name string, prefix []string, args ...string) (*Firnlin
 	return f, err
 }
 
-func newFirnline(dir, name, httpAddr, grpcAddr string, args []string) (*Firnline, error) {
+func newFirnline(dir, name string, on Addresses, args []string) (*Firnline, error) {
 	path, err := Binary()
 	if err != nil {
 		return nil, err
 	}
-	args = append(args, "--http-address="+httpAddr)
+	args = append(args, "--http-address="+on.HTTP)
 	if args[0] != "compact" { // which serves nothing over gRPC
-		args = append(args, "--grpc-address="+grpcAddr)
+		args = append(args, "--grpc-address="+on.GRPC)
 	}
-	return &Firnline{HTTP: httpAddr, GRPC: grpcAddr, spec: Spec{
-		Name: name, Dir: dir, Path: path, Ready: "http://" + httpAddr + "/-/ready", Args: args,
+	return &Firnline{Addresses: on, spec: Spec{
+		Name: name, Dir: dir, Path: path, Ready: "http://" + on.HTTP + "/-/ready", Args: args,
 	}}, nil
 }
 
