@@ -154,7 +154,7 @@ func stoppedAt(t *testing.T, key *regexp.Regexp) {
 	case <-time.After(time.Minute):
 		t.Fatal("the first never came so far")
 	}
-	require.NoError(t, first.Signal(syscall.SIGSTOP))
+	require.NoError(t, first.Freeze())
 	second := r.compactor(filepath.Join(r.dir, "second"))
 	eventually(t, 2*time.Minute, r.settled)
 	require.Equal(t, want, answer())

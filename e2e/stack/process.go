@@ -3,6 +3,7 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -135,6 +136,56 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Signal sends a signal, for example SIGSTOP.
 func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
+
+// Freeze stops the program with SIGSTOP, and returns when it really stands still:
+// kill(2) returns before the threads have stopped, and one that is running, or
+// a whole program whose CPU is busy, can answer for a while. Signal SIGCONT ends it.
+func (p *Process) Freeze() error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("freeze %s: %w", p.Name, err)
+	}
+	for end := time.Now().Add(frozenWithin); ; time.Sleep(time.Millisecond) {
+		running, err := p.running()
+		if err != nil {
+			return fmt.Errorf("freeze %s: %w", p.Name, err)
+		}
+		if running == "" {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("freeze %s: after %s there is still %s", p.Name, frozenWithin, running)
+		}
+	}
+}
+
+// frozenWithin is far more than a stop takes, even on a busy machine.
+const frozenWithin = 30 * time.Second
+
+// running tells of a thread that is not stopped; empty: all are.
+func (p *Process) running() (string, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return "", err
+	}
+	if len(files) == 0 {
+		return "", errors.New("it has no threads in /proc")
+	}
+	for _, f := range files {
+		stat, err := os.ReadFile(f)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // that thread has ended
+		}
+		if err != nil {
+			return "", err
+		}
+		// Behind the name, which stands in brackets: T is stopped, t stopped by a tracer.
+		state := bytes.TrimSpace(stat[bytes.LastIndexByte(stat, ')')+1:])
+		if !bytes.HasPrefix(state, []byte("T")) {
+			return strings.TrimSpace(string(stat)), nil
+		}
+	}
+	return "", nil
+}
 
 // Stop asks the program to end and, after twenty seconds, makes it.
 func (p *Process) Stop() {
