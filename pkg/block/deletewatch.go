@@ -229,7 +229,7 @@ func (w *DeleteWatcher) read(ctx context.Context, ids []ulid.ULID) error {
 			errs[i] = nil
 		}
 	}
-	return summary(errs)
+	return FirstError(errs)
 }
 
 // take notes what reading a request gave. It is true unless the bucket could not be read.

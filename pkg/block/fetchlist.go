@@ -61,7 +61,7 @@ func (f *Fetcher) read(ctx context.Context, s *fetchState, l listing) error {
 		errs = append(errs, f.readBatch(ctx, s, batch)...)
 	}
 	s.dropMarks(l)
-	return summary(errs)
+	return FirstError(errs)
 }
 
 // readBatch is how many objects are in memory at once, before they are parsed.
@@ -245,23 +245,5 @@ func (f *Fetcher) probe(ctx context.Context, ids []ulid.ULID) ([]ulid.ULID, erro
 			gone = append(gone, id)
 		}
 	}
-	return gone, summary(errs)
-}
-
-// summary makes one error of many, which in a storm are all the same.
-func summary(errs []error) error {
-	var first error
-	n := 0
-	for _, err := range errs {
-		if err == nil {
-			continue
-		}
-		if n++; first == nil {
-			first = err
-		}
-	}
-	if n > 1 {
-		return fmt.Errorf("%w (and %d more)", first, n-1)
-	}
-	return first
+	return gone, FirstError(errs)
 }

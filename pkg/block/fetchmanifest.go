@@ -223,7 +223,7 @@ func (f *Fetcher) readAnnouncements(ctx context.Context, m *manifestState) error
 			m.unread = append(m.unread, id)
 		}
 	}
-	return summary(errs)
+	return FirstError(errs)
 }
 
 // readAnnouncement reads one. What is corrupt is read again, since it may have

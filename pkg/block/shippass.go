@@ -161,7 +161,7 @@ func (p *pass) ship(ctx context.Context, blocks []localBlock) error {
 			break
 		}
 	}
-	return summary(errs)
+	return FirstError(errs)
 }
 
 // shipOne sends one block and lists it as shipped. A block that is corrupt, or

@@ -48,7 +48,7 @@ func (c *Compactor) clean(ctx context.Context) error {
 		_, oldErr := block.RemoveOldDeletes(ctx, c.bkt, c.clock.now())
 		errs = append(errs, err, oldErr)
 	}
-	return summary(errs)
+	return block.FirstError(errs)
 }
 
 // remover removes what a plan says, unless what has happened since the marks

@@ -49,7 +49,7 @@ func (c *Compactor) mark(ctx context.Context) error {
 		changes, errs = append(changes, changed...), append(errs, err)
 	}
 	c.announceMarks(ctx, by, changes)
-	return summary(errs)
+	return block.FirstError(errs)
 }
 
 // announceMarks announces marks in one with the blocks that replace what is
@@ -177,22 +177,4 @@ func join(ids []ulid.ULID) string {
 		out = append(out, id.String())
 	}
 	return strings.Join(out, " ")
-}
-
-// summary makes one error of many, which in a storm are all the same.
-func summary(errs []error) error {
-	var first error
-	n := 0
-	for _, err := range errs {
-		if err == nil {
-			continue
-		}
-		if n++; first == nil {
-			first = err
-		}
-	}
-	if n > 1 {
-		return fmt.Errorf("%w (and %d more)", first, n-1)
-	}
-	return first
 }
