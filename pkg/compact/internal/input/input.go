@@ -13,6 +13,7 @@
 package input
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -25,6 +26,17 @@ import (
 
 // Label is a label as numbers into a symbol table.
 type Label = layout.Label
+
+// CompareLabels orders series whose labels are numbers into the same symbol
+// table, as labels.Compare orders their strings: that table is sorted.
+func CompareLabels(a, b []Label) int {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return cmp.Or(cmp.Compare(a[i].Name, b[i].Name), cmp.Compare(a[i].Value, b[i].Value))
+		}
+	}
+	return cmp.Compare(len(a), len(b))
+}
 
 // Chunk is where a chunk lies and the time it spans, ms, both inclusive.
 type Chunk = layout.Chunk

@@ -64,16 +64,6 @@ func remapped(dst, in []input.Label, remap []uint32) ([]input.Label, error) {
 	return dst, nil
 }
 
-// compareLabels orders series as labels.Compare does.
-func compareLabels(a, b []input.Label) int {
-	for i := range min(len(a), len(b)) {
-		if a[i] != b[i] {
-			return cmp.Or(cmp.Compare(a[i].Name, b[i].Name), cmp.Compare(a[i].Value, b[i].Value))
-		}
-	}
-	return cmp.Compare(len(a), len(b))
-}
-
 // walk yields the series of several sources side by side, in the order of their
 // labels, and checks that each source is in that order itself.
 type walk struct {
@@ -103,7 +93,7 @@ func (w *walk) next(ctx context.Context) ([]*head, error) {
 		}
 	}
 	w.group = w.group[:0]
-	for len(w.heap) > 0 && (len(w.group) == 0 || compareLabels(w.group[0].labels, w.heap[0].labels) == 0) {
+	for len(w.heap) > 0 && (len(w.group) == 0 || input.CompareLabels(w.group[0].labels, w.heap[0].labels) == 0) {
 		w.group = append(w.group, w.pop())
 	}
 	return w.group, nil
@@ -156,7 +146,7 @@ func (w *walk) pop() *head {
 }
 
 func less(a, b *head) bool {
-	return cmp.Or(compareLabels(a.labels, b.labels), cmp.Compare(a.src, b.src)) < 0
+	return cmp.Or(input.CompareLabels(a.labels, b.labels), cmp.Compare(a.src, b.src)) < 0
 }
 
 // check tells whether the head lies behind the series before it.
@@ -166,7 +156,7 @@ func (w *walk) check(h *head) error {
 			return fmt.Errorf("%w: the labels of series %s are not in order", block.ErrCorrupt, stringsOf(w.names, h.labels))
 		}
 	}
-	if h.begun && compareLabels(h.before, h.labels) >= 0 {
+	if h.begun && input.CompareLabels(h.before, h.labels) >= 0 {
 		return fmt.Errorf("%w: series %s is not behind %s", block.ErrCorrupt, stringsOf(w.names, h.labels), stringsOf(w.names, h.before))
 	}
 	h.begun = true

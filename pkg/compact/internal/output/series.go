@@ -1,7 +1,6 @@
 package output
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 
@@ -116,22 +115,10 @@ func (s *seriesSpool) checkLabels(labels []input.Label) error {
 			return fmt.Errorf("%w: label %d of series %d is not behind the one before", errInternal, i, s.count)
 		}
 	}
-	if s.count > 0 && compareLabels(s.prev, labels) >= 0 {
+	if s.count > 0 && input.CompareLabels(s.prev, labels) >= 0 {
 		return fmt.Errorf("%w: series %d is not behind the one before", errInternal, s.count)
 	}
 	return nil
-}
-
-func compareLabels(a, b []input.Label) int {
-	for i := range min(len(a), len(b)) {
-		if a[i].Name != b[i].Name {
-			return cmp.Compare(a[i].Name, b[i].Name)
-		}
-		if a[i].Value != b[i].Value {
-			return cmp.Compare(a[i].Value, b[i].Value)
-		}
-	}
-	return cmp.Compare(len(a), len(b))
 }
 
 func (s *seriesSpool) checkChunks(chunks []input.Chunk, endRef uint64) error {
