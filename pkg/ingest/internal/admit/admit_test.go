@@ -1,0 +1,122 @@
+package admit_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/admit"
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+)
+
+// still is a process whose usage a test sets.
+type still struct {
+	mu          sync.Mutex
+	memory, cpu float64
+}
+
+func (s *still) set(memory, cpu float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.memory, s.cpu = memory, cpu
+}
+
+func (s *still) Memory() float64 { s.mu.Lock(); defer s.mu.Unlock(); return s.memory }
+func (s *still) CPU() float64    { s.mu.Lock(); defer s.mu.Unlock(); return s.cpu }
+
+func newGate(u *still) *admit.Gate {
+	return admit.New(admit.Config{MaxRequests: 4, MaxBytes: 1000, MemoryWatermark: 0.8, CPUWatermark: 0.9}, 2, u, prometheus.NewRegistry())
+}
+
+func requireOverloaded(t *testing.T, err error, names string) {
+	t.Helper()
+	require.ErrorContains(t, err, names)
+	require.Equal(t, refuse.Overloaded, refuse.ReasonOf(err))
+}
+
+// RELIABILITY P7: requests and bytes in flight are bounded, and given back.
+func TestGateBounds(t *testing.T) {
+	g := newGate(&still{})
+	var places []*admit.Place
+	for range 4 {
+		p, err := g.Enter(-1)
+		require.NoError(t, err)
+		places = append(places, p)
+	}
+	_, err := g.Enter(0)
+	requireOverloaded(t, err, "--ingest.max-concurrent-requests")
+	places[0].Leave()
+
+	p, err := g.Enter(600)
+	require.NoError(t, err)
+	require.NoError(t, p.Grow(400))
+	requireOverloaded(t, places[1].Grow(1), "--ingest.max-bytes-in-flight")
+	p.Leave()
+	require.NoError(t, places[1].Grow(1000))
+	_, err = g.Enter(1)
+	requireOverloaded(t, err, "--ingest.max-bytes-in-flight")
+	for _, p := range places[1:] {
+		p.Leave()
+	}
+	for range 4 { // the refused ones hold nothing
+		_, err := g.Enter(250)
+		require.NoError(t, err)
+	}
+}
+
+// RELIABILITY P7: short of memory or CPU, writes are refused early, and only then.
+func TestWatermarks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &still{}
+		g := newGate(u)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go func() { _ = g.Run(ctx) }()
+		enter := func() error {
+			p, err := g.Enter(1)
+			if err == nil {
+				p.Leave()
+			}
+			return err
+		}
+		require.NoError(t, enter())
+		u.set(0.81, 0)
+		time.Sleep(1100 * time.Millisecond)
+		requireOverloaded(t, enter(), "--ingest.memory-watermark")
+		u.set(0.79, 1)
+		time.Sleep(1100 * time.Millisecond)
+		require.NoError(t, enter(), "one busy second is no overload")
+		time.Sleep(20 * time.Second)
+		require.NoError(t, enter(), "as many as there are CPUs go on")
+		for range 2 {
+			p, err := g.Enter(1)
+			require.NoError(t, err)
+			defer p.Leave()
+		}
+		requireOverloaded(t, enter(), "--ingest.cpu-watermark")
+		u.set(0, 0)
+		time.Sleep(3 * time.Second)
+		require.NoError(t, enter())
+	})
+}
+
+func TestProcessGauges(t *testing.T) {
+	p := admit.NewProcessGauges()
+	before := p.Memory()
+	held := make([]byte, 64<<20)
+	for i := range held {
+		held[i] = 1
+	}
+	until := time.Now().Add(50 * time.Millisecond)
+	for time.Now().Before(until) { // burn
+	}
+	require.Positive(t, p.CPU())
+	require.Positive(t, before)
+	require.Less(t, before, 1.0)
+	require.NotEmpty(t, held)
+}
