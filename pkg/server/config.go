@@ -19,6 +19,9 @@ type Config struct {
 	// HTTPOnly leaves gRPC and its flags out, for who serves nothing over it. It
 	// is set before RegisterFlags.
 	HTTPOnly bool
+	// MoreHTTP and MoreGRPC are further addresses where the same is served. They
+	// are set before RegisterFlags.
+	MoreHTTP, MoreGRPC []MoreAddress
 
 	// ShutdownDelay is the time between being not ready and refusing connections.
 	ShutdownDelay model.Duration
@@ -27,6 +30,12 @@ type Config struct {
 
 	RequestLogging     string // YAML content
 	RequestLoggingFile string
+}
+
+// MoreAddress is one more address to listen on, with a flag of its own.
+type MoreAddress struct {
+	Flag, Usage string
+	Address     string // host:port; its value before RegisterFlags is the default; empty: don't listen
 }
 
 // HTTPConfig bounds and secures the HTTP listener.
@@ -68,6 +77,12 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 		c.GRPC.registerFlags(flag.NewFlagSet("", flag.ContinueOnError)) // the defaults alone
 	} else {
 		c.GRPC.registerFlags(fs)
+	}
+
+	for _, more := range [][]MoreAddress{c.MoreHTTP, c.MoreGRPC} {
+		for i := range more {
+			fs.StringVar(&more[i].Address, more[i].Flag, more[i].Address, more[i].Usage)
+		}
 	}
 
 	duration(fs, &c.ShutdownDelay, "shutdown-delay", time.Second,
@@ -140,6 +155,13 @@ func (c *Config) Validate() error {
 	errs := []error{
 		validAddress("http-address", c.HTTP.Address),
 		validAddress("grpc-address", c.GRPC.Address),
+	}
+	for _, more := range [][]MoreAddress{c.MoreHTTP, c.MoreGRPC} {
+		for _, m := range more {
+			if m.Address != "" {
+				errs = append(errs, validAddress(m.Flag, m.Address))
+			}
+		}
 	}
 	for _, n := range []struct {
 		flag  string

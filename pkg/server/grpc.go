@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"path"
 	"runtime/debug"
 	"strings"
@@ -65,11 +66,8 @@ func (s *Server) newGRPC(extra []grpc.ServerOption) (*grpc.Server, error) {
 	return srv, nil
 }
 
-func (s *Server) serveGRPC() error {
-	if s.grpcListener == nil {
-		return nil
-	}
-	if err := s.grpc.Serve(s.grpcListener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+func (s *Server) serveGRPC(l net.Listener) error {
+	if err := s.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve gRPC: %w", err)
 	}
 	return nil

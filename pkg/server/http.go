@@ -51,12 +51,12 @@ func (s *Server) newHTTP() *http.Server {
 	return srv
 }
 
-func (s *Server) serveHTTP() error {
+func (s *Server) serveHTTP(l net.Listener) error {
 	var err error
 	if s.tls {
-		err = s.http.ServeTLS(s.httpListener, "", "")
+		err = s.http.ServeTLS(l, "", "")
 	} else {
-		err = s.http.Serve(s.httpListener)
+		err = s.http.Serve(l)
 	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil

@@ -39,8 +39,8 @@ type Server struct {
 	ready   readiness
 	reloads reloads
 
-	// Taken by Listen; nil before.
-	httpListener, grpcListener net.Listener
+	// Taken by Listen; nil before. The first is that of the main address.
+	httpListeners, grpcListeners []net.Listener
 }
 
 // New wires a Server and starts nothing; call Run. Config errors name their
@@ -90,29 +90,50 @@ func (s *Server) AddReloader(name string, run func(context.Context) error) { s.r
 func (s *Server) Reload(ctx context.Context) error { return s.reloads.do(ctx) }
 
 // HTTPAddr is where HTTP listens, after Listen.
-func (s *Server) HTTPAddr() net.Addr { return s.httpListener.Addr() }
+func (s *Server) HTTPAddr() net.Addr { return s.httpListeners[0].Addr() }
 
 // GRPCAddr is where gRPC listens, after Listen; nil with Config.HTTPOnly.
 func (s *Server) GRPCAddr() net.Addr {
-	if s.grpcListener == nil {
+	if len(s.grpcListeners) == 0 {
 		return nil
 	}
-	return s.grpcListener.Addr()
+	return s.grpcListeners[0].Addr()
 }
 
 // Listen takes the ports. Run does so itself if it has not been called.
 // The error names the flag of each address that can't be had.
 func (s *Server) Listen(ctx context.Context) error {
-	var errs [2]error
-	s.httpListener, errs[0] = listen(ctx, "http-address", s.cfg.HTTP.Address, s.cfg.HTTP.MaxConnections)
+	http := append([]MoreAddress{{Flag: "http-address", Address: s.cfg.HTTP.Address}}, s.cfg.MoreHTTP...)
+	var grpc []MoreAddress
 	if !s.cfg.HTTPOnly {
-		s.grpcListener, errs[1] = listen(ctx, "grpc-address", s.cfg.GRPC.Address, s.cfg.GRPC.MaxConnections)
+		grpc = append([]MoreAddress{{Flag: "grpc-address", Address: s.cfg.GRPC.Address}}, s.cfg.MoreGRPC...)
 	}
+	var errs [2]error
+	s.httpListeners, errs[0] = listenAll(ctx, http, s.cfg.HTTP.MaxConnections)
+	s.grpcListeners, errs[1] = listenAll(ctx, grpc, s.cfg.GRPC.MaxConnections)
 	err := errors.Join(errs[:]...)
 	if err != nil {
 		s.Close()
 	}
 	return err
+}
+
+// listenAll takes each address that is not empty. It returns what it could get with the errors.
+func listenAll(ctx context.Context, addresses []MoreAddress, most int) ([]net.Listener, error) {
+	var out []net.Listener
+	var errs []error
+	for _, a := range addresses {
+		if a.Address == "" {
+			continue
+		}
+		l, err := listen(ctx, a.Flag, a.Address, most)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out = append(out, l)
+	}
+	return out, errors.Join(errs...)
 }
 
 func listen(ctx context.Context, flag, addr string, most int) (net.Listener, error) {
@@ -129,32 +150,32 @@ func listen(ctx context.Context, flag, addr string, most int) (net.Listener, err
 
 // Close gives the ports back when Run is not going to be called.
 func (s *Server) Close() {
-	for _, l := range []net.Listener{s.httpListener, s.grpcListener} {
-		if l != nil {
-			_ = l.Close() // nothing was accepted
-		}
+	for _, l := range append(s.httpListeners, s.grpcListeners...) {
+		_ = l.Close() // nothing was accepted
 	}
-	s.httpListener, s.grpcListener = nil, nil
+	s.httpListeners, s.grpcListeners = nil, nil
 }
 
 // Run serves until ctx is done, stops as the package comment says, and returns
 // nil; or an error as soon as one listener fails. No goroutine outlives it, but
 // for handlers that ignore their context beyond the grace period.
 func (s *Server) Run(ctx context.Context) error {
-	if s.httpListener == nil {
+	if s.httpListeners == nil {
 		if err := s.Listen(ctx); err != nil {
 			return err
 		}
 	}
-	addresses := []any{"http", s.HTTPAddr().String()}
-	if grpc := s.GRPCAddr(); grpc != nil {
-		addresses = append(addresses, "grpc", grpc.String())
+	g, failed := errgroup.WithContext(ctx) // done when a listener fails, too
+	var addresses []any
+	for _, l := range s.httpListeners {
+		addresses = append(addresses, "http", l.Addr().String())
+		g.Go(func() error { return s.serveHTTP(l) })
+	}
+	for _, l := range s.grpcListeners {
+		addresses = append(addresses, "grpc", l.Addr().String())
+		g.Go(func() error { return s.serveGRPC(l) })
 	}
 	s.log.Info("listening", addresses...)
-
-	g, failed := errgroup.WithContext(ctx) // done when a listener fails, too
-	g.Go(func() error { return s.serveHTTP() })
-	g.Go(func() error { return s.serveGRPC() })
 	g.Go(func() error { return s.watchHealth(failed) })
 	g.Go(func() error {
 		<-failed.Done()

@@ -152,7 +152,7 @@ func TestStopCutsWhatOutlivesTheGracePeriod(t *testing.T) {
 func TestListenerThatFailsEndsRun(t *testing.T) {
 	h := newHarness(t, testConfig()).start(t)
 	require.Eventually(t, func() bool { code, _, _ := get(t, h.url("/-/ready")); return code == 200 }, 5*time.Second, 10*time.Millisecond)
-	h.grpcListener.Close()
+	h.grpcListeners[0].Close()
 	require.ErrorContains(t, h.wait(t), "serve gRPC")
 }
 
@@ -193,4 +193,26 @@ func TestGRPCPanicsLimitsAndIDs(t *testing.T) {
 	require.NoError(t, err, "probes don't count")
 	close(leave)
 	require.NoError(t, <-first)
+}
+
+// What listens on one more address serves the same there, and empty ones are left out.
+func TestMoreAddresses(t *testing.T) {
+	cfg := testConfig()
+	cfg.MoreHTTP = []MoreAddress{{Flag: "more-http", Address: "127.0.0.1:0"}, {Flag: "none"}}
+	cfg.MoreGRPC = []MoreAddress{{Flag: "more-grpc", Address: "127.0.0.1:0"}}
+	h := newHarness(t, cfg).start(t)
+	require.Len(t, h.httpListeners, 2)
+	for _, l := range h.httpListeners {
+		require.Eventually(t, func() bool { code, _, _ := get(t, "http://"+l.Addr().String()+"/-/ready"); return code == 200 }, 5*time.Second, 10*time.Millisecond)
+	}
+	require.Len(t, h.grpcListeners, 2)
+	for _, l := range h.grpcListeners {
+		conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		require.NoError(t, err)
+		defer conn.Close()
+		_, err = healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+		require.NoError(t, err)
+	}
+	h.stop()
+	require.NoError(t, h.wait(t))
 }
