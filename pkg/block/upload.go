@@ -84,24 +84,21 @@ func (u *Uploader) Upload(ctx context.Context, dir string, m *Meta) (*Uploaded, 
 	return u.send(ctx, upload{Uploader: u, dir: dir, meta: m})
 }
 
-// UploadWritten is Upload of a block that this process has written itself. In
-// place of the verification of the local block, which takes longer than writing
-// it, files are compared with the sizes and checksums in c: that what is sent is
-// what was written.
-func (u *Uploader) UploadWritten(ctx context.Context, dir string, m *Meta, c *Content) (*Uploaded, error) {
-	return u.send(ctx, upload{Uploader: u, dir: dir, meta: m, written: c})
-}
-
 // Copied is a file of a block that is in the bucket already, as object From.
 type Copied struct {
 	File
 	From string
 }
 
-// UploadAround is UploadWritten of a block of which only the index is local. Its
-// segments, if any are given, are copied within the bucket. An error that wraps
-// ErrNotCopied says that it doesn't do that; errors.ErrUnsupported, that it can't.
-func (u *Uploader) UploadAround(ctx context.Context, dir string, m *Meta, c *Content, segments []Copied) (*Uploaded, error) {
+// UploadWritten is Upload of a block that this process has written itself. In
+// place of the verification of the local block, which takes longer than writing
+// it, files are compared with the sizes and checksums in c: that what is sent is
+// what was written.
+//
+// Where segments are given only the index is local, and they are copied within
+// the bucket. An error that wraps ErrNotCopied says that it doesn't do that;
+// errors.ErrUnsupported, that it can't.
+func (u *Uploader) UploadWritten(ctx context.Context, dir string, m *Meta, c *Content, segments ...Copied) (*Uploaded, error) {
 	return u.send(ctx, upload{Uploader: u, dir: dir, meta: m, written: c, copied: segments})
 }
 

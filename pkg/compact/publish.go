@@ -31,7 +31,7 @@ func (a *attempt) publish(ctx context.Context, r made) (ulid.ULID, error) {
 		Sent:       func(n int64) { a.progress.sent.Add(n) },
 		BeforeMeta: func(ctx context.Context, m *block.Meta) error { return a.beforeMeta(ctx, r, m) },
 	}
-	sent, err := up.UploadAround(ctx, r.dir, r.Meta, r.content, r.around)
+	sent, err := up.UploadWritten(ctx, r.dir, r.Meta, r.content, r.around...)
 	if err != nil {
 		return id, err
 	}

@@ -51,11 +51,11 @@ func TestIndexesAround(t *testing.T) {
 	require.Empty(t, entries)
 
 	m.Stats = around.Stats
-	sent, err := (&block.Uploader{Bucket: w2.bkt}).UploadAround(t.Context(), dir, m, around.Content, around.Segments)
+	sent, err := (&block.Uploader{Bucket: w2.bkt}).UploadWritten(t.Context(), dir, m, around.Content, around.Segments...)
 	require.NoError(t, err)
 	require.Less(t, sent.SentBytes, sent.Meta.SizeBytes(), "the segments were not sent")
 	require.NoError(t, block.VerifyRemote(t.Context(), w2.bkt, sent.Meta))
-	again, err := (&block.Uploader{Bucket: w2.bkt}).UploadAround(t.Context(), dir, m, around.Content, around.Segments)
+	again, err := (&block.Uploader{Bucket: w2.bkt}).UploadWritten(t.Context(), dir, m, around.Content, around.Segments...)
 	require.NoError(t, err)
 	require.True(t, again.Already)
 
@@ -83,7 +83,7 @@ func TestAroundIsReadOnce(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), m.ULID.String())
 	around, err := merge.Indexes(t.Context(), merge.Config{}, w.sources, dir)
 	require.NoError(t, err)
-	sent, err := (&block.Uploader{Bucket: w.bkt}).UploadAround(t.Context(), dir, m, around.Content, around.Segments)
+	sent, err := (&block.Uploader{Bucket: w.bkt}).UploadWritten(t.Context(), dir, m, around.Content, around.Segments...)
 	require.NoError(t, err)
 
 	const window = 256 << 10
