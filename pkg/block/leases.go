@@ -2,45 +2,10 @@ package block
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 )
-
-// LeaseInfo is what a lease's record says, to whoever asks.
-type LeaseInfo struct {
-	Name    string
-	Owner   string
-	For     string
-	TTL     time.Duration // 0: released
-	Renewed time.Time     // by the bucket's clock
-}
-
-// ListLeases reads the leases whose names begin with prefix. One that can't be
-// read is left out.
-func ListLeases(ctx context.Context, bkt Bucket, prefix string) ([]LeaseInfo, error) {
-	objects, err := leaseObjects(ctx, bkt, prefix)
-	if err != nil {
-		return nil, err
-	}
-	var out []LeaseInfo
-	for _, o := range objects {
-		data, _, err := bkt.GetIf(ctx, o.Name, "")
-		if err != nil && !bkt.IsObjNotFoundErr(err) {
-			return out, fmt.Errorf("read %s: %w", o.Name, err)
-		}
-		var r leaseRecord
-		if err != nil || json.Unmarshal(data, &r) != nil || r.Version != leaseVersion {
-			continue
-		}
-		out = append(out, LeaseInfo{
-			Name: leaseNameOf(o.Name), Owner: r.Owner, For: r.For, TTL: time.Duration(r.TTLSeconds) * time.Second, Renewed: o.LastModified,
-		})
-	}
-	return out, nil
-}
 
 // RemoveOldLeases removes the records of leases whose names begin with prefix
 // and that nobody has written since before, a time by the bucket's clock that is
@@ -50,37 +15,24 @@ func ListLeases(ctx context.Context, bkt Bucket, prefix string) ([]LeaseInfo, er
 // its record, and its holder learns of it by the next renewal. That is why this
 // is only for leases under which all work may be done twice.
 func RemoveOldLeases(ctx context.Context, bkt Bucket, prefix string, before time.Time) (int, error) {
-	objects, err := leaseObjects(ctx, bkt, prefix)
+	var old []string
+	err := bkt.ListSizes(ctx, leasesPrefix+prefix, func(o Object) error {
+		if o.LastModified.Before(before) {
+			old = append(old, o.Name)
+		}
+		return nil
+	})
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("list leases: %w", err)
 	}
 	var errs []error
 	removed := 0
-	for _, o := range objects {
-		if !o.LastModified.Before(before) {
-			continue
-		}
-		if err := bkt.Delete(ctx, o.Name); err != nil && !bkt.IsObjNotFoundErr(err) {
-			errs = append(errs, fmt.Errorf("remove %s: %w", o.Name, err))
+	for _, name := range old {
+		if err := bkt.Delete(ctx, name); err != nil && !bkt.IsObjNotFoundErr(err) {
+			errs = append(errs, fmt.Errorf("remove %s: %w", name, err))
 			continue
 		}
 		removed++
 	}
 	return removed, errors.Join(errs...)
-}
-
-func leaseObjects(ctx context.Context, bkt Bucket, prefix string) ([]Object, error) {
-	var out []Object
-	err := bkt.ListSizes(ctx, leasesPrefix+prefix, func(o Object) error {
-		out = append(out, o)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list leases: %w", err)
-	}
-	return out, nil
-}
-
-func leaseNameOf(object string) string {
-	return strings.TrimSuffix(strings.TrimPrefix(object, leasesPrefix), ".json")
 }

@@ -43,15 +43,10 @@ type Change struct {
 // ErrNoManifest tells that a bucket has no manifest.
 var ErrNoManifest = errors.New("no bucket manifest")
 
-// ReadManifest reads a bucket's manifest as it was last written, without what
-// has been announced since. The error wraps ErrNoManifest where there is none,
-// ErrCorrupt or ErrUnknownVersion where it can't be used.
-func ReadManifest(ctx context.Context, bkt Bucket) (*Manifest, error) {
-	m, _, err := readManifest(ctx, bkt, "")
-	return m, err
-}
-
-// readManifest reads the manifest unless its ETag is still etag: then m is nil.
+// readManifest reads the bucket's manifest as it was last written, without what
+// has been announced since, unless its ETag is still etag: then m is nil. The
+// error wraps ErrNoManifest where there is none, ErrCorrupt or ErrUnknownVersion
+// where it can't be used.
 func readManifest(ctx context.Context, bkt Bucket, etag string) (m *Manifest, newETag string, err error) {
 	data, newETag, err := bkt.GetIf(ctx, manifestName, etag)
 	switch {
