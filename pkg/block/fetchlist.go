@@ -201,7 +201,7 @@ func (s *fetchState) takePartial(l listing) {
 // settle gives up the blocks that are gone for certain.
 func (f *Fetcher) settle(ctx context.Context, s *fetchState, now evidence) error {
 	s.suspect(now)
-	j := judge(s.known.Metas, s.known.Marks, now, s.missing, f.now(), time.Duration(f.cfg.GoneDelay))
+	j := s.missing.judge(s.known, now, f.now(), time.Duration(f.cfg.GoneDelay))
 	gone, err := f.probe(ctx, j.probe)
 	for _, id := range j.probe {
 		// If it is there after all, it has to be missing twice again.

@@ -36,25 +36,25 @@ const shareOfFault = 5
 // judge decides what to do about known blocks that evidence doesn't show. A
 // block with a deletion mark may go at once. Any other is kept until it is
 // missing for a second time, delay after the first, and even then is only
-// proposed for a probe. judge updates seen; it reads nothing and can't fail.
-func judge(known map[ulid.ULID]*Meta, marks map[ulid.ULID]Marks, now evidence, seen sightings, at time.Time, delay time.Duration) judgement {
+// proposed for a probe. judge updates s; it reads nothing and can't fail.
+func (s sightings) judge(known *Manifest, now evidence, at time.Time, delay time.Duration) judgement {
 	var j judgement
 	missing := 0
-	for id := range known {
+	for id := range known.Metas {
 		if now.shows(id) {
-			delete(seen, id)
+			delete(s, id)
 			continue
 		}
-		if marks[id].Deletion != nil || now.leaving(id) {
-			delete(seen, id)
+		if known.Marks[id].Deletion != nil || now.leaving(id) {
+			delete(s, id)
 			j.drop = append(j.drop, id)
 			continue
 		}
 		missing++
-		since, before := seen[id]
+		since, before := s[id]
 		switch {
 		case !before:
-			seen[id] = at
+			s[id] = at
 			j.keep++
 		case at.Sub(since) < delay:
 			j.keep++
@@ -62,6 +62,6 @@ func judge(known map[ulid.ULID]*Meta, marks map[ulid.ULID]Marks, now evidence, s
 			j.probe = append(j.probe, id)
 		}
 	}
-	j.fault = missing*shareOfFault > len(known)
+	j.fault = missing*shareOfFault > len(known.Metas)
 	return j
 }

@@ -183,15 +183,14 @@ func TestPlanShip(t *testing.T) {
 // RELIABILITY B3
 func TestJudge(t *testing.T) {
 	var (
-		known map[ulid.ULID]*Meta
-		marks map[ulid.ULID]Marks
+		known *Manifest
 		seen  sightings
 	)
 	datadriven.RunTest(t, "testdata/judge", func(t *testing.T, d *datadriven.TestData) string {
 		switch d.Cmd {
 		case "known":
 			v := parseBlocks(t, d.Input)
-			known, marks, seen = v.Metas, v.Marks, sightings{}
+			known, seen = &Manifest{Metas: v.Metas, Marks: v.Marks}, sightings{}
 			return ""
 		case "listed":
 			var minutes int
@@ -205,7 +204,7 @@ func TestJudge(t *testing.T) {
 				}
 				l[goldenID(t, fields[0])] = b
 			}
-			j := judge(known, marks, l, seen, goldenNow.Add(time.Duration(minutes)*time.Minute), 5*time.Minute)
+			j := seen.judge(known, l, goldenNow.Add(time.Duration(minutes)*time.Minute), 5*time.Minute)
 			slices.SortFunc(j.drop, ulid.ULID.Compare)
 			slices.SortFunc(j.probe, ulid.ULID.Compare)
 			return fmt.Sprintf("drop: %s\nprobe: %s\nkept missing: %d\nfault: %t\n", goldenNumbers(j.drop), goldenNumbers(j.probe), j.keep, j.fault)
