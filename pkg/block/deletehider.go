@@ -54,27 +54,12 @@ func (h *Hider) For(mint, maxt int64, ext labels.Labels) *Hider {
 		if r.mint > maxt || mint > r.maxt {
 			continue
 		}
-		rest, ok := undecided(r.matchers, ext)
+		rest, ok := MatchExternal(ext, r.matchers)
 		if ok {
 			out.rules = append(out.rules, hideRule{rest, r.mint, r.maxt})
 		}
 	}
 	return out.orNil()
-}
-
-// undecided returns the matchers that ext says nothing about; false when one
-// that it speaks of doesn't match.
-func undecided(ms []*labels.Matcher, ext labels.Labels) (rest []*labels.Matcher, ok bool) {
-	for _, m := range ms {
-		if !ext.Has(m.Name) {
-			rest = append(rest, m)
-			continue
-		}
-		if !m.Matches(ext.Get(m.Name)) {
-			return nil, false
-		}
-	}
-	return rest, true
 }
 
 // Without leaves out the selectors that speak of one of the labels named: for

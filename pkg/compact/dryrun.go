@@ -20,7 +20,6 @@ import (
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/compact/internal/input"
-	"github.com/firnline/firnline/pkg/storeapi"
 )
 
 const (
@@ -96,7 +95,7 @@ func selectorsFor(m *block.Meta, r *block.DeleteRequest, selectors [][]*labels.M
 		return nil
 	}
 	for _, ms := range selectors {
-		if rest, ok := storeapi.MatchExternal(m.Labels(), ms); ok {
+		if rest, ok := block.MatchExternal(m.Labels(), ms); ok {
 			asked = append(asked, rest)
 		}
 	}

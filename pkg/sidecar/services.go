@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/sidecar/internal/promapi"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
@@ -156,7 +157,7 @@ func innerQuery(query string, ext labels.Labels) (string, error) {
 	}
 	var parts []string
 	for _, matchers := range parser.ExtractSelectors(expr) {
-		rest, ok := storeapi.MatchExternal(ext, matchers)
+		rest, ok := block.MatchExternal(ext, matchers)
 		if !ok {
 			continue
 		}

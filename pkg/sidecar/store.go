@@ -70,7 +70,7 @@ func (s *liveStore) ask(sel storeapi.Selection) (question, bool, error) {
 	if err != nil {
 		return question{}, false, err
 	}
-	rest, ok := storeapi.MatchExternal(st.labels, sel.Matchers)
+	rest, ok := block.MatchExternal(st.labels, sel.Matchers)
 	q := question{ext: st.labels, sel: sel, Range: promapi.Range{
 		Mint:     max(sel.Mint, s.minTime.Millis(s.now(), math.MinInt64)),
 		Maxt:     sel.Maxt,

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
@@ -22,7 +23,7 @@ type pick struct {
 // time is taken, since any may have names and values that others lack.
 func (v *view) pick(sel storeapi.Selection, allResolutions bool) (picks []pick) {
 	for _, g := range v.groups {
-		rest, ok := storeapi.MatchExternal(g.labels, sel.Matchers)
+		rest, ok := block.MatchExternal(g.labels, sel.Matchers)
 		if !ok {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
@@ -172,7 +173,7 @@ func (f *Fake) begin(ctx context.Context, sel *storeapi.Selection) (Behaviour, e
 // enoughMatchers tells whether one speaks of a label that is not external.
 func (f *Fake) enoughMatchers(ms []*labels.Matcher) bool {
 	for _, ext := range f.info.LabelSets {
-		if rest, ok := storeapi.MatchExternal(ext, ms); len(rest) > 0 || !ok {
+		if rest, ok := block.MatchExternal(ext, ms); len(rest) > 0 || !ok {
 			return true
 		}
 	}

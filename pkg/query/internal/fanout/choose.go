@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/query/internal/endpoint"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
@@ -82,7 +83,7 @@ func mayHold(p endpoint.Peer, sel storeapi.Selection) bool {
 		return true
 	}
 	return slices.ContainsFunc(info.TSDBs, func(t storeapi.TSDBInfo) bool {
-		_, ok := storeapi.MatchExternal(t.Labels, sel.Matchers)
+		_, ok := block.MatchExternal(t.Labels, sel.Matchers)
 		return ok && overlap(t.Mint, t.Maxt, sel)
 	})
 }
@@ -97,7 +98,7 @@ func anyMatches(sets []labels.Labels, matchers []*labels.Matcher) bool {
 		return true
 	}
 	return slices.ContainsFunc(sets, func(set labels.Labels) bool {
-		_, ok := storeapi.MatchExternal(set, matchers)
+		_, ok := block.MatchExternal(set, matchers)
 		return ok
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
@@ -33,7 +34,7 @@ func (f *Fanout) selectorsOf(query string) ([][]*labels.Matcher, error) {
 func exemplarQuery(selectors [][]*labels.Matcher, selector labels.Labels, info storeapi.Info) string {
 	var parts []string
 	for _, matchers := range selectors {
-		matchers, ok := storeapi.MatchExternal(selector, matchers)
+		matchers, ok := block.MatchExternal(selector, matchers)
 		if !ok || !anyMatches(info.LabelSets, matchers) {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
@@ -21,7 +22,7 @@ func (f *Fanout) Series(ctx context.Context, sel storeapi.Selection) (storeapi.S
 	if len(sel.Matchers) == 0 {
 		return nil, fmt.Errorf("%w: no matchers", storeapi.ErrBadRequest)
 	}
-	rest, ok := storeapi.MatchExternal(f.selector, sel.Matchers)
+	rest, ok := block.MatchExternal(f.selector, sel.Matchers)
 	if !ok {
 		return storeapi.EmptySet(storeapi.Report{}), nil
 	}
@@ -122,7 +123,7 @@ type labelCall func(context.Context, storeapi.Store, storeapi.Selection) ([]stri
 
 // union asks all endpoints that the selection concerns and unites their answers.
 func (f *Fanout) union(ctx context.Context, name string, sel storeapi.Selection, call labelCall) ([]string, storeapi.Report, error) {
-	rest, ok := storeapi.MatchExternal(f.selector, sel.Matchers)
+	rest, ok := block.MatchExternal(f.selector, sel.Matchers)
 	if !ok {
 		return nil, storeapi.Report{}, nil
 	}
