@@ -1,0 +1,230 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/golang/snappy"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+)
+
+// The content encodings of write requests.
+const (
+	identityEncoding = "identity"
+	snappyEncoding   = "snappy" // block format
+	gzipEncoding     = "gzip"
+	zstdEncoding     = "zstd"
+)
+
+const (
+	// keptBody bounds the buffers that wait for the next request.
+	keptBody = 4 << 20
+	// firstRead is the least that is taken for a body of unknown size, and the
+	// most that is taken because of a declared size alone.
+	firstRead = 64 << 10
+	// zstdWindow is what RFC 8878 asks of every decoder. A frame that wants more is refused.
+	zstdWindow = 8 << 20
+	// snappyRatio bounds what a byte of a snappy block can become: its densest
+	// element makes 64 bytes of 3.
+	snappyRatio = 22
+)
+
+// Body is a decompressed body in memory of the Decoder's.
+type Body struct {
+	b     []byte
+	users atomic.Int32 // batches that point into it
+	pool  *sync.Pool   // nil: the memory is the caller's
+}
+
+// Len is the body's size in bytes.
+func (b *Body) Len() int { return len(b.b) }
+
+// Free gives the memory back. Only who doesn't pass the Body to Decode calls it.
+func (b *Body) Free() {
+	if b.users.Add(-1) > 0 || b.pool == nil || cap(b.b) > keptBody {
+		return
+	}
+	b.pool.Put(b)
+}
+
+// Wrap makes a Body of decoded bytes that the caller has, and lends until the Batch is freed.
+func (d *Decoder) Wrap(p []byte) (*Body, error) {
+	if int64(len(p)) > d.cfg.MaxDecodedBytes {
+		return nil, d.decodedTooLarge(fmt.Sprintf("%d bytes", len(p)))
+	}
+	b := &Body{b: p}
+	b.users.Store(1)
+	return b, nil
+}
+
+// buffer is an empty Body of the pool.
+func (d *Decoder) buffer() *Body {
+	b, ok := d.bodies.Get().(*Body)
+	if !ok {
+		b = &Body{pool: &d.bodies}
+	}
+	b.b = b.b[:0]
+	b.users.Store(1)
+	return b
+}
+
+// Body reads a request's body and decompresses it. contentLength is the
+// declared size, -1 if there is none.
+func (d *Decoder) Body(r io.Reader, contentEncoding string, contentLength int64) (*Body, error) {
+	encoding := strings.ToLower(strings.TrimSpace(contentEncoding))
+	switch encoding {
+	case "", identityEncoding, snappyEncoding, gzipEncoding, zstdEncoding:
+	default:
+		return nil, refuse.Errorf(refuse.UnsupportedType, "", "content encoding %q is unknown: send snappy, gzip, zstd or identity", contentEncoding)
+	}
+	if contentLength > d.cfg.MaxBodyBytes {
+		return nil, refuse.Errorf(refuse.RequestTooLarge, "", "a body of %d bytes, at most %d are taken (max_body_bytes)", contentLength, d.cfg.MaxBodyBytes)
+	}
+	sent := d.buffer()
+	err := sent.fill(r, min(contentLength, d.cfg.MaxBodyBytes), d.cfg.MaxBodyBytes)
+	switch {
+	case errors.Is(err, errFull):
+		sent.Free()
+		return nil, refuse.Errorf(refuse.RequestTooLarge, "", "a body of more than %d bytes (max_body_bytes)", d.cfg.MaxBodyBytes)
+	case err != nil:
+		sent.Free()
+		return nil, refuse.Errorf(refuse.BadRequest, "", "read the body at byte %d: %v", len(sent.b), err)
+	case encoding == "" || encoding == identityEncoding:
+		if int64(len(sent.b)) > d.cfg.MaxDecodedBytes {
+			sent.Free()
+			return nil, d.decodedTooLarge(fmt.Sprintf("%d bytes", len(sent.b)))
+		}
+		return sent, nil
+	}
+	defer sent.Free()
+	plain := d.buffer()
+	switch encoding {
+	case snappyEncoding:
+		err = d.unsnap(sent.b, plain)
+	case gzipEncoding:
+		err = d.gunzip(sent.b, plain)
+	case zstdEncoding:
+		err = d.unzstd(sent.b, plain)
+	}
+	if err != nil {
+		plain.Free()
+		return nil, err
+	}
+	return plain, nil
+}
+
+// errFull says that a reader has more than the limit.
+var errFull = errors.New("more than the limit")
+
+// fill reads all of r, at most limit bytes. The buffer grows with what has
+// come, not with what is announced.
+func (b *Body) fill(r io.Reader, announced, limit int64) error {
+	if want := int(min(max(announced, 512), firstRead)); cap(b.b) < want {
+		b.b = make([]byte, 0, want)
+	}
+	for {
+		if len(b.b) == cap(b.b) {
+			size := min(2*int64(cap(b.b)), limit+1)
+			if announced > int64(len(b.b)) {
+				size = min(size, announced+1) // one more to see the end
+			}
+			b.b = append(make([]byte, 0, max(size, int64(len(b.b))+1)), b.b...)
+		}
+		n, err := r.Read(b.b[len(b.b):cap(b.b)])
+		b.b = b.b[:len(b.b)+n]
+		if int64(len(b.b)) > limit {
+			return errFull
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (d *Decoder) decodedTooLarge(what string) error {
+	return refuse.Errorf(refuse.RequestTooLarge, "", "%s decompressed, at most %d are taken (max_decoded_bytes)", what, d.cfg.MaxDecodedBytes)
+}
+
+// unsnap decodes a snappy block. Its header declares a size, which is believed
+// only as far as the block can hold it.
+func (d *Decoder) unsnap(src []byte, plain *Body) error {
+	n, err := snappy.DecodedLen(src)
+	switch {
+	case err != nil:
+		return refuse.Errorf(refuse.BadRequest, "", "malformed snappy at byte 0: the header declares no size")
+	case int64(n) > d.cfg.MaxDecodedBytes:
+		return d.decodedTooLarge(fmt.Sprintf("%d bytes", n))
+	case n > snappyRatio*len(src):
+		return refuse.Errorf(refuse.BadRequest, "", "malformed snappy at byte 0: %d bytes are declared, more than a block of %d can hold", n, len(src))
+	case n > cap(plain.b):
+		plain.b = make([]byte, n)
+	}
+	if plain.b, err = snappy.Decode(plain.b[:cap(plain.b)], src); err != nil {
+		return refuse.Errorf(refuse.BadRequest, "", "malformed snappy in a body of %d bytes: %v", len(src), err)
+	}
+	return nil
+}
+
+// inflaters are decompressors that wait for the next request.
+type inflaters struct{ gzip, zstd sync.Pool }
+
+func (d *Decoder) gunzip(src []byte, plain *Body) error {
+	z, ok := d.inflate.gzip.Get().(*gzip.Reader)
+	if !ok {
+		z = new(gzip.Reader)
+	}
+	defer d.inflate.gzip.Put(z)
+	if err := z.Reset(bytes.NewReader(src)); err != nil {
+		return refuse.Errorf(refuse.BadRequest, "", "malformed gzip at byte 0: %v", err)
+	}
+	return d.inflated("gzip", z, plain)
+}
+
+func (d *Decoder) unzstd(src []byte, plain *Body) error {
+	var h zstd.Header
+	if err := h.Decode(src); err == nil && h.HasFCS && h.FrameContentSize > uint64(d.cfg.MaxDecodedBytes) {
+		return d.decodedTooLarge(fmt.Sprintf("%d bytes", h.FrameContentSize))
+	}
+	z, ok := d.inflate.zstd.Get().(*zstd.Decoder)
+	if !ok {
+		var err error
+		z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
+		if err != nil {
+			return fmt.Errorf("make a zstd decoder: %w", err)
+		}
+	}
+	defer d.inflate.zstd.Put(z)
+	if err := z.Reset(bytes.NewReader(src)); err != nil {
+		return refuse.Errorf(refuse.BadRequest, "", "malformed zstd at byte 0: %v", err)
+	}
+	return d.inflated("zstd", z, plain)
+}
+
+// inflated reads a decompressor to its end.
+func (d *Decoder) inflated(name string, r io.Reader, plain *Body) error {
+	err := plain.fill(r, -1, d.cfg.MaxDecodedBytes)
+	switch {
+	case errors.Is(err, errFull):
+		return d.decodedTooLarge(fmt.Sprintf("more than %d bytes", d.cfg.MaxDecodedBytes))
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return refuse.Errorf(refuse.RequestTooLarge, "", "a zstd frame with a window above %d bytes", zstdWindow)
+	case err != nil:
+		return refuse.Errorf(refuse.BadRequest, "", "malformed %s behind byte %d of what it holds: %v", name, len(plain.b), err)
+	}
+	return nil
+}
+
+// borrow makes a string of a part of the body without a copy.
+func borrow(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

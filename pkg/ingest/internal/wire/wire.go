@@ -1,0 +1,157 @@
+// Package wire turns the bodies of write requests into batches: remote write 1
+// and 2, OTLP metrics in protobuf and JSON, and what Thanos' routers send to
+// their ingesters.
+//
+//	request ─► Negotiate (what is it?) ─► Body (inflate, within limits) ─► Decode (columns) ─► batch.Batch
+//
+// It walks the protocol's bytes and makes no message objects. A series is
+// recognised by a hash of the bytes that name it (batch.Key); its labels are
+// parsed only when somebody asks for them, which happens once in the life of a
+// series. What is malformed, or larger than its limit, comes back as a
+// *refuse.Error with the position of the first bad byte; sizes that a sender
+// declares are checked before memory is taken for them.
+//
+// A Decoder is safe to be used by many goroutines at once. A Body belongs to
+// one; Decode takes it over.
+package wire
+
+import (
+	"errors"
+	"flag"
+	"hash/maphash"
+	"math"
+	"sync"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/batch"
+)
+
+// Config bounds what one request may take.
+type Config struct {
+	MaxBodyBytes    int64 `yaml:"max_body_bytes"`    // as sent
+	MaxDecodedBytes int64 `yaml:"max_decoded_bytes"` // decompressed
+	MaxItems        int   `yaml:"max_items"`         // series, samples, exemplars, symbols, metadata, each counted as one
+}
+
+// RegisterFlags fills in the defaults.
+func (c *Config) RegisterFlags(prefix string, fs *flag.FlagSet) {
+	fs.Int64Var(&c.MaxBodyBytes, prefix+"max-body-bytes", 32<<20, "Largest body of a write request, as sent. A larger one is answered 413.")
+	fs.Int64Var(&c.MaxDecodedBytes, prefix+"max-decoded-bytes", 64<<20, "Largest body of a write request once decompressed. A larger one is answered 413.")
+	fs.IntVar(&c.MaxItems, prefix+"max-items", 500_000,
+		"Most series, samples, exemplars, symbols and metadata, counted together, in one write request. More are answered 413.")
+}
+
+// Validate checks what an operator has set.
+func (c *Config) Validate() error {
+	if c.MaxBodyBytes <= 0 || c.MaxDecodedBytes <= 0 || c.MaxItems <= 0 {
+		return errors.New("the limits of a write request (max_body_bytes, max_decoded_bytes, max_items) must be above 0")
+	}
+	if c.MaxDecodedBytes > math.MaxUint32 {
+		return errors.New("max_decoded_bytes must be below 4 GiB")
+	}
+	return nil
+}
+
+// Decoder decodes requests. Keys of one Decoder are comparable with each
+// other only: their hashes are seeded at random, so that nobody can prepare
+// series that clash.
+type Decoder struct {
+	cfg    Config
+	hi, lo maphash.Seed
+
+	bodies   sync.Pool // *Body
+	requests sync.Pool // *request
+	inflate  inflaters
+	builders sync.Pool // *labels.ScratchBuilder
+}
+
+// New makes a Decoder. The Config must be valid.
+func New(cfg Config) *Decoder {
+	return &Decoder{cfg: cfg, hi: maphash.MakeSeed(), lo: maphash.MakeSeed()}
+}
+
+// key is the identity of what b names. Two hashes of the runtime's (AES) cost
+// less than one xxhash64 of the same bytes.
+func (d *Decoder) key(b []byte) batch.Key {
+	return batch.Key{Hi: maphash.Bytes(d.hi, b), Lo: maphash.Bytes(d.lo, b)}
+}
+
+// Decode fills an empty Batch from a body. It takes the body over: whether it succeeds
+// or not, the body's memory is given back by the Batch's Free. opts matters for OTLP only.
+func (d *Decoder) Decode(f Format, body *Body, into *batch.Batch, opts *OTLP) error {
+	r := d.request(body)
+	into.Free = r.free
+	switch f {
+	case RW1:
+		return r.remoteWrite1(into)
+	case RW2:
+		return r.remoteWrite2(into)
+	case OTLPProto:
+		return r.otlpProto(into, opts)
+	default:
+		return r.otlpJSON(into, opts)
+	}
+}
+
+// span is a range of the body.
+type span struct{ from, to uint32 }
+
+// request is what a Batch needs of the request it was decoded from, until it is freed.
+type request struct {
+	d      *Decoder
+	body   *Body
+	room   int    // items that may still come
+	labels []span // where each series is named
+	hashed []byte // scratch: what is hashed to a Key
+	rw2    rw2State
+}
+
+// keptSpans bounds what a request keeps for the next one.
+const keptSpans = 64 << 10
+
+func (d *Decoder) request(body *Body) *request {
+	r, ok := d.requests.Get().(*request)
+	if !ok {
+		r = &request{d: d}
+	}
+	r.body, r.room = body, d.cfg.MaxItems
+	return r
+}
+
+// free gives everything back. Nobody reads the Batch any more.
+func (r *request) free() {
+	r.body.Free()
+	r.body = nil
+	if cap(r.labels) > keptSpans || cap(r.hashed) > keptSpans || r.rw2.large() {
+		return
+	}
+	r.labels, r.hashed = r.labels[:0], r.hashed[:0]
+	r.rw2.reset()
+	r.d.requests.Put(r)
+}
+
+// scanner starts at the first byte of the body.
+func (r *request) scanner(protocol string) scanner {
+	return scanner{b: r.body.b, end: len(r.body.b), protocol: protocol}
+}
+
+// take counts n items against the limit.
+func (r *request) take(s *scanner, n int) {
+	if r.room -= n; r.room < 0 {
+		s.tooLarge("more than %d series, samples, exemplars, symbols and metadata (max_items)", r.d.cfg.MaxItems)
+	}
+}
+
+// builder lends a labels builder to f. Its result has memory of its own.
+func (d *Decoder) builder(f func(*labels.ScratchBuilder)) {
+	b, ok := d.builders.Get().(*labels.ScratchBuilder)
+	if !ok {
+		n := labels.NewScratchBuilder(16)
+		n.SetUnsafeAdd(true)
+		b = &n
+	}
+	b.Reset()
+	f(b)
+	d.builders.Put(b)
+}
