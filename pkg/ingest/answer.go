@@ -99,11 +99,6 @@ func otlpResponse(o outcome) pmetricotlp.ExportResponse {
 	return resp
 }
 
-// grpcError is the answer of a gRPC call that failed.
-func grpcError(err error) error {
-	return status.Error(grpcCode(refuse.ReasonOf(err)), err.Error())
-}
-
 // grpcCode is the code that makes OTLP senders do the right thing: of those of
 // refusals only Unavailable is tried again by all of them.
 func grpcCode(r refuse.Reason) codes.Code {
@@ -115,4 +110,3 @@ func grpcCode(r refuse.Reason) codes.Code {
 	}
 	return codes.InvalidArgument
 }
-

@@ -1,0 +1,364 @@
+package forward_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/snappy"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/metadata"
+	"github.com/prometheus/prometheus/prompb"
+	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
+	"github.com/prometheus/prometheus/tsdb/tsdbutil"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/batch"
+	"github.com/firnline/firnline/pkg/ingest/internal/forward"
+	"github.com/firnline/firnline/pkg/tenant"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// receiver is a remote-write endpoint that keeps what it gets, or answers with a status.
+type receiver struct {
+	*httptest.Server
+	mu      sync.Mutex
+	status  int // 0: take it
+	got     []string
+	tenants []string
+}
+
+func newReceiver(t *testing.T) *receiver {
+	r := &receiver{}
+	r.Server = httptest.NewServer(http.HandlerFunc(r.serve))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *receiver) set(status int) { r.mu.Lock(); defer r.mu.Unlock(); r.status = status }
+
+func (r *receiver) samples() []string { r.mu.Lock(); defer r.mu.Unlock(); return slices.Clone(r.got) }
+
+func (r *receiver) serve(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.status != 0 {
+		http.Error(w, "not now", r.status)
+		return
+	}
+	body, err := io.ReadAll(req.Body)
+	if err == nil {
+		body, err = snappy.Decode(nil, body)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	r.tenants = append(r.tenants, req.Header.Get("X-Scope-OrgID"))
+	b := labels.NewScratchBuilder(0)
+	if req.Header.Get("X-Prometheus-Remote-Write-Version") == "2.0.0" {
+		var v2 writev2.Request
+		if err := v2.Unmarshal(body); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		for _, ts := range v2.Timeseries {
+			lset, _ := ts.ToLabels(&b, v2.Symbols)
+			m, _ := ts.ToMetadata(v2.Symbols)
+			for _, s := range ts.Samples {
+				r.got = append(r.got, fmt.Sprintf("%s %d %g %s", lset, s.Timestamp, s.Value, m.Type))
+			}
+			for _, h := range ts.Histograms {
+				r.got = append(r.got, fmt.Sprintf("%s %d histogram %d", lset, h.Timestamp, h.ToIntHistogram().Count))
+			}
+		}
+		return
+	}
+	var v1 prompb.WriteRequest
+	if err := v1.Unmarshal(body); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	for _, ts := range v1.Timeseries {
+		lset := ts.ToLabels(&b, nil)
+		for _, s := range ts.Samples {
+			r.got = append(r.got, fmt.Sprintf("%s %d %g", lset, s.Timestamp, s.Value))
+		}
+		for _, h := range ts.Histograms {
+			r.got = append(r.got, fmt.Sprintf("%s %d histogram %d", lset, h.Timestamp, h.ToIntHistogram().Count))
+		}
+		for _, e := range ts.Exemplars {
+			r.got = append(r.got, fmt.Sprintf("%s exemplar %s %g", lset, e.ToExemplar(&b, nil).Labels, e.Value))
+		}
+	}
+	for _, m := range v1.Metadata {
+		r.got = append(r.got, fmt.Sprintf("metadata %s %s %s", m.MetricFamilyName, m.Type, m.Help))
+	}
+}
+
+// write makes a request with a sample of each series at t.
+func write(id tenant.ID, t int64, series ...string) *batch.Write {
+	w := &batch.Write{Tenant: id, Batch: &batch.Batch{}}
+	for i, name := range series {
+		w.Only = append(w.Only, uint32(i))
+		n := uint32(i)
+		w.Batch.Series = append(w.Batch.Series, batch.Series{ID: uint64(len(name)), Floats: batch.Span{From: n, To: n + 1}})
+		w.Batch.Floats = append(w.Batch.Floats, batch.Float{T: t, V: float64(t) / 2})
+	}
+	w.Batch.Labels = func(i int) (labels.Labels, error) {
+		return labels.FromStrings(model.MetricNameLabel, series[i], "team", string(series[i][0])), nil
+	}
+	return w
+}
+
+type rig struct {
+	*forward.Forwarder
+	t    *testing.T
+	dir  string
+	reg  *prometheus.Registry
+	stop func()
+}
+
+func start(t *testing.T, dir, rules string) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: dir, reg: prometheus.NewRegistry()}
+	f, err := forward.New(forward.Config{Rules: rules, Interval: model.Duration(time.Hour)}, dir, slog.New(slog.DiscardHandler), r.reg)
+	require.NoError(t, err)
+	r.Forwarder = f
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() { cancel(); require.NoError(t, <-done) })
+	t.Cleanup(r.stop)
+	return r
+}
+
+func (r *rig) metric(name string) float64 {
+	n, err := testutil.GatherAndCount(r.reg, name)
+	require.NoError(r.t, err)
+	if n == 0 {
+		return 0
+	}
+	families, err := r.reg.Gather()
+	require.NoError(r.t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return 0
+}
+
+func rules(url, more string) string {
+	return fmt.Sprintf("endpoints:\n- name: saas\n  url: %s\n  queue: {batch_send_deadline: 10ms, min_backoff: 5ms, max_backoff: 20ms, shards: 2, max_bytes: 16MiB}\n%s", url, more)
+}
+
+func eventually(t *testing.T, ok func() bool) {
+	t.Helper()
+	require.Eventually(t, ok, 20*time.Second, 5*time.Millisecond)
+}
+
+func TestSelectedSeriesAreSent(t *testing.T) {
+	recv := newReceiver(t)
+	f := start(t, t.TempDir(), rules(recv.URL, `  tenants: [a]
+  match: ['{team="x"}', 'yy']
+  write_relabel_configs: [{action: labeldrop, regex: team}, {action: drop, source_labels: [__name__], regex: x_secret}]
+  tenant_header: X-Scope-OrgID
+`))
+	w := write("a", 10, "x", "yy", "zzz", "x_secret")
+	w.Batch.Histograms = []batch.Histogram{{T: 11, H: tsdbutil.GenerateTestHistogram(1)}}
+	w.Batch.Series[0].Histograms = batch.Span{From: 0, To: 1}
+	w.Batch.Exemplars = []exemplar.Exemplar{{Labels: labels.FromStrings("trace", "t"), Value: 2, Ts: 12}}
+	w.Batch.Series[0].Exemplars = batch.Span{From: 0, To: 1}
+	w.Batch.Families = []batch.Family{{Name: "x", Metadata: metadata.Metadata{Type: model.MetricTypeGauge, Help: "An x."}}, {Name: "zzz"}}
+	f.Offer(w)
+	f.Offer(write("b", 10, "x"))
+	f.Offer(write("a", 20, "x", "zzz"))
+	eventually(t, func() bool { return len(recv.samples()) >= 6 })
+	got := recv.samples()
+	slices.Sort(got)
+	require.Equal(t, []string{
+		`metadata x GAUGE An x.`,
+		`{__name__="x"} 10 5`, `{__name__="x"} 11 histogram 21`, `{__name__="x"} 20 10`, `{__name__="x"} exemplar {trace="t"} 2`,
+		`{__name__="yy"} 10 5`,
+	}, got)
+	require.Equal(t, []string{"a"}, slices.Compact(recv.tenants))
+}
+
+func TestRemoteWrite2(t *testing.T) {
+	recv := newReceiver(t)
+	f := start(t, t.TempDir(), rules(recv.URL, "  protobuf_message: io.prometheus.write.v2.Request\n"))
+	w := write("a", 10, "x")
+	f.Offer(w) // makes the metric known, so that its metadata goes along
+	w = write("a", 20, "x")
+	w.Batch.Families = []batch.Family{{Name: "x", Metadata: metadata.Metadata{Type: model.MetricTypeGauge}}}
+	w.Batch.Histograms = []batch.Histogram{{T: 21, H: tsdbutil.GenerateTestHistogram(1)}}
+	w.Batch.Series[0].Histograms = batch.Span{From: 0, To: 1}
+	f.Offer(w)
+	eventually(t, func() bool { return len(recv.samples()) == 3 })
+	require.Contains(t, recv.samples(), `{__name__="x", team="x"} 21 histogram 21`)
+}
+
+// A dead endpoint holds up nothing; what waited is sent, in order, after a
+// restart and when the endpoint is back.
+func TestQueueSurvives(t *testing.T) {
+	recv := newReceiver(t)
+	recv.set(http.StatusServiceUnavailable)
+	dir := t.TempDir()
+	f := start(t, dir, rules(recv.URL, ""))
+	for i := range 50 {
+		f.Offer(write("a", int64(i), "x", "yy"))
+	}
+	eventually(t, func() bool { return f.metric("firnline_ingest_forward_retries_total") > 2 })
+	require.NotEmpty(t, f.Status()[0].LastError)
+	f.stop()
+	f = start(t, dir, rules(recv.URL, ""))
+	f.Offer(write("a", 50, "x", "yy"))
+	recv.set(0)
+	eventually(t, func() bool { return len(recv.samples()) == 102 })
+	var xs []string
+	for _, s := range recv.samples() {
+		if s[:len(`{__name__="x"`)] == `{__name__="x"` {
+			xs = append(xs, s)
+		}
+	}
+	for i, s := range xs {
+		require.Equal(t, fmt.Sprintf(`{__name__="x", team="x"} %d %g`, i, float64(i)/2), s)
+	}
+	require.Empty(t, f.Status()[0].LastError)
+}
+
+func TestRefusedForGood(t *testing.T) {
+	recv := newReceiver(t)
+	recv.set(http.StatusBadRequest)
+	f := start(t, t.TempDir(), rules(recv.URL, ""))
+	f.Offer(write("a", 1, "x"))
+	eventually(t, func() bool { return f.metric("firnline_ingest_forward_refused_samples_total") == 1 })
+	recv.set(0)
+	f.Offer(write("a", 2, "x"))
+	eventually(t, func() bool { return len(recv.samples()) == 1 })
+}
+
+// The queue is bounded: the oldest goes, and is counted.
+func TestFullQueue(t *testing.T) {
+	recv := newReceiver(t)
+	recv.set(http.StatusServiceUnavailable)
+	dir := t.TempDir()
+	f := start(t, dir, rules(recv.URL, ""))
+	name := make([]byte, 100<<10)
+	for i := range name {
+		name[i] = byte('a' + i*i%23)
+	}
+	sent := 0
+	for f.metric("firnline_ingest_forward_dropped_samples_total") == 0 {
+		w := write("a", int64(sent), "x")
+		w.Batch.Exemplars = nil
+		for j := range 20 { // a record of some hundred kilobytes that doesn't compress
+			w.Batch.Floats = append(w.Batch.Floats, batch.Float{T: int64(j), V: math.Sqrt(float64(sent*20 + j))})
+		}
+		for range 4000 {
+			w.Batch.Floats = append(w.Batch.Floats, batch.Float{T: int64(sent), V: math.Sin(float64(len(w.Batch.Floats) * (sent + 1)))})
+		}
+		w.Batch.Series[0].Floats.To = uint32(len(w.Batch.Floats))
+		f.Offer(w)
+		sent++
+		require.Less(t, sent, 10_000)
+	}
+	var size int64
+	require.NoError(t, filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			info, _ := d.Info()
+			size += info.Size()
+		}
+		return err
+	}))
+	require.LessOrEqual(t, size, int64(17<<20))
+	recv.set(0)
+	eventually(t, func() bool { return len(recv.samples()) > 0 })
+}
+
+func TestTornQueue(t *testing.T) {
+	recv := newReceiver(t)
+	recv.set(http.StatusServiceUnavailable)
+	dir := t.TempDir()
+	f := start(t, dir, rules(recv.URL, "  headers: {A: b}\n"))
+	for i := range 10 {
+		f.Offer(write("a", int64(i), "x"))
+	}
+	f.stop()
+	segments, err := filepath.Glob(filepath.Join(dir, "saas", "*", "0000*"))
+	require.NoError(t, err)
+	for _, s := range segments {
+		info, err := os.Stat(s)
+		require.NoError(t, err)
+		if info.Size() > 0 {
+			require.NoError(t, os.Truncate(s, 100))
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(s), "sent"), []byte("{torn"), 0o600))
+	}
+	recv.set(0)
+	f = start(t, dir, rules(recv.URL, "  headers: {A: b}\n"))
+	f.Offer(write("a", 100, "x"))
+	eventually(t, func() bool {
+		got := recv.samples()
+		return len(got) > 0 && got[len(got)-1] == `{__name__="x", team="x"} 100 50`
+	})
+}
+
+func TestReload(t *testing.T) {
+	first, second := newReceiver(t), newReceiver(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "rules.yml")
+	write1 := func(s string) { require.NoError(t, os.WriteFile(file, []byte(s), 0o600)) }
+	write1(rules(first.URL, ""))
+	f, err := forward.New(forward.Config{RulesFile: file, Interval: model.Duration(10 * time.Millisecond)}, filepath.Join(dir, "q"), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	f.Offer(write("a", 1, "x"))
+	eventually(t, func() bool { return len(first.samples()) == 1 })
+	write1("endpoints: [{name: ../x, url: 'http://h'}]")
+	require.ErrorContains(t, f.Reload(), "name: want 1 to 64")
+	f.Offer(write("a", 2, "x"))
+	eventually(t, func() bool { return len(first.samples()) == 2 })
+	write1(rules(second.URL, ""))
+	eventually(t, func() bool { s := f.Status(); return len(s) == 1 && s[0].URL == second.URL })
+	f.Offer(write("a", 3, "x"))
+	eventually(t, func() bool { return len(second.samples()) == 1 })
+	cancel()
+	require.NoError(t, <-done)
+}
+
+func TestBadRules(t *testing.T) {
+	for _, c := range []struct{ yaml, want string }{
+		{"endpoints: [{name: a, url: 'http://h', typo: 1}]", "field typo not found"},
+		{"endpoints: [{name: a}]", "url: want http"},
+		{"endpoints: [{name: a, url: 'file:///etc/passwd'}]", "url: want http"},
+		{"endpoints: [{name: a, url: 'http://h'}, {name: a, url: 'http://h'}]", "is taken"},
+		{"endpoints: [{name: a, url: 'http://h', match: ['{']}]", "match"},
+		{"endpoints: [{name: a, url: 'http://h', tenants: ['../x']}]", "tenants"},
+		{"endpoints: [{name: a, url: 'http://h', protobuf_message: x}]", "protobuf_message"},
+		{"endpoints: [{name: a, url: 'http://h', queue: {max_bytes: 1KB}}]", "max_bytes"},
+	} {
+		_, err := forward.ParseRules([]byte(c.yaml), "rules.yml")
+		require.ErrorContains(t, err, c.want, c.yaml)
+		require.ErrorContains(t, err, "rules.yml")
+	}
+}
