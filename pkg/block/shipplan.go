@@ -130,3 +130,12 @@ func (c *coverage) covers(b localBlock, single bool) bool {
 	}
 	return slices.ContainsFunc(g.blocks, func(set map[ulid.ULID]struct{}) bool { return containsAll(set, b.meta.Sources()) })
 }
+
+func containsAll(set map[ulid.ULID]struct{}, ids []ulid.ULID) bool {
+	for _, id := range ids {
+		if _, ok := set[id]; !ok {
+			return false
+		}
+	}
+	return true
+}
