@@ -36,6 +36,8 @@ type Encoded struct {
 //     millisecond, or of the last sample where its chunk ends there.
 //   - A chunk ends at a full hour, before it would pass 140 windows. So windows of
 //     1h need no part of a window of 5m, and whole chunks are merged into them.
+//   - A chunk also ends before a hole that a whole block of 2h fits in, which may
+//     come late.
 //   - A chunk also ends, in the middle of a window if need be, where the next
 //     sample can't be added to the last without loss: a float after a histogram, a
 //     gauge histogram after a counter, other custom bounds, another zero
@@ -147,9 +149,12 @@ func (d *Downsampler) Histogram(t int64, h *histogram.FloatHistogram) error {
 }
 
 // full tells whether a chunk of 5m windows has to end before one that holds t:
-// it ends with the hour before it could pass its size.
+// it ends with the hour before it could pass its size, or at a hole.
 func full(windows []int64, t int64) bool {
 	n := len(windows)
+	if hole(windows, t) {
+		return true
+	}
 	if n < chunkWindows-int(Resolution1h/Resolution5m)+1 {
 		return false
 	}
@@ -202,6 +207,18 @@ func (d *Downsampler) Finish(resolution int64) ([]Encoded, error) {
 		start = end
 	}
 	return o.chunks, nil
+}
+
+// shortestBlock is the range of the blocks that Prometheus and ingesters cut, ms.
+const shortestBlock = 2 * Resolution1h
+
+// hole tells whether a whole block is missing between the last window and t. It
+// may come late, when the raw data around is gone: then its counter goes on from
+// the last raw value before the hole and up to the first one behind it, and
+// chunks have these only at their ends.
+func hole(windows []int64, t int64) bool {
+	n := len(windows)
+	return n > 0 && windowStart(t, shortestBlock)-windowStart(windows[n-1], shortestBlock) > shortestBlock
 }
 
 // endFloats ends the chunk of 5m windows of floats, if there is one.

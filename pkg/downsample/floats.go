@@ -223,7 +223,7 @@ func (m *floatMerger) reset() { m.clear() }
 
 // full tells whether c needs a chunk of its own.
 func (m *floatMerger) full(c *floatChunk) bool {
-	return len(m.t) > 0 && len(m.t)+hours(c.t) > chunkWindows
+	return len(m.t) > 0 && (len(m.t)+hours(c.t) > chunkWindows || hole(m.t, c.t[0]))
 }
 
 // hours returns how many windows of 1h hold the windows.

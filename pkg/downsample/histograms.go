@@ -361,7 +361,7 @@ func (m *histMerger) reset() { m.clear() }
 
 // full tells whether c needs a chunk of its own.
 func (m *histMerger) full(c *histChunk) bool {
-	return len(m.t) > 0 && (len(m.t)+hours(c.t) > chunkWindows || !m.layout.equal(c.layout))
+	return len(m.t) > 0 && (len(m.t)+hours(c.t) > chunkWindows || hole(m.t, c.t[0]) || !m.layout.equal(c.layout))
 }
 
 // add adds all windows of c, as floatMerger's does, and takes its histograms.
