@@ -136,7 +136,7 @@ func (m *manifestState) listedAt() time.Time {
 // our own clock counts.
 func (m *manifestState) age(now time.Time) time.Duration {
 	seen := now.Sub(m.lastAt)
-	if m.changed {
+	if m.changed && !m.last.Equal(onlyOnce) {
 		return seen
 	}
 	return max(seen, now.Sub(m.last))

@@ -20,7 +20,7 @@ import (
 // Its bytes are drawn in docs/formats/manifest.md.
 type Manifest struct {
 	Generation int64       // one more with each write
-	ListedAt   time.Time   // when it was last compared with a listing, by the bucket's clock
+	ListedAt   time.Time   // when it was last compared with a listing, by the bucket's clock; see onlyOnce
 	Folded     []ulid.ULID // announcements that are in it and may still lie in the bucket; sorted
 
 	Metas    map[ulid.ULID]*Meta

@@ -93,6 +93,9 @@ func (s *fetchState) draft() *Manifest {
 	folded := slices.Collect(maps.Keys(m.told))
 	if listed {
 		m.found.apply(next)
+		if m.base == nil {
+			next.ListedAt = onlyOnce
+		}
 		folded = append(folded, m.found.subsumed...)
 	}
 	if m.base != nil {
@@ -103,6 +106,13 @@ func (s *fetchState) draft() *Manifest {
 	next.Folded = slices.DeleteFunc(slices.Compact(folded), func(id ulid.ULID) bool { return !has(m.there, id) })
 	return next
 }
+
+// onlyOnce stands for ListedAt in a manifest that was made where there was none.
+// What became visible while that listing was made nobody has announced, for want
+// of a manifest, and what the listing has hidden was announced long ago. So such
+// a manifest is stale from the beginning, and is so until it has been compared
+// with a second listing, which begins when shippers announce already.
+var onlyOnce = time.Unix(0, 0).UTC()
 
 // apply adds what a listing found to a manifest.
 func (l *found) apply(m *Manifest) {
