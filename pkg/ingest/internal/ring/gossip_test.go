@@ -1,0 +1,243 @@
+package ring_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+	"github.com/firnline/firnline/pkg/ingest/internal/ring"
+	"github.com/firnline/firnline/pkg/tenant"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// node is a Gossip ring that runs.
+type node struct {
+	*ring.Gossip
+	stop func()
+}
+
+type nodeOptions struct {
+	id, dir string
+	join    []string
+	router  bool
+	port    int
+	wait    time.Duration
+	shard   func(tenant.ID) int
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func startNode(t testing.TB, o nodeOptions) *node {
+	t.Helper()
+	var cfg ring.Config
+	cfg.RegisterFlags(flag.NewFlagSet("", flag.ContinueOnError))
+	if o.port == 0 {
+		o.port = freePort(t)
+	}
+	if o.dir == "" {
+		o.dir = t.TempDir()
+	}
+	cfg.Gossip.ID, cfg.Gossip.Tokens = o.id, 64
+	cfg.Gossip.Bind = fmt.Sprintf("127.0.0.1:%d", o.port)
+	cfg.Gossip.Advertise = cfg.Gossip.Bind
+	cfg.Gossip.Join = o.join
+	cfg.Gossip.JoinWait = model.Duration(o.wait)
+	cfg.Gossip.HeartbeatPeriod = model.Duration(time.Second)
+	cfg.Gossip.HeartbeatTimeout = model.Duration(3 * time.Second)
+	cfg.Gossip.ForgetAfter = model.Duration(time.Hour)
+	require.NoError(t, cfg.Validate())
+	g, err := ring.NewGossip(cfg, ring.Parts{
+		Address: ":10901", Dir: o.dir, Router: o.router, ShardSize: o.shard,
+		Log: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(), Now: time.Now,
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	n := &node{Gossip: g}
+	stopped := false
+	n.stop = func() {
+		if !stopped {
+			stopped = true
+			cancel()
+			began := time.Now()
+			require.NoError(t, <-done)
+			t.Logf("%s stopped in %s", o.id, time.Since(began))
+		}
+	}
+	t.Cleanup(n.stop)
+	return n
+}
+
+// sees waits until a node sees members in these states.
+func (n *node) sees(t testing.TB, want map[string]ring.State) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		got := map[string]ring.State{}
+		for _, m := range n.Members() {
+			if m.Healthy {
+				got[m.ID] = m.State
+			}
+		}
+		return fmt.Sprint(got) == fmt.Sprint(want)
+	}, 20*time.Second, 10*time.Millisecond, "want %v", want)
+}
+
+// RELIABILITY I5, P10: three nodes and a router agree on who owns what while
+// one of them is restarted and another leaves for good.
+func TestGossip(t *testing.T) {
+	t.Parallel()
+	seed := freePort(t)
+	join := []string{fmt.Sprintf("127.0.0.1:%d", seed)}
+	dir := t.TempDir()
+	a := startNode(t, nodeOptions{id: "a", port: seed, join: join, wait: time.Hour})
+	b := startNode(t, nodeOptions{id: "b", join: join, wait: time.Hour})
+	c := startNode(t, nodeOptions{id: "c", join: join, wait: time.Hour, dir: dir})
+	r := startNode(t, nodeOptions{id: "r", join: join, wait: time.Hour, router: true})
+	_, err := r.View("x")
+	require.Equal(t, refuse.NotReady, refuse.ReasonOf(err))
+	for _, n := range []*node{a, b, c} {
+		require.NoError(t, n.Activate(t.Context()))
+	}
+	all := map[string]ring.State{"a": ring.Active, "b": ring.Active, "c": ring.Active}
+	began := time.Now()
+	for _, n := range []*node{a, b, c, r} {
+		n.sees(t, all)
+	}
+	t.Logf("converged %s after the last became active", time.Since(began))
+	requireSame(t, a, b, c, r)
+	set := viewOf(t, r).Set(0)
+	require.Len(t, set.Owners, 3)
+	require.Equal(t, 2, set.Quorum)
+	tokens := memberOf(a, "c").Tokens
+	require.Equal(t, "127.0.0.1:10901", memberOf(a, "c").Addr)
+
+	c.stop() // a restart: its place is kept, and it is not written to
+	a.sees(t, map[string]ring.State{"a": ring.Active, "b": ring.Active, "c": ring.Joining})
+	set = viewOf(t, a).Set(0)
+	require.Len(t, set.Owners, 2)
+	require.Equal(t, 2, set.Quorum)
+	c = startNode(t, nodeOptions{id: "c", join: join, wait: time.Hour, dir: dir})
+	a.sees(t, map[string]ring.State{"a": ring.Active, "b": ring.Active, "c": ring.Joining})
+	require.NoError(t, c.Activate(t.Context()))
+	a.sees(t, all)
+	c.sees(t, all)
+	require.Equal(t, tokens, memberOf(a, "c").Tokens, "it has the tokens it had")
+	requireSame(t, a, b, c, r)
+
+	require.NoError(t, b.Leave(t.Context(), true))
+	a.sees(t, map[string]ring.State{"a": ring.Active, "b": ring.Leaving, "c": ring.Active})
+	require.Len(t, a.Instances(), 3, "its data are still read")
+	require.Equal(t, 2, viewOf(t, a).Set(0).Quorum)
+	b.stop()
+	a.sees(t, map[string]ring.State{"a": ring.Active, "c": ring.Active})
+	require.Len(t, a.Instances(), 2)
+	status := a.Status()
+	require.Equal(t, 2, status.ReplicationFactor)
+	require.InDelta(t, 100, status.Instances[0].OwnsPercent, 0.1)
+	for _, n := range []*node{a, c, r} {
+		n.stop()
+	}
+}
+
+func viewOf(t testing.TB, n *node) *ring.View {
+	t.Helper()
+	v, err := n.View("x")
+	require.NoError(t, err)
+	return v
+}
+
+func memberOf(n *node, id string) ring.Member {
+	for _, m := range n.Members() {
+		if m.ID == id {
+			return m
+		}
+	}
+	return ring.Member{}
+}
+
+func requireSame(t testing.TB, nodes ...*node) {
+	t.Helper()
+	first := viewOf(t, nodes[0])
+	for _, n := range nodes[1:] {
+		v := viewOf(t, n)
+		for i := range 1000 {
+			h := uint64(i) * 0x9e3779b97f4a7c15
+			require.Equal(t, owners(first, h), owners(v, h))
+		}
+	}
+}
+
+// A node that finds nobody works alone, once it has waited; one that was one of
+// three takes nothing meanwhile, and after that nothing with less than its quorum.
+func TestGossipAlone(t *testing.T) {
+	t.Parallel()
+	nobody := []string{fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	first := startNode(t, nodeOptions{id: "first"})
+	require.NoError(t, first.Activate(t.Context()))
+	first.sees(t, map[string]ring.State{"first": ring.Active})
+	require.Equal(t, 1, viewOf(t, first).Set(0).Quorum)
+	first.stop()
+
+	lone := startNode(t, nodeOptions{id: "lone", join: nobody, wait: 500 * time.Millisecond})
+	require.NoError(t, lone.Activate(t.Context()))
+	require.Eventually(t, func() bool { v, err := lone.View("x"); return err == nil && len(v.Set(0).Owners) == 1 }, 20*time.Second, 10*time.Millisecond)
+	lone.stop()
+
+	seed, dir := freePort(t), t.TempDir()
+	join := []string{fmt.Sprintf("127.0.0.1:%d", seed)}
+	a := startNode(t, nodeOptions{id: "a", port: seed})
+	b := startNode(t, nodeOptions{id: "b", join: join, dir: dir, wait: time.Hour})
+	for _, n := range []*node{a, b} {
+		require.NoError(t, n.Activate(t.Context()))
+	}
+	b.sees(t, map[string]ring.State{"a": ring.Active, "b": ring.Active})
+	b.stop()
+	a.stop()
+	b = startNode(t, nodeOptions{id: "b", join: join, dir: dir})
+	require.NoError(t, b.Activate(t.Context()))
+	require.Eventually(t, func() bool { v, err := b.View("x"); return err == nil && v.Set(0).Quorum == 2 }, 20*time.Second, 10*time.Millisecond)
+	b.stop()
+}
+
+// RELIABILITY I5: a node that dies without a word is passed over after the
+// heartbeat timeout, still read, and gone only when it is forgotten.
+func TestGossipDeath(t *testing.T) {
+	t.Parallel()
+	seed := freePort(t)
+	join := []string{fmt.Sprintf("127.0.0.1:%d", seed)}
+	a := startNode(t, nodeOptions{id: "a", port: seed})
+	b := startNode(t, nodeOptions{id: "b", join: join, wait: time.Hour})
+	require.NoError(t, a.Activate(t.Context()))
+	require.NoError(t, b.Activate(t.Context()))
+	both := map[string]ring.State{"a": ring.Active, "b": ring.Active}
+	a.sees(t, both)
+	require.ErrorContains(t, a.Forget(t.Context(), "b"), "alive")
+	require.ErrorContains(t, a.Forget(t.Context(), "z"), "no such node")
+	b.stop()
+	a.sees(t, map[string]ring.State{"a": ring.Active})
+	require.Len(t, a.Instances(), 2)
+	v := viewOf(t, a)
+	require.Less(t, len(v.Set(v.Owners(1)).Owners), v.Set(v.Owners(1)).Quorum, "of two both must confirm")
+	require.NoError(t, a.Forget(t.Context(), "b"))
+	require.Eventually(t, func() bool { return len(a.Members()) == 1 }, 20*time.Second, 10*time.Millisecond)
+	require.Equal(t, 1, viewOf(t, a).Set(0).Quorum)
+	a.stop()
+}
