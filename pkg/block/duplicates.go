@@ -74,13 +74,17 @@ func shardsOf(group []*candidate) map[string][]*candidate {
 }
 
 // siblings tells whether all shards that were cut together with c are there, for
-// its time, if it is the one that closes their split. Any other block has all.
+// its time, or had no series, if it is the one that closes their split. Any other
+// block has all.
 func siblings(shards map[string][]*candidate, c *candidate) bool {
 	s := c.ext.Shard
 	if s == nil || s.Index != s.Count-1 {
 		return true
 	}
 	there := map[int]bool{}
+	for _, i := range s.Void {
+		there[i] = true
+	}
 	for _, other := range shards[s.Split] {
 		if other.Overlaps(c.MinTime, c.MaxTime-1) {
 			there[other.ext.Shard.Index] = true

@@ -50,6 +50,10 @@ type Shard struct {
 	// compaction.sources don't name them, so that no other reader takes one
 	// shard for all of them; those of the shard that closes the split do.
 	Sources []ulid.ULID `json:"sources,omitempty"`
+	// Void are the shards of the split that had no series, by index, so that no
+	// blocks are to be missed. The one that closes the split, the last to be
+	// written, says so.
+	Void []int `json:"void,omitempty"`
 }
 
 // Contains tells whether a series, without external labels, is in the shard.

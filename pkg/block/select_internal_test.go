@@ -258,6 +258,10 @@ func TestDuplicatesOfShards(t *testing.T) {
 	require.Empty(t, dups(source, first, second))
 	require.Empty(t, dups(source, first, closing), "the second is missing")
 	require.Equal(t, []ulid.ULID{id(1)}, dups(source, first, second, closing))
+	require.NoError(t, closing.SetExtension(Extension{Shard: &Shard{Split: "s", Index: 2, Count: 3, Void: []int{1}}}))
+	require.Equal(t, []ulid.ULID{id(1)}, dups(source, first, closing), "there was nothing in the second")
+	require.Empty(t, dups(source, closing), "the first is missing")
+	closing = shard(4, 2, id(1))
 	later := shard(5, 1)
 	later.MinTime, later.MaxTime = 100, 200
 	require.Empty(t, dups(source, first, later, closing), "another time's does not count")

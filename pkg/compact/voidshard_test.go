@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block"
@@ -11,13 +12,18 @@ import (
 
 // TestShardWithoutSeries splits a group of which a request deletes all series of
 // the first shards. That those have nothing for the 5m tier says nothing of the
-// others: all that is left comes there.
+// others: all that is left comes there. And to a reader that still has the inputs
+// the shards are all there is.
 func TestShardWithoutSeries(t *testing.T) {
 	w := split(t)
 	_, err := block.CreateDelete(context.Background(), w.bkt, block.DeleteRequest{
 		Selectors: []string{`{i=~"0.."}`}, MinTime: 0, MaxTime: epoch.UnixMilli() + 100*hour,
 	})
 	require.NoError(t, err)
+	inputs, all := w.live(), map[ulid.ULID]*block.Meta{}
+	for _, m := range inputs {
+		all[m.ULID] = m
+	}
 	w.drive(&process{}, smallIndex, 3)
 	series := map[int64]uint64{}
 	for _, m := range w.live() {
@@ -25,6 +31,12 @@ func TestShardWithoutSeries(t *testing.T) {
 		require.NoError(t, err)
 		require.NotNil(t, ext.Shard)
 		series[m.Resolution()] += m.Stats.NumSeries
+		all[m.ULID] = m
 	}
 	require.Equal(t, map[int64]uint64{0: 200, block.Resolution5m: 200}, series)
+
+	hidden := block.Duplicates(all)
+	for _, m := range inputs {
+		require.Contains(t, hidden, m.ULID)
+	}
 }

@@ -26,6 +26,7 @@ type draft struct {
 	replaces    bool
 	findBounds  bool
 	closes      bool
+	void        []int                 // shards without series, of the one that closes a split
 	others      map[int64][]ulid.ULID // by resolution
 
 	deletes []*block.DeleteRequest
@@ -128,7 +129,7 @@ func (p *planner) output(d *draft, resolution int64) Output {
 	}
 	if d.shard != nil {
 		s := *d.shard
-		s.Sources = sourcesOf(d.in)
+		s.Sources, s.Void = sourcesOf(d.in), d.voidShards()
 		ext.Shard = &s
 	}
 	if err := m.SetExtension(ext); err != nil {
@@ -166,6 +167,16 @@ func (p *planner) compaction(d *draft) block.Compaction {
 	}
 	c.Sources = sortedIDs(c.Sources)
 	return c
+}
+
+// voidShards are those that had no series in any of the inputs.
+func (d *draft) voidShards() []int {
+	if d.kind == Split {
+		return d.void
+	}
+	return slices.DeleteFunc(slices.Clone(d.in[0].ext.Shard.Void), func(i int) bool {
+		return slices.ContainsFunc(d.in, func(e *entry) bool { return !slices.Contains(e.ext.Shard.Void, i) })
+	})
 }
 
 func sourcesOf(in []*entry) []ulid.ULID {

@@ -175,6 +175,7 @@ func indexBytes(m *block.Meta) int64 {
 // the split as the last.
 func (p *planner) split(l *lane, in []*entry, c *cut, coarser []int64, why string) {
 	sources, others := union(in), map[int64][]ulid.ULID{}
+	var void []int
 	if l.begunWithout(c, sources, coarser) {
 		coarser = nil
 	}
@@ -194,8 +195,9 @@ func (p *planner) split(l *lane, in []*entry, c *cut, coarser []int64, why strin
 			continue
 		}
 		if i == c.count-1 {
-			d.closes, d.replaces, d.others = true, true, others
+			d.closes, d.replaces, d.others, d.void = true, true, others, void
 		} else if p.leaveOut(d); p.in.Unmatched[VoidKey(p.resultID(d, l.tier.resolution))] {
+			void = append(void, i)
 			continue
 		}
 		if job := p.emit(d); job != nil {
