@@ -1,0 +1,222 @@
+package heads
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/batch"
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+	"github.com/firnline/firnline/pkg/tenant"
+)
+
+// Append appends the series of a Write. What is good is taken even if the rest
+// is not; an error is a *refuse.Error and means that the sender has to send all of it
+// again, though some may have been taken.
+//
+// A write that comes between another one's samples and their commit may be
+// overtaken: the TSDB then leaves older samples out without a word. That is
+// noticed by its counters and answered 503, so that the next try tells which they are.
+func (hs *Heads) Append(ctx context.Context, w *batch.Write) (batch.Result, error) {
+	if err := hs.Ready(); err != nil {
+		return batch.Result{}, refuse.Errorf(refuse.NotReady, w.Tenant, "%s", err)
+	}
+	if err := hs.disk.check(); err != nil {
+		return batch.Result{}, unavailable(w.Tenant, err)
+	}
+	h, err := hs.acquire(ctx, w.Tenant)
+	if err != nil {
+		return batch.Result{}, err
+	}
+	defer h.release()
+	return h.append(ctx, w)
+}
+
+func unavailable(id tenant.ID, err error) *refuse.Error {
+	return refuse.Errorf(refuse.Unavailable, id, "tenant %s: %s", id, err)
+}
+
+func (h *head) append(ctx context.Context, w *batch.Write) (batch.Result, error) {
+	if err := h.failure(); err != nil {
+		return batch.Result{}, unavailable(h.id, err)
+	}
+	if err := h.apply(h.heads.limits(h.id)); err != nil {
+		return batch.Result{}, unavailable(h.id, err)
+	}
+	if !h.cutting.TryRLock() {
+		return batch.Result{}, refuse.Errorf(refuse.NotReady, h.id, "tenant %s: its head is being cut into blocks; send again in some seconds", h.id)
+	}
+	result, err := h.commit(ctx, w)
+	h.cutting.RUnlock()
+	if err != nil {
+		return batch.Result{}, err
+	}
+	h.appended.Store(h.heads.now().UnixNano())
+	h.families.add(w.Batch.Families)
+	for _, r := range result.Refused {
+		h.heads.metrics.refused.WithLabelValues(string(r.Err.Reason)).Add(float64(r.Samples))
+	}
+	h.heads.metrics.unknown.Add(float64(len(result.Unknown)))
+	if h.syncer == nil {
+		return result, nil
+	}
+	if err := h.syncer.wait(ctx); err != nil {
+		if failed := h.syncer.failed(); failed != nil {
+			h.fail(failed)
+		}
+		return batch.Result{}, unavailable(h.id, err)
+	}
+	return result, nil
+}
+
+// commit appends to the head and writes the log.
+func (h *head) commit(ctx context.Context, w *batch.Write) (batch.Result, error) {
+	settled := h.settled.Load()
+	a := appending{
+		head: h, write: w, b: w.Batch, table: h.sessions.table(w.Session), app: h.db.AppenderV2(ctx),
+		latest: math.MaxInt64,
+	}
+	if ahead := time.Duration(h.heads.cfg.TooFarAhead); ahead > 0 {
+		a.latest = h.heads.now().Add(ahead).UnixMilli()
+	}
+	if err := a.all(); err != nil {
+		return batch.Result{}, errors.Join(err, a.app.Rollback())
+	}
+	err := h.heads.fault("append/commit")
+	if err == nil {
+		err = a.app.Commit()
+	} else {
+		err = errors.Join(err, a.app.Rollback())
+	}
+	if err != nil {
+		h.fail(fmt.Errorf("write the log: %w", err))
+		return batch.Result{}, unavailable(h.id, err)
+	}
+	// Also if our records are in the log: they may follow a torn one of somebody else's.
+	for _, name := range []string{walFailed, wblFailed} {
+		if h.counters.value(name) > 0 {
+			h.fail(fmt.Errorf("%w (%s)", errTorn, name))
+			return batch.Result{}, unavailable(h.id, h.failure())
+		}
+	}
+	if h.droppedSince(settled) {
+		h.heads.metrics.overtaken.Inc()
+		return batch.Result{}, refuse.Errorf(refuse.Unavailable, h.id, "tenant %s: newer samples of the same series came at the same time; send again to learn which are refused", h.id)
+	}
+	return a.result, nil
+}
+
+// appending is one Write on its way into the head. Its sums are bounded by the Write.
+type appending struct {
+	head   *head
+	write  *batch.Write
+	b      *batch.Batch
+	table  *table
+	app    storage.AppenderV2
+	latest int64 // ms; later samples are refused
+	result batch.Result
+	shared map[refuse.Reason]*refuse.Error // second and further refusals of a reason
+	labels labels.ScratchBuilder
+}
+
+func (a *appending) all() error {
+	for _, n := range a.write.Only {
+		if err := a.series(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// series appends what one series brings. It returns an error only for what is
+// nobody's fault but ours.
+func (a *appending) series(n uint32) error {
+	s := &a.b.Series[n]
+	one := appendingSeries{appending: a, n: n}
+	known := a.table.get(s.ID)
+	one.ref = known
+	if known == 0 && !one.define() {
+		return nil
+	}
+	for i := s.Floats.From; i < s.Floats.To && !one.over; i++ {
+		f := &a.b.Floats[i]
+		if err := one.sample(sample{ST: f.ST, T: f.T, V: f.V}); err != nil {
+			return err
+		}
+	}
+	for i := s.Histograms.From; i < s.Histograms.To && !one.over; i++ {
+		hi := &a.b.Histograms[i]
+		// Copies: the head keeps the last one, and changes those it encodes.
+		smp := sample{ST: hi.ST, T: hi.T}
+		if hi.H != nil {
+			smp.H = hi.H.Copy()
+		} else if hi.FH != nil {
+			smp.FH = hi.FH.Copy()
+		}
+		if err := one.sample(smp); err != nil {
+			return err
+		}
+	}
+	if one.ref != known && one.ref != 0 && !one.over {
+		if err := a.table.set(s.ID, one.ref); err != nil {
+			return refuse.Errorf(refuse.BadRequest, a.head.id, "%s", err)
+		}
+	}
+	if s.Exemplars.Len() > 0 && one.ref != 0 && a.head.heads.cfg.MaxExemplars > 0 {
+		a.exemplars(one.ref, a.b.Exemplars[s.Exemplars.From:s.Exemplars.To])
+	}
+	return nil
+}
+
+// exemplars appends exemplars of a series that has samples. Those not taken are
+// counted and nothing else: no sender can do anything about them.
+func (a *appending) exemplars(ref storage.SeriesRef, in []exemplar.Exemplar) {
+	app, ok := a.app.(storage.ExemplarAppenderV2)
+	if !ok {
+		return
+	}
+	out := make([]exemplar.Exemplar, len(in))
+	for i, e := range in {
+		a.labels.Reset()
+		e.Labels.Range(func(l labels.Label) { a.labels.Add(l.Name, l.Value) })
+		e.Labels = a.labels.Labels() // memory of its own: the store keeps it
+		out[i] = e
+	}
+	_, err := app.AppendExemplars(ref, labels.EmptyLabels(), out)
+	if err == nil {
+		return
+	}
+	bad := 1
+	if partial, ok := errors.AsType[*storage.AppendPartialError](err); ok {
+		bad = len(partial.ExemplarErrors)
+	}
+	a.head.heads.metrics.exemplarsBad.Add(float64(bad))
+}
+
+// droppedSince tells whether any commit has left samples out since settled was
+// read. The TSDB's counters move an instant before ours when a sample is refused
+// that was offered, so a difference has to last.
+func (h *head) droppedSince(settled int64) bool {
+	now := h.droppedNow()
+	for tries := 0; now > settled; tries++ {
+		if tries == 20 {
+			h.settled.Store(now)
+			return true
+		}
+		time.Sleep(50 * time.Microsecond)
+		now = h.droppedNow()
+	}
+	return false
+}
+
+// droppedNow is at least the number of samples left out at commits.
+func (h *head) droppedNow() int64 {
+	rejected := h.rejected.Load() // first: it only grows
+	return h.drops.total() - rejected
+}

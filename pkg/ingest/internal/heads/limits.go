@@ -1,0 +1,113 @@
+package heads
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+)
+
+// Limits are a tenant's. They may change while it is open.
+type Limits struct {
+	MaxSeries          int             `yaml:"max_series"`            // in the head; 0: no limit
+	MaxSeriesPerMetric int             `yaml:"max_series_per_metric"` // in the head; 0: no limit
+	OutOfOrderWindow   *model.Duration `yaml:"out_of_order_time_window"`
+	StartTimestamps    bool            `yaml:"start_timestamps"` // kept, in encodings that Thanos can't read
+}
+
+// census counts a head's series, all and by metric, and says when there are
+// enough. The TSDB calls it for new series and those it removes, never for known ones.
+//
+// It has no names of limits to wait for: series that are there when a limit is
+// lowered stay.
+type census struct {
+	limits func() Limits
+	// enforce is unset while the log is replayed: what was taken once stays.
+	enforce atomic.Bool
+	total   atomic.Int64
+
+	mu struct {
+		sync.Mutex
+		metrics map[string]int
+	}
+}
+
+func newCensus(limits func() Limits) *census {
+	c := &census{limits: limits}
+	c.mu.metrics = map[string]int{}
+	return c
+}
+
+// fullError says which limit a new series would break.
+type fullError struct {
+	reason refuse.Reason
+	metric string
+	limit  int
+}
+
+func (e *fullError) Error() string { return string(e.reason) }
+
+// PreCreation refuses a series that is one too many. Those created at once may pass together.
+func (c *census) PreCreation(lset labels.Labels) error {
+	if !c.enforce.Load() {
+		return nil
+	}
+	lim := c.limits()
+	if lim.MaxSeries > 0 && c.total.Load() >= int64(lim.MaxSeries) {
+		return &fullError{reason: refuse.SeriesLimit, limit: lim.MaxSeries}
+	}
+	if lim.MaxSeriesPerMetric <= 0 {
+		return nil
+	}
+	metric := lset.Get(model.MetricNameLabel)
+	c.mu.Lock()
+	n := c.mu.metrics[metric]
+	c.mu.Unlock()
+	if n >= lim.MaxSeriesPerMetric {
+		return &fullError{reason: refuse.MetricSeriesLimit, metric: strings.Clone(metric), limit: lim.MaxSeriesPerMetric}
+	}
+	return nil
+}
+
+// PostCreation counts a series.
+func (c *census) PostCreation(lset labels.Labels) {
+	c.total.Add(1)
+	metric := lset.Get(model.MetricNameLabel)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n, known := c.mu.metrics[metric]; known {
+		c.mu.metrics[metric] = n + 1
+		return
+	}
+	// A copy: the name is a part of the series' labels, which would stay in memory with it.
+	c.mu.metrics[strings.Clone(metric)] = 1
+}
+
+// PostDeletion counts series that the head has let go of.
+func (c *census) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
+	c.total.Add(-int64(len(gone)))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, lset := range gone {
+		metric := lset.Get(model.MetricNameLabel)
+		if n := c.mu.metrics[metric]; n > 1 {
+			c.mu.metrics[metric] = n - 1
+		} else {
+			delete(c.mu.metrics, metric)
+		}
+	}
+}
+
+// byMetric calls f with the number of series of each metric.
+func (c *census) byMetric(f func(metric string, series int)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for m, n := range c.mu.metrics {
+		f(m, n)
+	}
+}
