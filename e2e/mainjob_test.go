@@ -15,6 +15,7 @@ import (
 // TestMainJob is the main job on real input: live and historical data of two HA
 // pairs, asked for at one querier.
 func TestMainJob(t *testing.T) {
+	t.Parallel()
 	c := pairs(t, stack.ClustersConfig{Rules: rules})
 	begin := time.Now()
 	waitForHistory(t, c)

@@ -113,7 +113,8 @@ func (w *world) state() []string {
 // comes to the same blocks as one that was never disturbed: no second result,
 // nothing left over. RELIABILITY C1
 func TestKilledAtEachPoint(t *testing.T) {
-	undisturbed, p := busy(t), &process{}
+	fresh, p := busy(t), &process{}
+	undisturbed := fresh.copy(t)
 	undisturbed.drive(p, keepAll, 4)
 	want := undisturbed.state()
 	require.NotEmpty(t, want)
@@ -128,7 +129,7 @@ func TestKilledAtEachPoint(t *testing.T) {
 		for nth := 1; nth <= min(p.seen[point], 2); nth++ {
 			t.Run(fmt.Sprintf("%s/%d", strings.ReplaceAll(point, "/", "_"), nth), func(t *testing.T) {
 				t.Parallel()
-				w := busy(t)
+				w := fresh.copy(t)
 				w.drive(&process{at: point, nth: nth}, keepAll, 4)
 				require.Equal(t, want, w.state())
 			})
@@ -151,7 +152,8 @@ func smallIndex(cfg *compact.Config) { cfg.MaxIndexBytes = 16 << 10 }
 // before and after each shard becomes visible. Until the last one is there the
 // inputs stay, since it is what hides them. RELIABILITY C1
 func TestKilledBetweenShards(t *testing.T) {
-	undisturbed, p := split(t), &process{}
+	fresh, p := split(t), &process{}
+	undisturbed := fresh.copy(t)
 	undisturbed.drive(p, smallIndex, 2)
 	undisturbed.requireSamples()
 	want := undisturbed.state()
@@ -169,7 +171,7 @@ func TestKilledBetweenShards(t *testing.T) {
 		for nth := 1; nth <= p.seen[point]; nth++ {
 			t.Run(fmt.Sprintf("%s/%d", strings.TrimPrefix(point, "compact/"), nth), func(t *testing.T) {
 				t.Parallel()
-				w := split(t)
+				w := fresh.copy(t)
 				w.drive(&process{at: point, nth: nth}, smallIndex, 2)
 				require.Equal(t, want, w.state())
 				w.requireSamples()
@@ -228,7 +230,8 @@ func TestMergeShardsNeedsAll(t *testing.T) {
 // object. At no moment does a reader see a block that lacks anything, and in the
 // end nothing of the removed blocks is left. RELIABILITY C2
 func TestKilledAtEachDelete(t *testing.T) {
-	undisturbed, p := busy(t), &process{}
+	fresh, p := busy(t), &process{}
+	undisturbed := fresh.copy(t)
 	undisturbed.drive(p, keepAll, 12) // so long that nothing is left to come
 	want := undisturbed.state()
 	for _, when := range []string{"before", "after"} {
@@ -237,7 +240,7 @@ func TestKilledAtEachDelete(t *testing.T) {
 		for nth := 1; nth <= p.seen[point]; nth += 4 {
 			t.Run(fmt.Sprintf("%s/%d", when, nth), func(t *testing.T) {
 				t.Parallel()
-				w := busy(t)
+				w := fresh.copy(t)
 				p := &process{at: point, nth: nth}
 				dir := w.TempDir()
 				c := w.killable(p, dir, keepAll)
@@ -271,7 +274,8 @@ func (w *world) requireNoHalves() {
 // results are those of one worker alone, and each sample is there once.
 // RELIABILITY C3
 func TestPausedPastItsClaim(t *testing.T) {
-	undisturbed := split(t)
+	fresh := split(t)
+	undisturbed := fresh.copy(t)
 	undisturbed.drive(&process{}, nil, 1)
 	want := undisturbed.state()
 	points := slices.DeleteFunc(compact.FaultPoints(), func(p string) bool {
@@ -281,7 +285,7 @@ func TestPausedPastItsClaim(t *testing.T) {
 	for _, point := range points {
 		t.Run(strings.ReplaceAll(point, "/", "_"), func(t *testing.T) {
 			t.Parallel()
-			w := split(t)
+			w := fresh.copy(t)
 			paused, goOn := make(chan struct{}), make(chan struct{})
 			first := true
 			a := w.compactor(func(_ *compact.Config, parts *compact.Parts) {

@@ -59,6 +59,24 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// copy is another world that is as this one: to write its blocks anew would take
+// far longer.
+func (w *world) copy(t *testing.T) *world {
+	t.Helper()
+	c := newWorld(t)
+	c.n, c.clock.t = w.n, w.clock.now()
+	for key, samples := range w.want {
+		c.want[key] = maps.Clone(samples)
+	}
+	objects := w.bkt.Objects()
+	require.NoError(t, w.bkt.Memory.ListSizes(context.Background(), "", func(o block.Object) error {
+		c.bkt.SetClock(func() time.Time { return o.LastModified })
+		return c.bkt.Memory.Upload(context.Background(), o.Name, bytes.NewReader(objects[o.Name]))
+	}))
+	c.bkt.SetClock(c.clock.now)
+	return c
+}
+
 // ship uploads a block of n series from hour to hour of epoch, under the labels
 // cluster=a and those given.
 func (w *world) ship(fromHour, toHour int64, n int, more ...string) block.Meta {
