@@ -37,6 +37,7 @@ type Compactor struct {
 	planner planner
 
 	cantCopy  atomic.Bool            // within the bucket, as it has said
+	looking   sync.Mutex             // held during a look
 	lookAgain chan struct{}          // holds one wish for a look before its time
 	verified  map[ulid.ULID]struct{} // replacements read back; of the marking loop alone
 	finds     findings
@@ -141,6 +142,8 @@ var errIncomplete = errors.New("the bucket was not listed for too long")
 
 // look brings the view up to date.
 func (c *Compactor) look(ctx context.Context) error {
+	c.looking.Lock()
+	defer c.looking.Unlock()
 	taken := c.now()
 	if err := c.claims.test(ctx); err != nil {
 		c.metrics.fault.Set(1)

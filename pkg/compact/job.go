@@ -96,7 +96,7 @@ func (c *Compactor) note(ctx context.Context, a *attempt, err error) {
 		a.log.Info("job is cut off; whoever takes it up goes on", "err", err)
 	case errors.Is(err, errSetAside): // planned again without the block, at once
 	case errors.Is(err, errStale), errors.Is(err, errOthers), errors.Is(err, block.ErrLeaseLost):
-		c.jobs.hold(a.job.Key, &block.HeldError{For: err.Error(), Since: c.now()}, c.now())
+		c.jobs.hold(a.job, &block.HeldError{For: err.Error(), Since: c.now()}, c.now())
 		a.log.Info("job is left for now", "err", err)
 	default:
 		c.failed(a.job, err)

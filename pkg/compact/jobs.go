@@ -25,9 +25,10 @@ type jobTable struct {
 		running  map[string]*progress // by key
 		failed   map[string]failure
 		held     map[string]heldJob
-		last     map[string]string // results of the last success, by key
-		version  int               // of failed
-		disk     int64             // reserved by running jobs, bytes
+		areas    map[string]time.Time // where others were at work; until when that is believed, by our clock
+		last     map[string]string    // results of the last success, by key
+		version  int                  // of failed
+		disk     int64                // reserved by running jobs, bytes
 		perSec   float64
 		finished int
 	}
@@ -53,7 +54,7 @@ type heldJob struct {
 func newJobTable() *jobTable {
 	t := &jobTable{}
 	t.mu.running, t.mu.failed, t.mu.held = map[string]*progress{}, map[string]failure{}, map[string]heldJob{}
-	t.mu.last = map[string]string{}
+	t.mu.last, t.mu.areas = map[string]string{}, map[string]time.Time{}
 	return t
 }
 
@@ -195,10 +196,38 @@ func (t *jobTable) keepHeld(jobs []plan.Job) {
 }
 
 // hold notes that somebody else does a job.
-func (t *jobTable) hold(key string, err *block.HeldError, now time.Time) {
+func (t *jobTable) hold(j *plan.Job, err *block.HeldError, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.mu.held[key] = heldJob{Key: key, Owner: err.Owner, For: err.For, Since: err.Since, again: now.Add(heldRetry)}
+	again := now.Add(heldRetry)
+	t.mu.held[j.Key] = heldJob{Key: j.Key, Owner: err.Owner, For: err.For, Since: err.Since, again: again}
+	maps.DeleteFunc(t.mu.areas, func(_ string, until time.Time) bool { return now.After(until) })
+	t.mu.areas[j.Area] = again
+}
+
+// atWork tells whether another worker, of ours or elsewhere, is at work in an
+// area, as far as is known, or was a moment ago: it comes back for its next job.
+func (t *jobTable) atWork(area string, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.mu.running {
+		if r.job.Area == area {
+			return true
+		}
+	}
+	return now.Before(t.mu.areas[area])
+}
+
+// others tells whether somebody else is at work in the bucket, or was a moment ago.
+func (t *jobTable) others(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, until := range t.mu.areas {
+		if now.Before(until) {
+			return true
+		}
+	}
+	return len(t.mu.held) > 0
 }
 
 // heldElsewhere tells whether somebody else did a job a moment ago.
@@ -285,21 +314,40 @@ func (c *Compactor) work(ctx context.Context) {
 
 // nextJob claims the first job that is due and that nobody does; nil: there is none.
 func (c *Compactor) nextJob(ctx context.Context) *attempt {
+	c.catchUp(ctx)
 	p := c.plan()
 	if p == nil || p.snap.fault != nil && errors.Is(p.snap.fault, errClocks) {
 		return nil
 	}
 	c.jobs.keepHeld(p.Jobs)
 	defer func() { c.metrics.failing.Set(float64(c.jobs.failing())) }()
-	for i := range p.Jobs {
+	for j := range p.Apart(func(area string) bool { return c.jobs.atWork(area, c.now()) }) {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if a := c.tryJob(ctx, p, &p.Jobs[i]); a != nil {
+		if a := c.tryJob(ctx, p, j); a != nil {
 			return a
 		}
 	}
 	return nil
+}
+
+// catchUp looks at the bucket before its time, where a job has just ended and
+// others are at work: what they have done since is not to be tried again, and
+// gives rise to jobs that they may leave to us. To be late with that costs only
+// time.
+func (c *Compactor) catchUp(ctx context.Context) {
+	if !c.jobs.others(c.now()) {
+		return
+	}
+	select {
+	case <-c.lookAgain:
+	default:
+		return
+	}
+	if err := c.look(ctx); err != nil && ctx.Err() == nil {
+		c.log.Warn("what others have done meanwhile is not known", "err", err)
+	}
 }
 
 // tryJob claims a job; nil: not now.
@@ -323,7 +371,7 @@ func (c *Compactor) tryJob(ctx context.Context, p *planned, j *plan.Job) *attemp
 	var held *block.HeldError
 	switch {
 	case errors.As(err, &held):
-		c.jobs.hold(j.Key, held, c.now())
+		c.jobs.hold(j, held, c.now())
 	case ctx.Err() == nil:
 		c.failed(j, err)
 	}

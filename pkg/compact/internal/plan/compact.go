@@ -23,7 +23,7 @@ func (p *planner) compact(l *lane) {
 	top := len(p.cfg.Ranges) - 1
 	p.misfits(l, blocks, p.cfg.Ranges[top])
 	blocks = slices.DeleteFunc(blocks, func(e *entry) bool { return e.taken })
-	p.level(l, blocks, top)
+	p.level(l, blocks, top, len(blocks))
 }
 
 // free tells whether a block may be an input of compaction.
@@ -55,16 +55,17 @@ func (p *planner) maxInputs() int {
 }
 
 // level looks at the windows of one range, from the newest on, and at the smaller
-// ones within those that are not complete.
-func (p *planner) level(l *lane, blocks []*entry, level int) {
-	lowest := min(1, len(p.cfg.Ranges)-1)
+// ones within those that are not complete, until there will be so many blocks
+// fewer as are enough.
+func (p *planner) level(l *lane, blocks []*entry, level, enough int) {
+	lowest, before := min(1, len(p.cfg.Ranges)-1), len(p.plan.Jobs)
 	windows, held := inWindows(blocks, p.cfg.Ranges[level])
-	for i := len(windows) - 1; i >= 0; i-- {
+	for i := len(windows) - 1; i >= 0 && fewer(p.plan.Jobs[before:]) < enough; i-- {
 		w, in := windows[i], held[i]
 		switch {
 		case !p.due(l.tier, w):
 			if level > lowest {
-				p.level(l, in, level-1)
+				p.level(l, in, level-1, len(in))
 			}
 		case len(in) < 2 && p.splitIn(l, w) == nil:
 		case len(in) > p.maxInputs():
@@ -75,16 +76,33 @@ func (p *planner) level(l *lane, blocks []*entry, level int) {
 	}
 }
 
+// fewer is how many blocks less there are after jobs.
+func fewer(jobs []Job) (n int) {
+	for _, j := range jobs {
+		if j.Replaces {
+			n += len(j.Inputs) - 1
+		}
+	}
+	return n
+}
+
 // tooMany goes by smaller windows first or, where these are done, takes as many
-// blocks as a job may have: neighbours.
+// blocks as a job may have: neighbours. It goes by no more of the smaller windows
+// than it takes, since their blocks are all written once more in the end. Which
+// these are does not change while one after the other is done, so that several
+// workers do no more of them than one does. The others wait meanwhile.
 func (p *planner) tooMany(l *lane, w window, in []*entry, level int) {
 	before := len(p.plan.Jobs)
 	if level > 0 {
-		p.level(l, in, level-1)
+		p.level(l, in, level-1, len(in)-p.maxInputs())
 	}
 	if len(p.plan.Jobs) == before {
 		part := in[:p.maxInputs()]
 		p.merge(l, w, part, fmt.Sprintf("%d of the %d blocks in %s, the most that a job takes", len(part), len(in), w))
+		return
+	}
+	for _, e := range in {
+		e.taken = true
 	}
 }
 

@@ -69,6 +69,7 @@ const (
 type Job struct {
 	Kind       Kind
 	Key        string        // names the group, resolution, shard and window; the lease is on it
+	Area       string        // names the same, but for the largest window around it: see Plan.Apart
 	Group      string        // GroupKey of the inputs, replica labels taken off
 	Labels     labels.Labels // of the results
 	Resolution int64         // of the inputs, ms

@@ -51,6 +51,7 @@ func (p *planner) emit(d *draft) *Job {
 	p.leaveOut(d)
 	w := hull(d.in)
 	j.MinTime, j.MaxTime, j.Deletes, j.Expired, j.Why = w.from, w.to, d.deletes, d.expired, d.because()
+	j.Area = p.area(l, w)
 	for _, e := range d.in {
 		e.taken = true
 		j.Inputs = append(j.Inputs, e.meta)

@@ -1,0 +1,39 @@
+package plan
+
+import "iter"
+
+// area names what jobs build up together: the block of the largest range, in the
+// end, of one lane.
+func (p *planner) area(l *lane, w window) string {
+	if n := len(p.cfg.Ranges); n > 0 {
+		w = around(w, p.cfg.Ranges[n-1])
+	}
+	return l.key() + "/" + w.key()
+}
+
+// Apart yields the jobs in the order in which a worker tries them: that of the
+// plan, but those in areas where somebody else is at work come last. The largest
+// job of an area needs the results of all others and can't be shared: workers
+// that clear one area after the other together would all wait for each in turn,
+// and for the last one in the end.
+//
+// atWork is asked of an area when its job's turn comes, since to try a job is also
+// to find out who does it.
+func (p *Plan) Apart(atWork func(area string) bool) iter.Seq[*Job] {
+	return func(yield func(*Job) bool) {
+		var later []*Job
+		for i := range p.Jobs {
+			j := &p.Jobs[i]
+			if atWork(j.Area) {
+				later = append(later, j)
+			} else if !yield(j) {
+				return
+			}
+		}
+		for _, j := range later {
+			if !yield(j) {
+				return
+			}
+		}
+	}
+}
