@@ -279,8 +279,8 @@ func requireTidy(t testing.TB, dataDir string) {
 	require.Empty(t, entries)
 }
 
-// value reads a metric that has no labels, or sums up one that has.
-func value(t testing.TB, reg *prometheus.Registry, name string) float64 {
+// value sums up the series of a metric that have all of the label values given.
+func value(t testing.TB, reg *prometheus.Registry, name string, values ...string) float64 {
 	t.Helper()
 	families, err := reg.Gather()
 	require.NoError(t, err)
@@ -290,7 +290,13 @@ func value(t testing.TB, reg *prometheus.Registry, name string) float64 {
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			has := map[string]bool{}
+			for _, l := range m.GetLabel() {
+				has[l.GetValue()] = true
+			}
+			if !slices.ContainsFunc(values, func(v string) bool { return !has[v] }) {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
 		}
 	}
 	return sum

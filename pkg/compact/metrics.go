@@ -54,7 +54,7 @@ type metrics struct {
 	tierEnd       *prometheus.GaugeVec
 	tierBytes     *prometheus.GaugeVec
 	held          *prometheus.GaugeVec
-	setAsideNow   prometheus.Gauge
+	setAsideNow   *prometheus.GaugeVec
 	resting       prometheus.Gauge
 }
 
@@ -154,7 +154,7 @@ func (m *metrics) registerState(reg prometheus.Registerer) {
 	m.tierEnd = gauges("tier_end_seconds", "Until when a group has data of a resolution.", "group", "resolution")
 	m.tierBytes = gauges("tier_bytes", "Bytes of a group at a resolution.", "group", "resolution")
 	m.held = gauges("retention_held_blocks", "Blocks that retention would remove if what is meant to outlive them were there.", "resolution")
-	m.setAsideNow = gauge("set_aside_blocks", "Blocks that are left out of compaction: marked no-compact, or not to be used.")
+	m.setAsideNow = gauges("set_aside_blocks", "Blocks that are left out of compaction: by=others have marks that this program did not set, by=compact are not to be used.", "by")
 	m.resting = gauge("resting_groups", "Groups that are left alone, since another compactor was seen at work in them.")
 }
 
@@ -169,7 +169,7 @@ const otherGroups = "other"
 func (m *metrics) observe(p *planned, perSec float64) {
 	m.observeBacklog(p, perSec)
 	m.garbage.Set(float64(len(p.Garbage)))
-	m.setAsideNow.Set(float64(len(p.SetAside)))
+	m.observeSetAside(p.SetAside)
 	m.resting.Set(float64(len(p.Resting)))
 	m.held0()
 	for _, h := range p.Held {
@@ -213,3 +213,19 @@ func (m *metrics) observeBacklog(p *planned, perSec float64) {
 }
 
 func resolutionName(ms int64) string { return policy.ResolutionName(ms) }
+
+// observeSetAside counts what somebody meant to leave out apart from what is wrong,
+// since only that is worth an alert.
+func (m *metrics) observeSetAside(blocks []plan.SetAside) {
+	count := map[string]float64{"compact": 0, "others": 0}
+	for _, b := range blocks {
+		if b.ByOthers {
+			count["others"]++
+		} else {
+			count["compact"]++
+		}
+	}
+	for by, n := range count {
+		m.setAsideNow.WithLabelValues(by).Set(n)
+	}
+}

@@ -62,10 +62,14 @@ func TestBadBlocksAreSetAside(t *testing.T) {
 	w.ship(16, 32, 2, "cluster", "short")
 	require.NoError(t, w.bkt.Upload(ctx, block.Name(short.ULID, block.IndexFilename), strings.NewReader("short")))
 
+	marked := w.ship(0, 16, 2, "cluster", "marked")
+	require.NoError(t, block.WriteNoCompactMark(ctx, w.bkt, block.NoCompactMark{ID: marked.ULID, Details: "ours", Reason: block.ReasonManual}))
+
 	c, reg := w.watched(nil)
 	require.NoError(t, c.Once(ctx))
 	require.EqualValues(t, 5, value(t, reg, "blocks_set_aside_total"))
-	require.EqualValues(t, 5, value(t, reg, "set_aside_blocks"))
+	require.EqualValues(t, 5, value(t, reg, "set_aside_blocks", "compact"))
+	require.EqualValues(t, 1, value(t, reg, "set_aside_blocks", "others"), "which is no alert")
 	mark, err := block.ReadNoCompactMark(ctx, w.bkt, short.ULID)
 	require.NoError(t, err)
 	require.Contains(t, mark.Details, "set aside by firnline compact: ")
@@ -75,7 +79,7 @@ func TestBadBlocksAreSetAside(t *testing.T) {
 	for _, m := range w.liveRaw() {
 		whole[m.Thanos.Labels["cluster"]]++
 	}
-	require.Equal(t, map[string]int{"a": 1, "bad0": 2, "bad1": 2, "lacks0": 2, "lacks1": 2, "short": 2}, whole, "the others of each group are merged")
+	require.Equal(t, map[string]int{"a": 1, "bad0": 2, "bad1": 2, "lacks0": 2, "lacks1": 2, "marked": 1, "short": 2}, whole, "the others of each group are merged")
 	before := w.state()
 	require.NoError(t, c.Once(ctx))
 	require.Equal(t, before, w.state(), "what is set aside is not tried again")

@@ -196,11 +196,13 @@ func (p *planner) markedAside(e *entry, group string) {
 	}
 	if m := e.marks.NoCompact; m != nil && (!e.ours || e.ext.Shard == nil || m.Details != DetailsShard) {
 		e.aside = true
-		p.setAside(e.id(), group, strings.TrimSuffix("no-compact mark, "+m.Reason+": "+m.Details, ": "))
+		why := strings.TrimSuffix("no-compact mark, "+m.Reason+": "+m.Details, ": ")
+		p.plan.SetAside = append(p.plan.SetAside, SetAside{Block: e.id(), Group: group, Why: why, ByOthers: !IsBad(m)})
 	}
 	if m := e.marks.NoDownsample; m != nil && p.cfg.Downsample && !e.aside {
 		e.aside = true
-		p.setAside(e.id(), group, strings.TrimSuffix("no-downsample mark, "+m.Reason+": what it is merged with would stay raw, or it would not: "+m.Details, ": "))
+		why := strings.TrimSuffix("no-downsample mark, "+m.Reason+": what it is merged with would stay raw, or it would not: "+m.Details, ": ")
+		p.plan.SetAside = append(p.plan.SetAside, SetAside{Block: e.id(), Group: group, Why: why, ByOthers: true})
 	}
 }
 

@@ -162,9 +162,10 @@ type Held struct {
 
 // SetAside is a block that is left out of compaction, and why.
 type SetAside struct {
-	Block ulid.ULID
-	Group string
-	Why   string
+	Block    ulid.ULID
+	Group    string
+	Why      string
+	ByOthers bool // by a mark that isn't ours: nothing is known to be wrong with it
 }
 
 // Resting is a group in which somebody else's compactor is at work.
@@ -320,6 +321,7 @@ func (p *planner) coverage(f *family) {
 	}
 }
 
+// setAside notes a block that is wrong in itself or clashes with others.
 func (p *planner) setAside(id ulid.ULID, group, why string) {
 	p.plan.SetAside = append(p.plan.SetAside, SetAside{Block: id, Group: group, Why: why})
 }
