@@ -241,7 +241,7 @@ func (h DeleteHits) Write(w io.Writer) error {
 		if b.Error != "" {
 			hits = "?\t?\t?"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Block, minute(b.MinTime), minute(b.MaxTime), resolutionText(b.Resolution), hits, b.Labels)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Block, minute(b.MinTime), minute(b.MaxTime), resolutionName(b.Resolution), hits, b.Labels)
 	}
 	fmt.Fprintf(t, "%d blocks\t\t\t\t%d\t%d\t%d\t\n", len(h.Blocks), h.Series, h.Chunks, h.Samples)
 	if err := t.Flush(); err != nil {
@@ -257,13 +257,6 @@ func (h DeleteHits) Write(w io.Writer) error {
 
 // minute writes ms for a table.
 func minute(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04") }
-
-func resolutionText(ms int64) string {
-	if ms == 0 {
-		return "raw"
-	}
-	return (time.Duration(ms) * time.Millisecond).String()
-}
 
 // LiveBlocks returns the blocks of a bucket that answers come from: not those
 // marked for deletion, nor those that others cover.
