@@ -172,10 +172,10 @@ func TestDryRunTable(t *testing.T) {
 	h.add(BlockHits{Block: ulid.MustParse("01J0000000000000000000000A")}) // nothing hit
 	var out bytes.Buffer
 	require.NoError(t, h.Write(&out))
-	require.Equal(t, `BLOCK                       FROM              TO                RES   SERIES  CHUNKS  SAMPLES ~  LABELS
-01HZZZZZZZZZZZZZZZZZZZZZZZ  1970-01-01 00:00  1970-01-01 02:00  raw   3       12      1400       {cluster="a"}
-01J0000000000000000000000Z  1970-01-01 02:00  1970-01-01 04:00  5m    ?       ?       ?          {cluster="a"}
-2 blocks                                                              3       12      1400       
+	require.Equal(t, `BLOCK                       FROM              TO                RES  SERIES  CHUNKS  SAMPLES ~  LABELS
+01HZZZZZZZZZZZZZZZZZZZZZZZ  1970-01-01 00:00  1970-01-01 02:00  raw  3       12      1400       {cluster="a"}
+01J0000000000000000000000Z  1970-01-01 02:00  1970-01-01 04:00  5m   ?       ?       ?          {cluster="a"}
+2 blocks                                                             3       12      1400       
 could not be read: block 01J: index: corrupt
 `, out.String())
 }
