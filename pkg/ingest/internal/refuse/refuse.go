@@ -32,6 +32,7 @@ const (
 	SampleDuplicate     Reason = "sample-duplicate"       // same time, other value
 	BadHistogram        Reason = "bad-histogram"          //
 	BadExemplar         Reason = "bad-exemplar"           // counted, never a reason to refuse a request
+	TooManyClusters     Reason = "too-many-clusters"      // pairs of senders of a tenant, of which one is taken
 	TooManySeriesInside Reason = "too-many-series-inside" // series in one request; 413
 )
 

@@ -1,0 +1,122 @@
+package intake
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/batch"
+	"github.com/firnline/firnline/pkg/tenant"
+)
+
+// Activity is what a tenant sent by way of this router.
+type Activity struct {
+	Series   int64            // active: sent within the window
+	Matching map[string]int64 // of those, by name of active_series
+	Rates    []MetricRate     // the highest, highest first
+}
+
+// MetricRate is what is sent of one metric. Metric is "" for all that are beyond those counted one by one.
+type MetricRate struct {
+	Metric           string
+	Series           int64   // active
+	SamplesPerSecond float64 // counted on one series in 64
+}
+
+// activity is an Activity as the last sweep of a catalog found it.
+type activity struct {
+	series   int64
+	matching []int64 // by bit
+}
+
+// summarise folds the active series by class.
+func (c *catalog) summarise(counts []int64, now time.Time) {
+	found := map[*owner]*activity{}
+	series := map[*metric]int64{}
+	for n, cl := range c.load()[:len(counts)] {
+		if cl.verdict != taken || counts[n] == 0 {
+			continue
+		}
+		a := found[cl.owner]
+		if a == nil {
+			a = &activity{matching: make([]int64, len(c.rules.names))}
+			found[cl.owner] = a
+		}
+		a.series += counts[n]
+		series[cl.metric] += counts[n]
+		for bit := range a.matching {
+			a.matching[bit] += counts[n] * int64(cl.active>>bit&1)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.found = found
+	seconds := now.Sub(c.mu.swept).Seconds()
+	c.mu.swept = now
+	for _, m := range c.mu.metrics {
+		m.rates(series[m], seconds)
+	}
+}
+
+// rates is called by sweeps alone.
+func (m *metric) rates(series int64, seconds float64) {
+	total := m.samples.Load()
+	if seconds > 0 {
+		m.rate.Store(math.Float64bits(float64(total-m.before) / seconds))
+	}
+	m.before = total
+	m.series.Store(series)
+}
+
+// Activity tells what tenants sent, as the last sweep found it; at most top
+// rates a tenant. A pair of senders counts twice, since both send.
+func (in *Intake) Activity(top int) map[tenant.ID]*Activity {
+	all := map[tenant.ID]*Activity{}
+	for _, s := range in.snapshot() {
+		s.cat.addTo(all)
+	}
+	for _, a := range all {
+		slices.SortFunc(a.Rates, func(x, y MetricRate) int {
+			return cmp.Or(cmp.Compare(y.SamplesPerSecond, x.SamplesPerSecond), cmp.Compare(x.Metric, y.Metric))
+		})
+		a.Rates = a.Rates[:min(top, len(a.Rates))]
+	}
+	return all
+}
+
+func (c *catalog) addTo(all map[tenant.ID]*Activity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	of := func(o *owner) *Activity {
+		a := all[o.id]
+		if a == nil {
+			a = &Activity{Matching: map[string]int64{}}
+			all[o.id] = a
+		}
+		return a
+	}
+	for o, found := range c.mu.found {
+		a := of(o)
+		a.Series += found.series
+		for bit, n := range found.matching {
+			a.Matching[c.rules.names[bit]] += n
+		}
+	}
+	for m := range maps.Values(c.mu.metrics) {
+		if n := m.series.Load(); n > 0 {
+			of(m.owner).Rates = append(of(m.owner).Rates, MetricRate{m.name, n, math.Float64frombits(m.rate.Load())})
+		}
+	}
+}
+
+// meter counts the samples of some series, in the place of all, for their metrics.
+func (c *catalog) meter(b *batch.Batch, sc *scratch) {
+	all := c.load()
+	for _, m := range sc.metered {
+		if s := &b.Series[m.series]; s.ID != 0 && all[m.class].metric != nil {
+			all[m.class].metric.samples.Add(sampleEvery * uint64(samplesOf(s)))
+		}
+	}
+}

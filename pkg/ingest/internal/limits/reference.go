@@ -1,0 +1,37 @@
+package limits
+
+import (
+	"fmt"
+	"reflect"
+)
+
+// Entry is one limit for a page of reference.
+type Entry struct{ Key, Default, Doc string }
+
+// Reference lists all limits in the order of the struct.
+func Reference() []Entry { return entries("", reflect.ValueOf(Defaults())) }
+
+func entries(prefix string, v reflect.Value) []Entry {
+	var all []Entry
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		key := prefix + f.Tag.Get("yaml")
+		all = append(all, Entry{key, fmt.Sprint(v.Field(i).Interface()), f.Tag.Get("doc")})
+		if f.Type.Kind() == reflect.Struct && f.Type.PkgPath() == v.Type().PkgPath() {
+			all[len(all)-1].Default = ""
+			all = append(all, entries(key+".", v.Field(i))...)
+		}
+	}
+	return all
+}
+
+// Verdict is a text that is the same for all limits under which each series
+// meets the same fate. Rates and sizes are not in it: they are checked by request.
+func (l *Limits) Verdict() string {
+	relabelling := ""
+	for _, c := range l.RelabelConfigs {
+		relabelling += fmt.Sprintf("%+v %s\n", *c, c.Regex.String())
+	}
+	return fmt.Sprintf("%d %d %d %v %q %q %s %v %v", l.MaxLabels, l.MaxLabelNameBytes, l.MaxLabelValueBytes,
+		l.HA.Enabled, l.HA.ClusterLabel, l.HA.ReplicaLabel, relabelling, l.Drop, l.ActiveSeries)
+}
