@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/relabel"
+
+	"github.com/firnline/firnline/pkg/tenant"
 )
 
 // Limits is what holds for one tenant. 0 means no limit unless its text says
@@ -132,4 +134,9 @@ func (h *HA) validate() error {
 		errs = append(errs, fmt.Errorf("ha: failover_timeout %s: give at least twice update_interval %s, which is more than 0", h.FailoverTimeout, h.UpdateInterval))
 	}
 	return errors.Join(errs...)
+}
+
+// Form is how the file of limits is read: Thanos' write.{global, default, tenants}.
+func Form() tenant.Form[Limits] {
+	return tenant.Form[Limits]{Component: "ingest_limits", Section: "write", Defaults: Defaults}
 }
