@@ -25,19 +25,20 @@ func within(id tenant.ID, lim *limits.Limits, b *batch.Batch) error {
 
 // dropFuture refuses samples that are too far ahead of our clock: one of them
 // would move its head's time and make all others too old (RELIABILITY I8).
-func (in *Intake) dropFuture(id tenant.ID, lim *limits.Limits, b *batch.Batch, t *refuse.Tally, now time.Time) {
+func (c *call) dropFuture() {
+	b, lim, id := c.batch, c.lim, c.cat.rules.own
 	if lim.MaxFuture == 0 {
 		return
 	}
-	last := now.Add(time.Duration(lim.MaxFuture)).UnixMilli()
+	last := c.now.Add(time.Duration(lim.MaxFuture)).UnixMilli()
 	if !anyAfter(b, last) {
 		return
 	}
 	refused := func(i, n int, at int64) {
-		t.Add(refuse.SampleTooFarInTime, n, func() *refuse.Error {
+		c.tally.Add(refuse.SampleTooFarInTime, n, func() *refuse.Error {
 			l, _ := b.Labels(i) // without them the text is poorer
 			return refuse.Errorf(refuse.SampleTooFarInTime, id, "series %s has a sample at %s, %s ahead of our clock, limit %s (max_future of tenant %s); set the sender's clock",
-				short(l.String()), time.UnixMilli(at).UTC().Format(time.RFC3339Nano), time.UnixMilli(at).Sub(now).Round(time.Second), lim.MaxFuture, id)
+				short(l.String()), time.UnixMilli(at).UTC().Format(time.RFC3339Nano), time.UnixMilli(at).Sub(c.now).Round(time.Second), lim.MaxFuture, id)
 		})
 	}
 	for i := range b.Series {
@@ -49,7 +50,7 @@ func (in *Intake) dropFuture(id tenant.ID, lim *limits.Limits, b *batch.Batch, t
 			refused(i, n, at)
 		}
 		n, _ := cut(b.Exemplars, &s.Exemplars, func(e *exemplar.Exemplar) int64 { return e.Ts }, last)
-		in.metrics.exemplars.Add(float64(n)) // no reason to refuse a request
+		c.in.metrics.exemplars.Add(float64(n)) // no reason to refuse a request
 	}
 }
 
@@ -89,44 +90,50 @@ func cut[T any](column []T, span *batch.Span, timeOf func(*T) int64, last int64)
 }
 
 // withinRate takes those parts out that would make their tenant's rate too high.
-func (in *Intake) withinRate(parts []Part, b *batch.Batch, t *refuse.Tally, now time.Time) []Part {
+func (c *call) withinRate(parts []Part) []Part {
 	kept := parts[:0]
 	for _, p := range parts {
-		lim := in.limits.Of(p.Tenant)
-		if in.rates.allow(p.Tenant, lim, p.Samples, now) {
-			in.metrics.samples.Add(float64(p.Samples))
+		lim := c.in.limits.Of(p.Tenant)
+		if c.in.rates.allow(p.Tenant, lim, p.Samples, c.now) {
+			c.in.metrics.samples.Add(float64(p.Samples))
 			kept = append(kept, p)
 			continue
 		}
-		t.Add(refuse.RateLimited, p.Samples, func() *refuse.Error {
+		c.tally.Add(refuse.RateLimited, p.Samples, func() *refuse.Error {
 			return refuse.Errorf(refuse.RateLimited, p.Tenant, "tenant %s sends more than %g samples a second, burst %d (samples_per_second, samples_burst of tenant %s); send less or raise it",
 				p.Tenant, lim.SamplesPerSecond, lim.Burst(), p.Tenant)
 		})
 		for _, i := range p.Series {
-			b.Series[i].ID = 0
+			c.batch.Series[i].ID = 0
 		}
 	}
 	return kept
 }
 
-// full returns why no series can be learned, nil if they can.
-func (in *Intake) full(c *catalog, lim *limits.Limits) func(labels.Labels, tenant.ID) *refuse.Error {
-	switch {
-	case in.live.Load() >= int64(in.cfg.MaxSeries):
-		return func(l labels.Labels, id tenant.ID) *refuse.Error {
-			return refuse.Errorf(refuse.SeriesLimit, id, "series %s is new, and the catalog is full with %d series of all tenants (--%scatalog.max-series); send fewer or raise it",
-				short(l.String()), in.cfg.MaxSeries, in.cfg.prefix)
-		}
-	case lim.HeadSeriesLimit > 0 && c.live.Load() >= catalogShare(lim):
-		return func(l labels.Labels, id tenant.ID) *refuse.Error {
-			return refuse.Errorf(refuse.SeriesLimit, id, "series %s of metric %q is new, and tenant %s has sent far more than %d series (head_series_limit of tenant %s); send fewer or raise it",
-				short(l.String()), l.Get(labels.MetricName), id, lim.HeadSeriesLimit, id)
-		}
-	}
-	return nil
+// full tells that no series can be learned.
+func (c *call) full() bool { return c.in.live.Load() >= int64(c.in.cfg.MaxSeries) || c.fullShare() }
+
+func (c *call) fullShare() bool {
+	return c.lim.HeadSeriesLimit > 0 && c.cat.live.Load() >= catalogShare(c.lim)
 }
 
 // catalogShare bounds what one tenant takes of the catalog. Heads count its series
 // exactly; here one may stand under several keys (pairs of senders, protocols) and for
 // longer, and the bound only keeps one tenant from taking the room of all.
 func catalogShare(lim *limits.Limits) int64 { return 4*int64(lim.HeadSeriesLimit) + 10_000 }
+
+func (c *call) whyFull(l labels.Labels) *refuse.Error {
+	id := c.cat.rules.own
+	if c.fullShare() {
+		return refuse.Errorf(refuse.SeriesLimit, id, "series %s of metric %q is new, and tenant %s has sent far more than %d series (head_series_limit of tenant %s); send fewer or raise it",
+			short(l.String()), short(l.Get(labels.MetricName)), id, c.lim.HeadSeriesLimit, id)
+	}
+	return refuse.Errorf(refuse.SeriesLimit, id, "series %s is new, and the catalog is full with %d series of all tenants (--%scatalog.max-series); send fewer or raise it",
+		short(l.String()), c.in.cfg.MaxSeries, c.in.cfg.prefix)
+}
+
+func (c *call) whyCrowded(l labels.Labels) *refuse.Error {
+	id := c.cat.rules.own
+	return refuse.Errorf(refuse.SeriesLimit, id, "series %s is new, and what tenant %s sends has too many different metrics, tenants and senders of pairs; send fewer",
+		short(l.String()), id)
+}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/firnline/firnline/pkg/ingest/internal/batch"
 	"github.com/firnline/firnline/pkg/tenant"
 )
 
@@ -112,10 +111,10 @@ func (c *catalog) addTo(all map[tenant.ID]*Activity) {
 }
 
 // meter counts the samples of some series, in the place of all, for their metrics.
-func (c *catalog) meter(b *batch.Batch, sc *scratch) {
-	all := c.load()
-	for _, m := range sc.metered {
-		if s := &b.Series[m.series]; s.ID != 0 && all[m.class].metric != nil {
+func (c *call) meter() {
+	all := c.cat.load()
+	for _, m := range c.metered {
+		if s := &c.batch.Series[m.series]; s.ID != 0 && all[m.class].metric != nil {
 			all[m.class].metric.samples.Add(sampleEvery * uint64(samplesOf(s)))
 		}
 	}

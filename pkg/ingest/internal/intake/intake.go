@@ -81,10 +81,10 @@ type Intake struct {
 	metrics *metrics
 	now     func() time.Time
 
-	live    atomic.Int64 // entries of all catalogs
-	all     atomic.Pointer[[]uint32]
-	scratch sync.Pool
-	rates   rates
+	live  atomic.Int64 // entries of all catalogs
+	all   atomic.Pointer[[]uint32]
+	calls sync.Pool
+	rates rates
 
 	mu struct {
 		sync.RWMutex
@@ -96,7 +96,7 @@ type Intake struct {
 func New(cfg Config, lim *tenant.Limits[limits.Limits], elect Elector, log *slog.Logger, reg prometheus.Registerer) *Intake {
 	in := &Intake{cfg: cfg, limits: lim, elect: elect, log: log, now: time.Now}
 	in.metrics = newMetrics(in, reg)
-	in.scratch.New = func() any { return new(scratch) }
+	in.calls.New = func() any { return new(call) }
 	in.rates.mu.buckets = map[tenant.ID]*bucket{}
 	in.mu.states = map[tenant.ID]*state{}
 	return in

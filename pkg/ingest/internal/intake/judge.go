@@ -1,7 +1,6 @@
 package intake
 
 import (
-	"slices"
 	"time"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
@@ -12,49 +11,49 @@ import (
 
 // judge looks at the classes of those series that are not ordinary: who owns
 // them, or why they are left out.
-func (in *Intake) judge(c *catalog, b *batch.Batch, sc *scratch, now time.Time) {
-	sc.ownAll(c.self, b)
-	p := pairs{in: in, rules: haRules(c.rules.lim), now: now}
-	all := c.load()
-	for _, sp := range sc.special {
-		cl, s := &all[sp.class], &b.Series[sp.series]
+func (c *call) judge() {
+	c.ownAll()
+	p := pairs{in: c.in, rules: haRules(c.lim), now: c.now}
+	all := c.cat.load()
+	for _, sp := range c.special {
+		cl, s := &all[sp.class], &c.batch.Series[sp.series]
 		if taken, reason := p.judge(cl, s); !taken {
-			s.ID, sc.owner[sp.series] = 0, nil
-			sc.note(sp, reason, samplesOf(s))
+			c.leave(sp, reason)
 			continue
 		}
-		s.ID = c.idAt(cl.owner, sp.id)
-		sc.owner[sp.series] = cl.owner
-		if s.ID == 0 { // its entry left while we looked: nobody had sent it for hours
-			sc.owner[sp.series] = nil
-			sc.note(sp, refuse.NotReady, samplesOf(s))
+		if s.ID = c.cat.idAt(cl.owner, sp.id); s.ID == 0 { // its entry left while we looked: nobody had sent it for hours
+			c.leave(sp, refuse.NotReady)
+			continue
 		}
+		c.owners[sp.series] = cl.owner
 	}
 }
 
 // ownAll gives all series that have an ID to the request's tenant.
-func (sc *scratch) ownAll(self *owner, b *batch.Batch) {
-	for i := range b.Series {
-		o := self
-		if b.Series[i].ID == 0 {
+func (c *call) ownAll() {
+	for i := range c.batch.Series {
+		o := c.cat.self
+		if c.batch.Series[i].ID == 0 {
 			o = nil
 		}
-		sc.owner = append(sc.owner, o)
+		c.owners = append(c.owners, o)
 	}
 }
 
-// note adds up what is refused; no reason: it is dropped on purpose.
-func (sc *scratch) note(sp special, reason refuse.Reason, samples int) {
+// leave leaves a series out. Without a reason that is on purpose.
+func (c *call) leave(sp special, reason refuse.Reason) {
+	s := &c.batch.Series[sp.series]
+	s.ID, c.owners[sp.series] = 0, nil
 	if reason == "" {
 		return
 	}
-	for i := range sc.tally {
-		if t := &sc.tally[i]; t.class == sp.class && t.reason == reason {
-			t.samples += samples
+	for i := range c.noted {
+		if n := &c.noted[i]; n.class == sp.class && n.reason == reason {
+			n.samples += samplesOf(s)
 			return
 		}
 	}
-	sc.tally = append(sc.tally, tallied{class: sp.class, reason: reason, series: sp.series, samples: samples})
+	c.noted = append(c.noted, noted{class: sp.class, reason: reason, series: sp.series, samples: samplesOf(s)})
 }
 
 // pairs asks for each sender of a request once in a row.
@@ -92,47 +91,27 @@ func (p *pairs) judge(cl *class, s *batch.Series) (taken bool, reason refuse.Rea
 }
 
 // report adds what was noted to the request's tally, with an example of each reason.
-func (c *catalog) report(sc *scratch, raw labelsOf, t *refuse.Tally) {
-	all := c.load()
-	for _, n := range sc.tally {
-		t.Add(n.reason, n.samples, func() *refuse.Error {
-			cl := &all[n.class]
-			switch n.reason {
-			case refuse.TooManyClusters:
-				return refuse.Errorf(n.reason, cl.owner.id, "tenant %s has more pairs of senders than %d (ha.max_clusters of tenant %s), so none is elected for cluster %q; raise it",
-					cl.owner.id, c.rules.lim.HA.MaxClusters, c.rules.own, cl.pair.Cluster)
-			case refuse.NotReady:
-				return refuse.Errorf(n.reason, cl.owner.id, "a series came back after a long time; send it again")
-			}
-			f, err := c.rules.fateOf(raw, int(n.series))
-			if err != nil || f.err == nil {
-				return refuse.Errorf(n.reason, c.rules.own, "series %d of the request", n.series)
-			}
-			return f.err
-		})
+func (c *call) report() {
+	for _, n := range c.noted {
+		c.tally.Add(n.reason, n.samples, func() *refuse.Error { return c.example(n) })
 	}
 }
 
-// split makes a Part for each owner of series. Their numbers are memory of their own.
-func split(b *batch.Batch, sc *scratch) []Part {
-	var parts []Part
-	var owners []*owner
-	last := 0
-	for i, o := range sc.owner {
-		if o == nil {
-			continue
-		}
-		if len(owners) == 0 || owners[last] != o {
-			if last = slices.Index(owners, o); last < 0 {
-				last = len(owners)
-				owners = append(owners, o)
-				parts = append(parts, Part{Tenant: o.id, Session: o.session})
-			}
-		}
-		parts[last].Series = append(parts[last].Series, uint32(i))
-		parts[last].Samples += samplesOf(&b.Series[i])
+// example makes the refusal of a class' series anew, by its labels.
+func (c *call) example(n noted) *refuse.Error {
+	cl, own := &c.cat.load()[n.class], c.cat.rules.own
+	switch n.reason {
+	case refuse.TooManyClusters:
+		return refuse.Errorf(n.reason, cl.owner.id, "tenant %s has more pairs of senders than %d (ha.max_clusters of tenant %s), so none is elected for cluster %q; raise it",
+			cl.owner.id, c.lim.HA.MaxClusters, own, short(cl.pair.Cluster))
+	case refuse.NotReady:
+		return refuse.Errorf(n.reason, cl.owner.id, "a series came back after a long time; send it again")
 	}
-	return parts
+	f, err := c.cat.rules.fateOf(c.raw, int(n.series))
+	if err != nil || f.err == nil {
+		return refuse.Errorf(n.reason, own, "series %d of the request", n.series)
+	}
+	return f.err
 }
 
 func haRules(lim *limits.Limits) ha.Rules {

@@ -7,8 +7,6 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 
-	"github.com/firnline/firnline/pkg/ingest/internal/batch"
-	"github.com/firnline/firnline/pkg/ingest/internal/limits"
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 )
 
@@ -16,80 +14,66 @@ import (
 // others wait for a fraction of a millisecond.
 const learnAtOnce = 256
 
-// labelsOf gives labels as they came.
-type labelsOf func(i int) (labels.Labels, error)
-
-// lesson is what learning needs beside the catalog.
-type lesson struct {
-	batch *batch.Batch
-	raw   labelsOf
-	lim   *limits.Limits
-	tally *refuse.Tally
-	tick  uint8
-}
-
 // learn makes unknown series known, those of one request with IDs in its order.
-func (in *Intake) learn(ctx context.Context, c *catalog, sc *scratch, l lesson) error {
-	for from := 0; from < len(sc.unknown); from += learnAtOnce {
+func (c *call) learn(ctx context.Context) error {
+	if len(c.unknown) == 0 {
+		return nil
+	}
+	for from := 0; from < len(c.unknown); from += learnAtOnce {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("learn series: %w", err)
 		}
-		some := sc.unknown[from:min(from+learnAtOnce, len(sc.unknown))]
-		if full := in.full(c, l.lim); full != nil {
-			sc.left = true
-			refuseAll(some, l, func(series labels.Labels) *refuse.Error { return full(series, c.rules.own) })
+		some := c.unknown[from:min(from+learnAtOnce, len(c.unknown))]
+		if c.full() {
+			for _, i := range some {
+				c.refuse(i, refuse.SeriesLimit, c.whyFull)
+			}
 			continue
 		}
-		sc.fates = sc.fates[:0]
+		c.fates = c.fates[:0]
 		for _, i := range some {
-			f, err := c.rules.fateOf(l.raw, int(i))
+			f, err := c.cat.rules.fateOf(c.raw, int(i))
 			if err != nil {
 				return err
 			}
-			sc.fates = append(sc.fates, f)
+			c.fates = append(c.fates, f)
 		}
-		in.add(c, sc, some, l)
+		c.add(some)
 	}
-	clear(sc.fates[:cap(sc.fates)]) // labels must not outlive the request
+	clear(c.fates[:cap(c.fates)]) // labels must not outlive the request
 	return nil
 }
 
 // add writes what was decided into the catalog.
-func (in *Intake) add(c *catalog, sc *scratch, some []uint32, l lesson) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (c *call) add(some []uint32) {
+	c.cat.mu.Lock()
+	defer c.cat.mu.Unlock()
 	for n, i := range some {
-		s, f := &l.batch.Series[i], &sc.fates[n]
-		id, isNew := c.addLocked(s.Key, f, l.tick)
+		s, f := &c.batch.Series[i], &c.fates[n]
+		id, isNew := c.cat.addLocked(s.Key, f, c.tick)
 		if id == 0 {
-			sc.left = true
-			refuseAll([]uint32{i}, l, func(labels.Labels) *refuse.Error {
-				return refuse.Errorf(refuse.SeriesLimit, c.rules.own, "series %s: tenant %s has too many different metrics, tenants and pairs of senders; try later", f.labels, c.rules.own)
-			})
+			c.refuse(i, refuse.SeriesLimit, c.whyCrowded)
 			continue
 		}
 		if isNew {
-			in.live.Add(1)
-			in.metrics.learned.Inc()
+			c.in.live.Add(1)
+			c.in.metrics.learned.Inc()
 		}
-		e := at(c.entries.load(), id)
+		e := at(c.cat.entries.load(), id)
 		s.ID, s.Hash = uint64(id), e.hash.Load()
 		if word := e.word.Load(); word&plainBit == 0 {
-			sc.special = append(sc.special, special{i, classOf(word), id})
+			c.special = append(c.special, special{i, classOf(word), id})
 		}
 	}
 }
 
-// refuseAll refuses unknown series without learning them.
-func refuseAll(some []uint32, l lesson, why func(labels.Labels) *refuse.Error) {
-	reason := why(labels.EmptyLabels()).Reason
-	for _, i := range some {
-		s := &l.batch.Series[i]
-		l.tally.Add(reason, samplesOf(s), func() *refuse.Error {
-			series, _ := l.raw(int(i)) // without them the text is poorer
-			return why(series)
-		})
-	}
+// refuse refuses an unknown series without learning it.
+func (c *call) refuse(i uint32, reason refuse.Reason, why func(labels.Labels) *refuse.Error) {
+	c.left = true
+	c.tally.Add(reason, samplesOf(&c.batch.Series[i]), func() *refuse.Error {
+		l, _ := c.raw(int(i)) // without them the text is poorer
+		return why(l)
+	})
 }
 
 // fateOf decides about a series as it came. Labels that the decoder refuses are a fate too.
@@ -115,5 +99,3 @@ func (r *rules) final(raw labelsOf, i int) (labels.Labels, error) {
 	}
 	return f.labels, nil
 }
-
-func samplesOf(s *batch.Series) int { return s.Floats.Len() + s.Histograms.Len() }

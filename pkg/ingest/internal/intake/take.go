@@ -2,10 +2,12 @@ package intake
 
 import (
 	"context"
-	"github.com/prometheus/prometheus/model/labels"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
+
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
+	"github.com/firnline/firnline/pkg/ingest/internal/limits"
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 	"github.com/firnline/firnline/pkg/tenant"
 )
@@ -14,18 +16,34 @@ import (
 type Part struct {
 	Tenant  tenant.ID
 	Session batch.Session
-	Series  []uint32 // numbers in the Batch, ascending; never changed by anybody
+	Series  []uint32 // numbers of series in the Batch, ascending; read only, it may be shared
 	Samples int      // of these series
 }
 
-// scratch is the memory of one Take.
+// call is one Take.
+type call struct {
+	in    *Intake
+	cat   *catalog
+	lim   *limits.Limits
+	batch *batch.Batch
+	raw   labelsOf // the batch's, before they are final
+	tally *refuse.Tally
+	now   time.Time
+	tick  uint8
+	scratch
+}
+
+// labelsOf gives labels as they came.
+type labelsOf func(i int) (labels.Labels, error)
+
+// scratch is memory that goes from one Take to the next.
 type scratch struct {
 	unknown []uint32 // numbers of series that the catalog doesn't have
 	special []special
 	metered []metered
 	fates   []fate
-	owner   []*owner // of all series, if some have another one; nil: left out
-	tally   []tallied
+	owners  []*owner // of all series, if some are special; nil: left out
+	noted   []noted
 	left    bool // some series were refused without being learned
 }
 
@@ -39,19 +57,20 @@ type metered struct {
 	series, class uint32
 }
 
-// tallied adds up what is refused of one class.
-type tallied struct {
+// noted adds up what is refused of one class.
+type noted struct {
 	class   uint32
 	reason  refuse.Reason
 	series  uint32 // the first
 	samples int
 }
 
-// keptElements bounds the scratch memory that is kept for the next request.
-const keptElements = 256 << 10
-
-// sampleEvery is how many series share one that is counted for its metric.
-const sampleEvery = 64
+const (
+	// sampleEvery is how many series share one that is counted for its metric.
+	sampleEvery = 64
+	// keptElements bounds the scratch memory that is kept for the next request.
+	keptElements = 256 << 10
+)
 
 // Take names the series of a request and decides which of them are taken, for
 // whom. It sets ID and Hash of each; those left out have ID 0. b.Labels gives
@@ -59,73 +78,59 @@ const sampleEvery = 64
 // is refused is added to t; what is neither in a Part nor there was dropped on
 // purpose: by relabelling, or since its pair's other sender is taken.
 //
-// An error is the refusal of all of the request, b is not to be used then.
+// An error is the refusal of all of the request; b is not to be used then.
 func (in *Intake) Take(ctx context.Context, id tenant.ID, b *batch.Batch, t *refuse.Tally) ([]Part, error) {
-	now := in.now()
 	s, err := in.stateOf(id)
 	if err != nil {
 		return nil, err
 	}
-	c := s.cat
 	if err := within(id, s.lim, b); err != nil {
 		return nil, err
 	}
-	in.dropFuture(id, s.lim, b, t, now)
-
-	raw := b.Labels
-	b.Labels = func(i int) (labels.Labels, error) { return c.rules.final(raw, i) }
-	sc := in.scratch.Get().(*scratch) // New makes no other
-	defer func() { in.scratch.Put(sc.reset()) }()
-
-	tick := tickOf(now)
-	c.recognise(b, sc, tick)
-	if len(sc.unknown) > 0 {
-		if err := in.learn(ctx, c, sc, lesson{b, raw, s.lim, t, tick}); err != nil {
-			return nil, err
-		}
+	c := in.calls.Get().(*call) // the pool's New makes no other
+	defer c.release()
+	*c = call{in: in, cat: s.cat, lim: s.lim, batch: b, raw: b.Labels, tally: t, now: in.now(), scratch: c.scratch}
+	c.tick = tickOf(c.now)
+	c.dropFuture()
+	c.recognise()
+	if err := c.learn(ctx); err != nil {
+		return nil, err
 	}
-	parts := in.parts(c, b, sc, now)
-	c.report(sc, raw, t)
-	parts = in.withinRate(parts, b, t, now)
-	c.meter(b, sc)
+	rules, raw := s.cat.rules, b.Labels // not c: it is used again when labels are asked for
+	b.Labels = func(i int) (labels.Labels, error) { return rules.final(raw, i) }
+	parts := c.withinRate(c.parts())
+	c.meter()
 	return parts, nil
 }
 
-// parts sorts series by owner. Usually there is one, and it has all.
-func (in *Intake) parts(c *catalog, b *batch.Batch, sc *scratch, now time.Time) []Part {
-	if len(sc.special) == 0 && !sc.left {
-		return []Part{{Tenant: c.self.id, Session: c.self.session, Series: in.numbers(len(b.Series)), Samples: b.Samples()}}
+// release empties c and keeps its memory, unless a huge request made it large.
+func (c *call) release() {
+	in, s := c.in, &c.scratch
+	if cap(s.unknown)+cap(s.special)+cap(s.owners) > keptElements {
+		return
 	}
-	in.judge(c, b, sc, now)
-	return split(b, sc)
-}
-
-// reset empties sc and keeps its memory, unless a huge request made it large.
-func (sc *scratch) reset() *scratch {
-	if cap(sc.unknown)+cap(sc.special)+cap(sc.owner) > keptElements {
-		return new(scratch)
-	}
-	sc.unknown, sc.special, sc.metered, sc.owner = sc.unknown[:0], sc.special[:0], sc.metered[:0], sc.owner[:0]
-	sc.fates, sc.tally, sc.left = sc.fates[:0], sc.tally[:0], false
-	return sc
+	clear(s.owners)
+	*c = call{scratch: scratch{unknown: s.unknown[:0], special: s.special[:0], metered: s.metered[:0],
+		fates: s.fates[:0], owners: s.owners[:0], noted: s.noted[:0]}}
+	in.calls.Put(c)
 }
 
 // recognise sets ID and Hash of what the catalog has. A series is expected where
 // it followed the one before the last time; the index is asked only where that fails.
-func (c *catalog) recognise(b *batch.Batch, sc *scratch, tick uint8) {
-	dir := c.entries.load()
-	ordinary := uint64(tick) | plainBit
-	next := int(-c.phase.Add(uint32(len(b.Series))) % sampleEvery)
+func (c *call) recognise() {
+	dir, index, series := c.cat.entries.load(), c.cat.index, c.batch.Series
+	ordinary := uint64(c.tick) | plainBit
+	meter := int(-c.cat.phase.Add(uint32(len(series))) % sampleEvery)
 	var before *entry
 	guess := uint32(1)
-	for i := range b.Series {
-		s := &b.Series[i]
+	for i := range series {
+		s := &series[i]
 		e := at(dir, guess)
 		if e == nil || !e.is(s.Key) {
-			id, found := c.index.find(s.Key, dir)
+			id, found := index.find(s.Key, dir)
 			if id == 0 {
 				s.ID = 0
-				sc.unknown = append(sc.unknown, uint32(i))
+				c.unknown = append(c.unknown, uint32(i))
 				continue
 			}
 			guess, e = id, found
@@ -135,18 +140,56 @@ func (c *catalog) recognise(b *batch.Batch, sc *scratch, tick uint8) {
 		}
 		word := e.word.Load()
 		if word&(seenBits|plainBit) != ordinary {
-			if uint8(word) != tick {
-				e.touch(tick)
+			if uint8(word) != c.tick {
+				e.touch(c.tick)
 			}
 			if word&plainBit == 0 {
-				sc.special = append(sc.special, special{uint32(i), classOf(word), guess})
+				c.special = append(c.special, special{uint32(i), classOf(word), guess})
 			}
 		}
-		if i >= next {
-			sc.metered = append(sc.metered, metered{uint32(i), classOf(word)})
-			next += sampleEvery
+		if i >= meter {
+			c.metered = append(c.metered, metered{uint32(i), classOf(word)})
+			meter += sampleEvery
 		}
 		s.ID, s.Hash = uint64(guess), e.hash.Load()
 		before, guess = e, uint32(word>>nextAt)
 	}
 }
+
+// parts sorts series by owner. Usually there is one, and it has all.
+func (c *call) parts() []Part {
+	self, n := c.cat.self, len(c.batch.Series)
+	if len(c.special) == 0 && !c.left {
+		return []Part{{Tenant: self.id, Session: self.session, Series: c.in.numbers(n), Samples: c.batch.Samples()}}
+	}
+	c.judge()
+	c.report()
+	return c.split()
+}
+
+// split makes a Part for each owner of series. Their numbers are memory of their own.
+func (c *call) split() []Part {
+	var parts []Part
+	of := map[*owner]int{}
+	var last *owner
+	at := 0
+	for i, o := range c.owners {
+		if o == nil {
+			continue
+		}
+		if o != last {
+			n, ok := of[o]
+			if !ok {
+				n = len(parts)
+				of[o] = n
+				parts = append(parts, Part{Tenant: o.id, Session: o.session})
+			}
+			last, at = o, n
+		}
+		parts[at].Series = append(parts[at].Series, uint32(i))
+		parts[at].Samples += samplesOf(&c.batch.Series[i])
+	}
+	return parts
+}
+
+func samplesOf(s *batch.Series) int { return s.Floats.Len() + s.Histograms.Len() }
