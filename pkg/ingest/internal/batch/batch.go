@@ -70,7 +70,11 @@ type Batch struct {
 	Floats     []Float
 	Histograms []Histogram
 	Exemplars  []exemplar.Exemplar
-	Families   []Family
+	Families   []Family // their strings are part of the request: who keeps one clones it
+
+	// Refused counts what the decoder had to leave out: data points of OTLP that
+	// are no series of Prometheus', or that don't continue their delta stream.
+	Refused refuse.Tally
 
 	// Labels makes the labels of series i, in their final form: sorted and,
 	// once intake has been over it, relabelled. The result is memory of its own. It is

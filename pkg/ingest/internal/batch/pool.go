@@ -3,6 +3,8 @@ package batch
 import (
 	"errors"
 	"sync"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 )
 
 // ErrNoLabels says that a series was sent by its ID alone.
@@ -28,7 +30,7 @@ func (p *Pool) Put(b *Batch) {
 	if b.Free != nil {
 		b.Free()
 	}
-	b.Labels, b.Free = nil, nil
+	b.Labels, b.Free, b.Refused = nil, nil, refuse.Tally{}
 	if max(cap(b.Series), cap(b.Floats), cap(b.Histograms), cap(b.Exemplars)) > keptElements {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/golang/snappy"
 	"github.com/klauspost/compress/gzip"
@@ -35,7 +36,7 @@ func zstded(p []byte) []byte {
 }
 
 func TestBody(t *testing.T) {
-	d := New(defaults())
+	d := New(defaults(), time.Now)
 	r := rand.New(rand.NewSource(1))
 	for _, size := range []int{0, 1, 1000, 300_000, 5 << 20} {
 		plain := make([]byte, size)
@@ -59,7 +60,7 @@ func TestBody(t *testing.T) {
 func TestBodyRefusals(t *testing.T) {
 	cfg := defaults()
 	cfg.MaxBodyBytes, cfg.MaxDecodedBytes = 1<<20, 2<<20
-	d := New(cfg)
+	d := New(cfg, time.Now)
 	bomb := append(binary.AppendUvarint(nil, 2_700_000_000), make([]byte, 42)...)
 	require.Len(t, bomb, 47)
 	zeros := make([]byte, 64<<20)
@@ -119,7 +120,7 @@ type failing struct{}
 func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func TestBodyConnectionLost(t *testing.T) {
-	_, err := New(defaults()).Body(io.MultiReader(bytes.NewReader([]byte("abc")), failing{}), "", 10)
+	_, err := New(defaults(), time.Now).Body(io.MultiReader(bytes.NewReader([]byte("abc")), failing{}), "", 10)
 	require.ErrorContains(t, err, "read the body at byte 3")
 	require.Equal(t, refuse.BadRequest, refuse.ReasonOf(err))
 }
@@ -159,14 +160,14 @@ func TestNegotiate(t *testing.T) {
 
 // The labels and histograms of a Batch outlive it; its body is used again.
 func TestLabelsOutliveTheBatch(t *testing.T) {
-	d := New(defaults())
+	d := New(defaults(), time.Now)
 	p, q := snappy.Encode(nil, loadRW1(50)), snappy.Encode(nil, bytes.Repeat([]byte{0xff}, 20_000))
 	want, err := twin1(loadRW1(50))
 	require.NoError(t, err)
 	body, err := d.Body(bytes.NewReader(p), "snappy", -1)
 	require.NoError(t, err)
 	b := &batch.Batch{}
-	require.NoError(t, d.Decode(RW1, body, b, nil))
+	require.NoError(t, d.Decode(RW1, body, b, Sender{}))
 	ls, err := b.Labels(0)
 	require.NoError(t, err)
 	b.Free()
@@ -181,7 +182,7 @@ func TestLabelsOutliveTheBatch(t *testing.T) {
 func FuzzBody(f *testing.F) {
 	cfg := defaults()
 	cfg.MaxBodyBytes, cfg.MaxDecodedBytes = 1<<20, 1<<20
-	d := New(cfg)
+	d := New(cfg, time.Now)
 	encodings := []string{"snappy", "gzip", "zstd"}
 	f.Add(byte(0), snappy.Encode(nil, []byte("hello hello hello")))
 	f.Add(byte(0), append(binary.AppendUvarint(nil, 2_700_000_000), make([]byte, 42)...))

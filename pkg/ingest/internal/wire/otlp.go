@@ -1,8 +1,140 @@
 package wire
 
-import "github.com/firnline/firnline/pkg/ingest/internal/batch"
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
 
-type OTLP struct{}
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/otlptranslator"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/storage/remote/otlptranslator/prometheusremotewrite"
+)
 
-func (r *request) otlpProto(into *batch.Batch, opts *OTLP) error { return nil }
-func (r *request) otlpJSON(into *batch.Batch, opts *OTLP) error  { return nil }
+// OTLP is how a tenant's OTLP metrics become series. The names are those of
+// Prometheus' own configuration where it has them.
+type OTLP struct {
+	PromoteAllResourceAttributes         bool           `yaml:"promote_all_resource_attributes"`
+	PromoteResourceAttributes            []string       `yaml:"promote_resource_attributes"` // these, unless all are
+	IgnoreResourceAttributes             []string       `yaml:"ignore_resource_attributes"`  // all but these
+	KeepIdentifyingResourceAttributes    bool           `yaml:"keep_identifying_resource_attributes"`
+	TranslationStrategy                  string         `yaml:"translation_strategy"`
+	ConvertHistogramsToNHCB              bool           `yaml:"convert_histograms_to_nhcb"`
+	PromoteScopeMetadata                 bool           `yaml:"promote_scope_metadata"`
+	LabelNameUnderscoreSanitization      bool           `yaml:"label_name_underscore_sanitization"`
+	LabelNamePreserveMultipleUnderscores bool           `yaml:"label_name_preserve_multiple_underscores"`
+	TypeAndUnitLabels                    bool           `yaml:"type_and_unit_labels"`
+	TargetInfo                           bool           `yaml:"target_info"`
+	LookbackDelta                        model.Duration `yaml:"lookback_delta"`      // target_info has a sample at every half of it
+	DeltaToCumulative                    bool           `yaml:"delta_to_cumulative"` // needs that a stream always comes to the same process
+	NativeDelta                          bool           `yaml:"native_delta"`        // stored as they come
+}
+
+// DefaultOTLP is what Prometheus does if nothing is configured.
+func DefaultOTLP() OTLP {
+	return OTLP{
+		TranslationStrategy:                  string(otlptranslator.UnderscoreEscapingWithSuffixes),
+		LabelNameUnderscoreSanitization:      true,
+		LabelNamePreserveMultipleUnderscores: true,
+		TargetInfo:                           true,
+		LookbackDelta:                        model.Duration(5 * time.Minute),
+	}
+}
+
+// Validate checks what an operator has set.
+func (o *OTLP) Validate() error {
+	strategies := []otlptranslator.TranslationStrategyOption{
+		otlptranslator.UnderscoreEscapingWithSuffixes, otlptranslator.UnderscoreEscapingWithoutSuffixes,
+		otlptranslator.NoUTF8EscapingWithSuffixes, otlptranslator.NoTranslation,
+	}
+	switch {
+	case !slices.Contains(strategies, otlptranslator.TranslationStrategyOption(o.TranslationStrategy)):
+		return fmt.Errorf("translation_strategy %q is none of %v", o.TranslationStrategy, strategies)
+	case o.PromoteAllResourceAttributes && len(o.PromoteResourceAttributes) > 0:
+		return errors.New("promote_resource_attributes has no use with promote_all_resource_attributes")
+	case !o.PromoteAllResourceAttributes && len(o.IgnoreResourceAttributes) > 0:
+		return errors.New("ignore_resource_attributes has a use with promote_all_resource_attributes only")
+	case o.DeltaToCumulative && o.NativeDelta:
+		return errors.New("delta_to_cumulative and native_delta exclude each other")
+	case o.LookbackDelta <= 0:
+		return errors.New("lookback_delta must be above 0")
+	}
+	attributes := slices.Concat(o.PromoteResourceAttributes, o.IgnoreResourceAttributes)
+	for i, a := range attributes {
+		if strings.TrimSpace(a) == "" || slices.Contains(attributes[:i], a) {
+			return fmt.Errorf("resource attribute %q is empty or listed twice", a)
+		}
+	}
+	return nil
+}
+
+// settings is what Prometheus' library calls them. target_info is left to us.
+func (o *OTLP) settings() prometheusremotewrite.Settings {
+	strategy := otlptranslator.TranslationStrategyOption(o.TranslationStrategy)
+	return prometheusremotewrite.Settings{
+		DisableTargetInfo: true,
+		AddMetricSuffixes: strategy.ShouldAddSuffixes(),
+		AllowUTF8:         !strategy.ShouldEscape(),
+		PromoteResourceAttributes: prometheusremotewrite.NewPromoteResourceAttributes(config.OTLPConfig{
+			PromoteAllResourceAttributes: o.PromoteAllResourceAttributes,
+			PromoteResourceAttributes:    o.PromoteResourceAttributes,
+			IgnoreResourceAttributes:     o.IgnoreResourceAttributes,
+		}),
+		KeepIdentifyingResourceAttributes:    o.KeepIdentifyingResourceAttributes,
+		ConvertHistogramsToNHCB:              o.ConvertHistogramsToNHCB,
+		AllowDeltaTemporality:                o.NativeDelta,
+		PromoteScopeMetadata:                 o.PromoteScopeMetadata,
+		EnableTypeAndUnitLabels:              o.TypeAndUnitLabels,
+		LabelNameUnderscoreSanitization:      o.LabelNameUnderscoreSanitization,
+		LabelNamePreserveMultipleUnderscores: o.LabelNamePreserveMultipleUnderscores,
+	}
+}
+
+// translation is what is prepared once for equal options: settings, and what
+// the library made of metrics and resources that come again and again.
+type translation struct {
+	opts     OTLP
+	settings prometheusremotewrite.Settings
+	// mark is part of all Keys, so that other options make other series of the same bytes.
+	mark     [8]byte
+	families recent[family]
+	targets  recent[target]
+}
+
+// keptTranslations bounds how many different options are prepared at a time:
+// tenants mostly share one.
+const keptTranslations = 64
+
+// What a translation remembers lately: of a metric some 200 bytes, of a resource 50.
+const (
+	keptFamilies = 20_000
+	keptTargets  = 200_000
+)
+
+// translation finds or prepares what belongs to opts.
+func (d *Decoder) translation(opts OTLP) *translation {
+	if known := d.translations.Load(); known != nil {
+		for _, t := range *known {
+			if reflect.DeepEqual(t.opts, opts) {
+				return t
+			}
+		}
+	}
+	t := &translation{opts: opts, settings: opts.settings()}
+	t.families.most, t.targets.most = keptFamilies, keptTargets
+	t.opts.PromoteResourceAttributes, t.opts.IgnoreResourceAttributes = slices.Clone(opts.PromoteResourceAttributes), slices.Clone(opts.IgnoreResourceAttributes)
+	sum := maphash.String(d.hi, fmt.Sprintf("%+v", opts))
+	for i := range t.mark {
+		t.mark[i] = byte(sum >> (8 * i))
+	}
+	list := []*translation{t}
+	if known := d.translations.Load(); known != nil {
+		list = append(list, (*known)[:min(len(*known), keptTranslations-1)]...)
+	}
+	d.translations.Store(&list)
+	return t
+}

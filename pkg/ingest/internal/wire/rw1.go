@@ -45,8 +45,7 @@ func (r *request) remoteWrite1(into *batch.Batch) error {
 func (r *request) series1(s *scanner, into *batch.Batch) {
 	r.take(s, 1)
 	outer := s.enter()
-	names := fieldRun{num: 1}
-	names.begin(s)
+	names := startRun(s, 1)
 	sr := newSeries(into)
 	for s.more() {
 		at := s.i
@@ -99,10 +98,19 @@ type fieldRun struct {
 	scattered bool // they stand in more places than one
 }
 
-// begin passes over the run that a message usually begins with.
-func (f *fieldRun) begin(s *scanner) {
+// startRun is at the beginning of a message.
+func startRun(s *scanner, num byte) fieldRun {
+	f := fieldRun{num: num, from: s.i, to: s.i, message: s.i}
+	f.pass(s)
+	return f
+}
+
+// pass passes over fields that go on where the run ends.
+func (f *fieldRun) pass(s *scanner) {
+	if s.i != f.to {
+		return
+	}
 	b, i, tag := s.b[:s.end], s.i, f.num<<3|wireBytes
-	f.message, f.from = i, i
 	for i+1 < len(b) && b[i] == tag && b[i+1] < 0x80 {
 		next := i + 2 + int(b[i+1])
 		if next > len(b) {
@@ -125,28 +133,43 @@ func (f *fieldRun) add(at, to int) {
 	}
 }
 
-// named gives a series of RW1 its Key and remembers where its labels are. s stands in its TimeSeries.
-func (r *request) named(s *scanner, f *fieldRun, sr *batch.Series) {
-	if s.err != nil {
-		return
-	}
+// gather appends all fields of the run. s is in their message.
+func (f *fieldRun) gather(s *scanner, to []byte) []byte {
 	if !f.scattered {
-		sr.Key = r.d.key(s.b[f.from:f.to])
-		r.labels = append(r.labels, span{uint32(f.from), uint32(f.to)})
-		return
+		return append(to, s.b[f.from:f.to]...)
 	}
-	r.hashed = r.hashed[:0]
 	m := scanner{b: s.b, i: f.message, end: s.end, protocol: s.protocol}
 	for m.more() {
 		at := m.i
 		num, wire := m.tag()
 		m.skip(wire)
 		if num == int32(f.num) {
-			r.hashed = append(r.hashed, m.b[at:m.i]...)
+			to = append(to, m.b[at:m.i]...)
 		}
 	}
+	return to
+}
+
+// place is where the fields are: alone, or among others in their message.
+func (f *fieldRun) place(s *scanner) span {
+	if f.scattered {
+		return span{uint32(f.message), uint32(s.end)}
+	}
+	return span{uint32(f.from), uint32(f.to)}
+}
+
+// named gives a series its Key and remembers where its labels are. s stands in its TimeSeries.
+func (r *request) named(s *scanner, f *fieldRun, sr *batch.Series) {
+	if s.err != nil {
+		return
+	}
+	r.labels = append(r.labels, f.place(s))
+	if !f.scattered {
+		sr.Key = r.d.key(s.b[f.from:f.to])
+		return
+	}
+	r.hashed = f.gather(s, r.hashed[:0])
 	sr.Key = r.d.key(r.hashed)
-	r.labels = append(r.labels, span{uint32(f.message), uint32(s.end)})
 }
 
 // labels1 parses the labels of series i: the fields of number 1 in its range.

@@ -106,9 +106,7 @@ func (r *request) checkSymbols(s *scanner) {
 // series2 decodes a TimeSeries.
 func (r *request) series2(s *scanner, into *batch.Batch) {
 	outer := s.enter()
-	begin := s.i
-	names := fieldRun{num: 1}
-	names.begin(s)
+	names := startRun(s, 1)
 	sr := newSeries(into)
 	var meta metadata2
 	for s.more() {
@@ -139,10 +137,7 @@ func (r *request) series2(s *scanner, into *batch.Batch) {
 			s.skip(wire)
 		}
 	}
-	at := span{uint32(names.from), uint32(names.to)}
-	if names.scattered {
-		at = span{uint32(begin), uint32(s.end)}
-	}
+	at := names.place(s)
 	s.leave(outer)
 	if s.err != nil {
 		return

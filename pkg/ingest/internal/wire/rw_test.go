@@ -5,6 +5,7 @@ import (
 	"math/rand"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prometheus/prometheus/prompb"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
@@ -18,7 +19,7 @@ const randomRequests = 2000
 
 // RELIABILITY P12, section 6: what is decoded equals what Prometheus' own code makes of it.
 func TestRW1EqualsTwin(t *testing.T) {
-	d := New(defaults())
+	d := New(defaults(), time.Now)
 	for seed := range int64(randomRequests) {
 		r := rand.New(rand.NewSource(seed))
 		p, err := randomRW1(r).Marshal()
@@ -28,14 +29,14 @@ func TestRW1EqualsTwin(t *testing.T) {
 		}
 		want, err := twin1(p)
 		require.NoError(t, err)
-		got, err := decode(t, d, RW1, p, nil)
+		got, err := decode(t, d, RW1, p, Sender{})
 		require.NoError(t, err, "seed %d", seed)
 		require.Equal(t, want, got, "seed %d", seed)
 	}
 }
 
 func TestRW2EqualsTwin(t *testing.T) {
-	d := New(defaults())
+	d := New(defaults(), time.Now)
 	for seed := range int64(randomRequests) {
 		r := rand.New(rand.NewSource(seed))
 		p, err := randomRW2(r).Marshal()
@@ -46,7 +47,7 @@ func TestRW2EqualsTwin(t *testing.T) {
 		}
 		want, err := twin2(p)
 		require.NoError(t, err)
-		got, err := decode(t, d, RW2, p, nil)
+		got, err := decode(t, d, RW2, p, Sender{})
 		require.NoError(t, err, "seed %d", seed)
 		require.Equal(t, want, got, "seed %d", seed)
 	}
@@ -71,7 +72,7 @@ func shuffleSeries(r *rand.Rand, p []byte) []byte {
 
 // Bytes cut off or changed anywhere are refused, or read as the twin reads them.
 func TestRWDamaged(t *testing.T) {
-	d := New(defaults())
+	d := New(defaults(), time.Now)
 	for seed := range int64(150) {
 		r := rand.New(rand.NewSource(seed))
 		p1, _ := randomRW1(r).Marshal()
@@ -102,12 +103,12 @@ func damage(r *rand.Rand, p []byte) []byte {
 // A series has one Key however its fields are interleaved, and over requests
 // whose tables of symbols differ; two series have two.
 func TestKeys(t *testing.T) {
-	d := New(defaults())
+	d := New(defaults(), time.Now)
 	keys := func(f Format, p []byte) (out []batch.Key) {
 		body, err := d.Wrap(p)
 		require.NoError(t, err)
 		b := &batch.Batch{}
-		require.NoError(t, d.Decode(f, body, b, nil))
+		require.NoError(t, d.Decode(f, body, b, Sender{}))
 		for _, s := range b.Series {
 			out = append(out, s.Key)
 		}
@@ -153,7 +154,7 @@ func TestKeys(t *testing.T) {
 func TestRWRefusals(t *testing.T) {
 	cfg := defaults()
 	cfg.MaxItems = 10
-	d := New(cfg)
+	d := New(cfg, time.Now)
 	v2 := func(r writev2.Request) []byte { p, _ := r.Marshal(); return p }
 	for _, c := range []struct {
 		name   string
@@ -182,7 +183,7 @@ func TestRWRefusals(t *testing.T) {
 		{"version 1 as version 2", RW2, []byte{0x0a, 0x00}, "check the content type", refuse.BadRequest},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := decode(t, d, c.format, c.body, nil)
+			_, err := decode(t, d, c.format, c.body, Sender{})
 			require.ErrorContains(t, err, c.want)
 			require.Equal(t, c.reason, refuse.ReasonOf(err))
 		})
@@ -250,14 +251,14 @@ func loadLabels(i int) [][2]string {
 
 // Issue 4: no allocation per sample or series once warm.
 func TestDecodeAllocates(t *testing.T) {
-	d := New(defaults())
+	d := New(defaults(), time.Now)
 	var pool batch.Pool
 	for f, p := range map[Format][]byte{RW1: loadRW1(2000), RW2: loadRW2(2000)} {
 		once := func() {
 			body, err := d.Wrap(p)
 			require.NoError(t, err)
 			b := pool.Get()
-			require.NoError(t, d.Decode(f, body, b, nil))
+			require.NoError(t, d.Decode(f, body, b, Sender{}))
 			require.Len(t, b.Floats, 2000)
 			pool.Put(b)
 		}
@@ -268,7 +269,7 @@ func TestDecodeAllocates(t *testing.T) {
 }
 
 func FuzzRW1(f *testing.F) {
-	d := New(defaults())
+	d := New(defaults(), time.Now)
 	for seed := range int64(8) {
 		p, _ := randomRW1(rand.New(rand.NewSource(seed))).Marshal()
 		f.Add(p)
@@ -277,7 +278,7 @@ func FuzzRW1(f *testing.F) {
 }
 
 func FuzzRW2(f *testing.F) {
-	d := New(defaults())
+	d := New(defaults(), time.Now)
 	for seed := range int64(8) {
 		p, _ := randomRW2(rand.New(rand.NewSource(seed))).Marshal()
 		f.Add(p)
@@ -299,7 +300,7 @@ func perSample(b *testing.B, samples int) func() {
 
 func BenchmarkRemoteWrite(b *testing.B) {
 	const series = 2000
-	d := New(defaults())
+	d := New(defaults(), time.Now)
 	var pool batch.Pool
 	for _, c := range []struct {
 		f        Format
@@ -315,7 +316,7 @@ func BenchmarkRemoteWrite(b *testing.B) {
 			for b.Loop() {
 				body, _ := d.Wrap(c.body)
 				into := pool.Get()
-				if err := d.Decode(c.f, body, into, nil); err != nil {
+				if err := d.Decode(c.f, body, into, Sender{}); err != nil {
 					b.Fatal(err)
 				}
 				pool.Put(into)

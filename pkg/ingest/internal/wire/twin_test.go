@@ -33,13 +33,13 @@ func defaults() Config {
 }
 
 // decode runs a Decoder over plain bytes and prints the Batch.
-func decode(t testing.TB, d *Decoder, f Format, p []byte, opts *OTLP) (string, error) {
+func decode(t testing.TB, d *Decoder, f Format, p []byte, from Sender) (string, error) {
 	body, err := d.Wrap(p)
 	require.NoError(t, err)
 	var pool batch.Pool
 	b := pool.Get()
 	defer pool.Put(b)
-	if err := d.Decode(f, body, b, opts); err != nil {
+	if err := d.Decode(f, body, b, from); err != nil {
 		return "", err
 	}
 	return printBatch(b)
@@ -302,7 +302,7 @@ func sameAsTwin(t testing.TB, d *Decoder, f Format, p []byte, twin func([]byte) 
 	body, err := d.Wrap(p)
 	require.NoError(t, err)
 	b := &batch.Batch{}
-	err = d.Decode(f, body, b, nil)
+	err = d.Decode(f, body, b, Sender{})
 	runtime.ReadMemStats(&after)
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(300*len(p)+256<<10), "memory")
 	got := ""

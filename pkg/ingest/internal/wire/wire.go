@@ -21,10 +21,14 @@ import (
 	"hash/maphash"
 	"math"
 	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
+	"github.com/firnline/firnline/pkg/tenant"
 )
 
 // Config bounds what one request may take.
@@ -32,6 +36,10 @@ type Config struct {
 	MaxBodyBytes    int64 `yaml:"max_body_bytes"`    // as sent
 	MaxDecodedBytes int64 `yaml:"max_decoded_bytes"` // decompressed
 	MaxItems        int   `yaml:"max_items"`         // series, samples, exemplars, symbols, metadata, each counted as one
+
+	// What conversion of OTLP's delta points to cumulative ones remembers.
+	DeltaMaxStreams int            `yaml:"delta_max_streams"` // a tenant
+	DeltaMaxStale   model.Duration `yaml:"delta_max_stale"`   // a stream silent for so long begins anew
 }
 
 // RegisterFlags fills in the defaults.
@@ -40,6 +48,9 @@ func (c *Config) RegisterFlags(prefix string, fs *flag.FlagSet) {
 	fs.Int64Var(&c.MaxDecodedBytes, prefix+"max-decoded-bytes", 64<<20, "Largest body of a write request once decompressed. A larger one is answered 413.")
 	fs.IntVar(&c.MaxItems, prefix+"max-items", 500_000,
 		"Most series, samples, exemplars, symbols and metadata, counted together, in one write request. More are answered 413.")
+	fs.IntVar(&c.DeltaMaxStreams, prefix+"delta-max-streams", 100_000, "Most OTLP delta streams of a tenant that are summed up to cumulative series at a time. Points of further ones are refused.")
+	c.DeltaMaxStale = model.Duration(5 * time.Minute)
+	fs.Var(&c.DeltaMaxStale, prefix+"delta-max-stale", "An OTLP delta stream that is silent for so long is forgotten, and begins anew.")
 }
 
 // Validate checks what an operator has set.
@@ -49,6 +60,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxDecodedBytes > math.MaxUint32 {
 		return errors.New("max_decoded_bytes must be below 4 GiB")
+	}
+	if c.DeltaMaxStreams <= 0 || c.DeltaMaxStale <= 0 {
+		return errors.New("delta_max_streams and delta_max_stale must be above 0")
 	}
 	return nil
 }
@@ -64,12 +78,20 @@ type Decoder struct {
 	requests sync.Pool // *request
 	inflate  inflaters
 	builders sync.Pool // *labels.ScratchBuilder
+
+	libraries    sync.Pool // *library
+	translations atomic.Pointer[[]*translation]
+	deltas       deltas
 }
 
-// New makes a Decoder. The Config must be valid.
-func New(cfg Config) *Decoder {
-	return &Decoder{cfg: cfg, hi: maphash.MakeSeed(), lo: maphash.MakeSeed()}
+// New makes a Decoder. The Config must be valid. now is asked only for the age of delta streams.
+func New(cfg Config, now func() time.Time) *Decoder {
+	return &Decoder{cfg: cfg, hi: maphash.MakeSeed(), lo: maphash.MakeSeed(),
+		deltas: deltas{maxStreams: cfg.DeltaMaxStreams, maxStale: time.Duration(cfg.DeltaMaxStale), now: now}}
 }
+
+// Close ends what converts delta points. Nobody decodes any more.
+func (d *Decoder) Close() { d.deltas.close() }
 
 // key is the identity of what b names. Two hashes of the runtime's (AES) cost
 // less than one xxhash64 of the same bytes.
@@ -77,9 +99,22 @@ func (d *Decoder) key(b []byte) batch.Key {
 	return batch.Key{Hi: maphash.Bytes(d.hi, b), Lo: maphash.Bytes(d.lo, b)}
 }
 
+// Sender is what matters of who sends a request.
+type Sender struct {
+	Tenant tenant.ID
+	OTLP   *OTLP // nil: DefaultOTLP
+}
+
+func (s Sender) options() OTLP {
+	if s.OTLP == nil {
+		return DefaultOTLP()
+	}
+	return *s.OTLP
+}
+
 // Decode fills an empty Batch from a body. It takes the body over: whether it succeeds
-// or not, the body's memory is given back by the Batch's Free. opts matters for OTLP only.
-func (d *Decoder) Decode(f Format, body *Body, into *batch.Batch, opts *OTLP) error {
+// or not, the body's memory is given back by the Batch's Free.
+func (d *Decoder) Decode(f Format, body *Body, into *batch.Batch, from Sender) error {
 	r := d.request(body)
 	into.Free = r.free
 	switch f {
@@ -88,9 +123,9 @@ func (d *Decoder) Decode(f Format, body *Body, into *batch.Batch, opts *OTLP) er
 	case RW2:
 		return r.remoteWrite2(into)
 	case OTLPProto:
-		return r.otlpProto(into, opts)
+		return r.otlpProto(into, from)
 	default:
-		return r.otlpJSON(into, opts)
+		return r.otlpJSON(into, from)
 	}
 }
 
@@ -105,6 +140,7 @@ type request struct {
 	labels []span // where each series is named
 	hashed []byte // scratch: what is hashed to a Key
 	rw2    rw2State
+	otlp   otlpState
 }
 
 // keptSpans bounds what a request keeps for the next one.
@@ -123,11 +159,12 @@ func (d *Decoder) request(body *Body) *request {
 func (r *request) free() {
 	r.body.Free()
 	r.body = nil
-	if cap(r.labels) > keptSpans || cap(r.hashed) > keptSpans || r.rw2.large() {
+	if cap(r.labels) > keptSpans || cap(r.hashed) > keptSpans || r.rw2.large() || r.otlp.large() {
 		return
 	}
 	r.labels, r.hashed = r.labels[:0], r.hashed[:0]
 	r.rw2.reset()
+	r.otlp.reset()
 	r.d.requests.Put(r)
 }
 
