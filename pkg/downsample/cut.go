@@ -59,7 +59,7 @@ func keeps(ts []int64, resolution int64, cuts tombstones.Intervals) []int {
 	var keep []int
 	before := int64(math.MinInt64)
 	for i, t := range ts {
-		start := max(before, windowStart(t, resolution))
+		start := max(before, WindowStart(t, resolution))
 		if !slices.ContainsFunc(cuts, func(c tombstones.Interval) bool { return c.Mint <= t && c.Maxt >= start }) {
 			keep = append(keep, i)
 		}

@@ -79,7 +79,7 @@ func TestCutLeavesTheOthers(t *testing.T) {
 			after := cutAll(t, before, resolution, cuts)
 			gone := func(s sample) bool { // the window of a chunk that begins within another's is taken to be whole
 				for x := range cuts {
-					if cuts[x].Mint <= s.t && cuts[x].Maxt >= windowStart(s.t, resolution) {
+					if cuts[x].Mint <= s.t && cuts[x].Maxt >= WindowStart(s.t, resolution) {
 						return true
 					}
 				}

@@ -218,7 +218,7 @@ const shortestBlock = 2 * Resolution1h
 // chunks have these only at their ends.
 func hole(windows []int64, t int64) bool {
 	n := len(windows)
-	return n > 0 && windowStart(t, shortestBlock)-windowStart(windows[n-1], shortestBlock) > shortestBlock
+	return n > 0 && WindowStart(t, shortestBlock)-WindowStart(windows[n-1], shortestBlock) > shortestBlock
 }
 
 // endFloats ends the chunk of 5m windows of floats, if there is one.
@@ -298,8 +298,9 @@ func (d *Downsampler) endHours() error {
 	return nil
 }
 
-// windowStart returns the first millisecond of the window of t.
-func windowStart(t, resolution int64) int64 {
+// WindowStart returns the first millisecond of the aligned window that t is in, or
+// the first there is, should the window begin before it.
+func WindowStart(t, resolution int64) int64 {
 	into := t % resolution
 	if into < 0 {
 		into += resolution
@@ -312,7 +313,7 @@ func windowStart(t, resolution int64) int64 {
 
 // windowEnd returns the last millisecond of the window of t.
 func windowEnd(t, resolution int64) int64 {
-	start := windowStart(t, resolution)
+	start := WindowStart(t, resolution)
 	if start > math.MaxInt64-(resolution-1) {
 		return math.MaxInt64
 	}

@@ -382,3 +382,14 @@ func BenchmarkFloats(b *testing.B) {
 		})
 	}
 }
+
+// TestWindowsAtTheEnds: no time is so early or late that its window lies
+// elsewhere.
+func TestWindowsAtTheEnds(t *testing.T) {
+	for _, at := range []int64{math.MinInt64, math.MinInt64 + 1, -Resolution5m - 1, -Resolution5m, -1, 0, 1, Resolution5m, math.MaxInt64 - 1, math.MaxInt64} {
+		start, end := WindowStart(at, Resolution5m), windowEnd(at, Resolution5m)
+		require.LessOrEqual(t, start, at)
+		require.GreaterOrEqual(t, end, at)
+		require.Less(t, uint64(end-start), uint64(Resolution5m), "%d", at)
+	}
+}

@@ -389,7 +389,7 @@ func (m *merge) append(c *choice) error {
 			return err
 		}
 		m.lane = lane
-		start := windowStart(w.t, m.resolution)
+		start := WindowStart(w.t, m.resolution)
 		w.begins, w.first, w.firstT = true, before, max(start, m.out[len(m.out)-1].MaxTime+1)
 	}
 	w.counter = value
@@ -412,7 +412,7 @@ func (m *merge) full(t int64) bool {
 func (m *merge) begin(c *choice, slot int64) error {
 	w := c.window
 	if !w.begins {
-		w.firstT, w.first = windowStart(w.t, m.resolution), w.counter
+		w.firstT, w.first = WindowStart(w.t, m.resolution), w.counter
 		if n := c.lane.before(slot); n >= 0 {
 			w.first = c.lane.windows[n].counter
 		}

@@ -51,7 +51,7 @@ func (c *Chunk) cutAggregates(cuts tombstones.Intervals, resolution int64) (bool
 	if Covers(cuts, c.MinTime, c.MaxTime) {
 		return false, nil
 	}
-	if !overlapping(cuts, windowStart(c.MinTime, resolution), c.MaxTime) {
+	if !overlapping(cuts, downsample.WindowStart(c.MinTime, resolution), c.MaxTime) {
 		return true, nil
 	}
 	a, mint, maxt := *c.Aggr, int64(math.MaxInt64), int64(math.MinInt64)
@@ -74,9 +74,6 @@ func (c *Chunk) cutAggregates(cuts tombstones.Intervals, resolution int64) (bool
 	return mint <= maxt, nil
 }
 
-// windowStart is the first ms of the aligned window that t is in.
-func windowStart(t, resolution int64) int64 { return t - ((t%resolution)+resolution)%resolution }
-
 // cutWindows leaves out the windows that have a part in cuts. A window reaches
 // from where it begins to the last time in it that there is a sample of.
 func (d Data) cutWindows(cuts tombstones.Intervals, resolution int64) (remnant, error) {
@@ -89,10 +86,10 @@ func (d Data) cutWindows(cuts tombstones.Intervals, resolution int64) (remnant, 
 	}
 	ends := make(map[int64]int64, len(times))
 	for _, t := range times {
-		ends[windowStart(t, resolution)] = t
+		ends[downsample.WindowStart(t, resolution)] = t
 	}
 	return d.cut(func(t int64) bool {
-		from := windowStart(t, resolution)
+		from := downsample.WindowStart(t, resolution)
 		return !overlapping(cuts, from, ends[from])
 	})
 }
