@@ -1,0 +1,266 @@
+package replicate
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/batch"
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+	"github.com/firnline/firnline/pkg/ingest/internal/ring"
+)
+
+// flight is a Write under way. Those who read it hold it: its writer, and each
+// owner until it has answered. The last one gives it back.
+type flight struct {
+	r       *Replicator
+	write   batch.Write
+	release func()
+	holders atomic.Int32
+	cancel  context.CancelFunc
+
+	split   split
+	decided chan struct{} // closed when no series is open
+
+	mu     sync.Mutex // of all below, and of the votes in split.sets
+	open   int        // sets and odd series that are open
+	over   bool       // the writer has its answer: no votes count any more
+	causes []cause    // by number in split.sets
+	odd    map[uint32]*oddSeries
+}
+
+// oddSeries is a series that an owner refused while it took others of the same set.
+type oddSeries struct {
+	set             uint32
+	refused, failed uint16 // owners that count as ok for its set, but not for it
+	settled         bool
+
+	why  []batch.Refused // of the first owner that refused it for good
+	soft *refuse.Error   // the worst refusal that may pass
+
+	from       uint16 // owner that refused it last, and whether that may pass, and whether it is the first
+	fromSoft   bool
+	collecting bool
+}
+
+const nobody = math.MaxUint16
+
+func (r *Replicator) flight(w *batch.Write, release func()) *flight {
+	f, ok := r.flights.Get().(*flight)
+	if !ok {
+		f = &flight{r: r, odd: map[uint32]*oddSeries{}}
+	}
+	f.write, f.release = *w, release
+	f.decided, f.open, f.over = make(chan struct{}), 0, false
+	return f
+}
+
+// done lets go of f.
+func (f *flight) done() {
+	if f.holders.Add(-1) > 0 {
+		return
+	}
+	f.cancel()
+	f.release()
+	f.write, f.release, f.cancel = batch.Write{}, nil, nil
+	clear(f.odd)
+	clear(f.causes)
+	f.r.flights.Put(f)
+}
+
+// start asks all owners at once.
+func (f *flight) start(ctx context.Context, v *ring.View) {
+	f.holders.Store(int32(len(f.split.owners)) + 1)
+	f.causes = append(f.causes[:0], make([]cause, len(f.split.sets))...)
+	for i, u := range f.split.sets {
+		if u.votes.verdict() == open {
+			f.open++
+			continue
+		}
+		f.causes[i].failed = refuse.Errorf(refuse.Unavailable, f.write.Tenant, "%d of the nodes that own the series can be written to, %d must confirm", u.votes.owners, u.votes.quorum)
+	}
+	if f.open == 0 {
+		close(f.decided)
+	}
+	// Not the request's own context: an answer that comes after the quorum is a copy all the same.
+	ctx, f.cancel = context.WithTimeout(context.WithoutCancel(ctx), time.Duration(f.r.cfg.Timeout))
+	instances := v.Instances()
+	for i := range f.split.owners {
+		p := &f.split.owners[i]
+		owner := f.r.owner(instances[p.instance])
+		if len(f.split.owners) == 1 {
+			f.ask(ctx, owner, p) // nobody else to wait for
+			return
+		}
+		f.r.running.Go(func() { f.ask(ctx, owner, p) })
+	}
+}
+
+// ask sends an owner its part and counts its votes.
+func (f *flight) ask(ctx context.Context, o Owner, p *part) {
+	defer f.done()
+	w := f.write
+	w.Only = p.series
+	res, err := o.Append(ctx, &w)
+	if err == nil && len(res.Unknown) > 0 {
+		err = unknownSeries(&w)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.over || f.open == 0 {
+		f.r.metrics.late.Inc()
+		return
+	}
+	f.vote(p, res, err)
+	if f.open == 0 {
+		close(f.decided)
+	}
+}
+
+// vote counts an owner's answer. f.mu is held.
+func (f *flight) vote(p *part, res batch.Result, err error) {
+	for _, n := range p.sets {
+		f.voteSet(n, err)
+	}
+	if err == nil {
+		for _, x := range res.Refused {
+			f.except(p, x)
+		}
+	}
+	for n, o := range f.odd {
+		if !o.settled && f.verdict(o) != open {
+			f.odd[n].settled = true
+			f.open--
+		}
+	}
+}
+
+// voteSet counts what an owner said of all series of a set.
+func (f *flight) voteSet(n uint32, err error) {
+	v := &f.split.sets[n].votes
+	was := v.verdict()
+	switch e := asRefusal(&f.write, err); {
+	case err == nil:
+		v.ok++
+	case e.Reason.Retry():
+		v.failed++
+		f.causes[n].failed = worse(f.causes[n].failed, e)
+	default:
+		v.refused++
+		f.causes[n].refused = worse(f.causes[n].refused, e)
+	}
+	if was == open && v.verdict() != open {
+		f.open--
+	}
+}
+
+// except counts what an owner refused of one series of a set that it took. One
+// that has something that may pass is one that failed.
+func (f *flight) except(p *part, x batch.Refused) {
+	o := f.odd[x.Series]
+	if o == nil {
+		at, _ := slices.BinarySearch(f.write.Only, x.Series)
+		o = &oddSeries{set: f.split.of[at], from: nobody}
+		f.odd[x.Series] = o
+		f.open++
+	}
+	if o.from != p.instance {
+		o.from, o.fromSoft, o.collecting = p.instance, false, len(o.why) == 0
+		o.refused++
+	}
+	switch soft := x.Err.Reason.Retry(); {
+	case soft:
+		o.soft = worse(o.soft, x.Err)
+		if !o.fromSoft {
+			o.fromSoft = true
+			o.refused--
+			o.failed++
+		}
+	case o.collecting:
+		o.why = append(o.why, x)
+	}
+}
+
+// verdict of an odd series: its votes are those of its set but for the owners that refused it.
+func (f *flight) verdict(o *oddSeries) verdict {
+	v := f.split.sets[o.set].votes
+	v.ok -= o.refused + o.failed
+	v.refused += o.refused
+	v.failed += o.failed
+	return v.verdict()
+}
+
+// wait waits until all is decided, the request is given up or its time is over.
+func (f *flight) wait(ctx context.Context) {
+	select { // mostly it is
+	case <-f.decided:
+		return
+	default:
+	}
+	timeout := time.NewTimer(time.Duration(f.r.cfg.Timeout) + grace)
+	defer timeout.Stop()
+	select {
+	case <-f.decided:
+	case <-ctx.Done():
+	case <-timeout.C:
+	}
+}
+
+// grace is for owners to say themselves that their time is over.
+const grace = 100 * time.Millisecond
+
+// report adds what was not accepted to t.
+func (f *flight) report(t *refuse.Tally) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.over = true
+	if len(f.odd) == 0 && !slices.ContainsFunc(f.split.sets, func(u usedSet) bool { return u.votes.verdict() != accepted }) {
+		return
+	}
+	for i, n := range f.write.Only {
+		set := f.split.of[i]
+		v, o := f.split.sets[set].votes.verdict(), f.odd[n]
+		if o != nil {
+			v = f.verdict(o)
+		}
+		switch v {
+		case refused:
+			f.reportRefused(t, n, set, o)
+		case failed, open:
+			e := f.causes[set].failed
+			if o != nil {
+				e = worse(e, o.soft)
+			}
+			if e == nil {
+				e = refuse.Errorf(refuse.Unavailable, f.write.Tenant, "too few of the nodes that own a series have confirmed it in time")
+			}
+			t.Add(e.Reason, samples(f.write.Batch, n), func() *refuse.Error { return e })
+		}
+	}
+}
+
+// reportRefused adds a series that can't have a quorum for good.
+func (f *flight) reportRefused(t *refuse.Tally, n, set uint32, o *oddSeries) {
+	if o == nil || len(o.why) == 0 {
+		e := f.causes[set].refused
+		t.Add(e.Reason, samples(f.write.Batch, n), func() *refuse.Error { return e })
+		return
+	}
+	for _, x := range o.why {
+		t.Add(x.Err.Reason, x.Samples, func() *refuse.Error { return x.Err })
+	}
+}
+
+// cause is why owners did not take the series of a set.
+type cause struct{ refused, failed *refuse.Error }
+
+// worse returns the error that tells a sender more: 503 before 429 before others.
+func worse(a, b *refuse.Error) *refuse.Error {
+	if a == nil || b != nil && b.Reason.Status() > a.Reason.Status() {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,340 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/batch"
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+)
+
+// RELIABILITY I6: the verdict is what every way the missing answers can turn out leads to.
+func TestVerdict(t *testing.T) {
+	final := func(v votes) verdict {
+		switch {
+		case v.ok >= v.quorum:
+			return accepted
+		case v.owners >= v.quorum && v.refused > v.owners-v.quorum:
+			return refused
+		}
+		return failed
+	}
+	var twin func(v votes) verdict
+	twin = func(v votes) verdict {
+		if v.ok+v.refused+v.failed == v.owners {
+			return final(v)
+		}
+		a, b, c := v, v, v
+		a.ok++
+		b.refused++
+		c.failed++
+		if x := twin(a); x == twin(b) && x == twin(c) {
+			return x
+		}
+		return open
+	}
+	n := 0
+	for owners := range uint16(6) {
+		for quorum := uint16(1); quorum < 4; quorum++ {
+			for ok := range owners + 1 {
+				for no := range owners - ok + 1 {
+					for bad := range owners - ok - no + 1 {
+						v := votes{owners, quorum, ok, no, bad}
+						require.Equal(t, twin(v), v.verdict(), "%+v", v)
+						n++
+					}
+				}
+			}
+		}
+	}
+	require.Greater(t, n, 200)
+}
+
+func refusing(reason refuse.Reason, samples int) func(context.Context, *batch.Write) (batch.Result, error) {
+	return func(_ context.Context, w *batch.Write) (batch.Result, error) {
+		return batch.Result{Refused: []batch.Refused{{Series: w.Only[0], Samples: samples, Err: refuse.Errorf(reason, w.Tenant, "no")}}}, nil
+	}
+}
+
+func failing(err error) func(context.Context, *batch.Write) (batch.Result, error) {
+	return func(context.Context, *batch.Write) (batch.Result, error) { return batch.Result{}, err }
+}
+
+// RELIABILITY I6: mixed outcomes over replicas and series. In each case the
+// first series is what owners differ about; the second goes well where an owner takes anything.
+func TestMixedOutcomes(t *testing.T) {
+	old := refusing(refuse.SampleTooOld, 1)
+	limit := refusing(refuse.SeriesLimit, 1)
+	down := failing(refuse.Errorf(refuse.Unavailable, "team", "the disk is full"))
+	bug := failing(errors.New("nobody foresaw this"))
+	bad := failing(refuse.Errorf(refuse.BadRequest, "team", "bad"))
+	type answers []func(context.Context, *batch.Write) (batch.Result, error)
+	for _, c := range []struct {
+		name    string
+		rf      int
+		nodes   answers
+		reason  refuse.Reason
+		refused int // samples
+	}{
+		{name: "all well", rf: 3, nodes: answers{nil, nil, nil}},
+		{name: "one fails", rf: 3, nodes: answers{nil, down, nil}},
+		{name: "our own fails", rf: 3, nodes: answers{bug, nil, nil}},
+		{name: "one refuses", rf: 3, nodes: answers{nil, old, nil}},
+		{name: "two fail", rf: 3, nodes: answers{nil, down, bug}, reason: refuse.Unavailable, refused: 2},
+		{name: "two refuse", rf: 3, nodes: answers{old, nil, old}, reason: refuse.SampleTooOld, refused: 1},
+		{name: "three refuse", rf: 3, nodes: answers{old, old, old}, reason: refuse.SampleTooOld, refused: 1},
+		{name: "one refuses, one fails: the other may come back", rf: 3, nodes: answers{old, down, nil}, reason: refuse.Unavailable, refused: 1},
+		{name: "one refuses, two fail", rf: 3, nodes: answers{old, down, down}, reason: refuse.Unavailable, refused: 2},
+		{name: "two refuse, one fails: no use to try again", rf: 3, nodes: answers{old, down, old}, reason: refuse.SampleTooOld, refused: 1},
+		{name: "limits pass", rf: 3, nodes: answers{limit, limit, nil}, reason: refuse.SeriesLimit, refused: 1},
+		{name: "a limit and a failure", rf: 3, nodes: answers{limit, down, nil}, reason: refuse.Unavailable, refused: 1},
+		{name: "all refuse the whole", rf: 3, nodes: answers{bad, bad, nil}, reason: refuse.BadRequest, refused: 2},
+		{name: "of two both must confirm", rf: 2, nodes: answers{nil, down}, reason: refuse.Unavailable, refused: 2},
+		{name: "of two one refuses", rf: 2, nodes: answers{nil, old}, reason: refuse.SampleTooOld, refused: 1},
+		{name: "alone", rf: 1, nodes: answers{down}, reason: refuse.Unavailable, refused: 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cl := startCluster(t, c.rf, c.rf, testConfig())
+			r := newRouter("r")
+			for i, f := range c.nodes {
+				cl.nodes[i].set(f)
+			}
+			tally := cl.send(t, r.write(1000, 7, "first", "second"))
+			require.Equal(t, c.reason, reasonOf(tally))
+			require.Equal(t, c.refused, tally.Samples())
+			for _, n := range cl.nodes {
+				n.set(nil)
+			}
+			require.Eventually(t, func() bool { return cl.send(t, r.write(1000, 7, "first", "second")).Samples() == 0 }, 5*time.Second, 20*time.Millisecond, "the same again succeeds")
+			require.Equal(t, c.rf, cl.copies("second", 1000))
+		})
+	}
+}
+
+// A node that knows no numbers any more is told labels within the same call.
+func TestUnknownSeriesAreToldAgain(t *testing.T) {
+	cfg := testConfig()
+	cl := startCluster(t, 3, 3, cfg)
+	r := newRouter("r")
+	require.Zero(t, cl.send(t, r.write(1, 1, "a", "b")).Samples())
+	for _, n := range cl.nodes {
+		require.Equal(t, 2, n.asked)
+	}
+	require.Zero(t, cl.send(t, r.write(2, 1, "a", "b", "c")).Samples())
+	for _, n := range cl.nodes {
+		require.Equal(t, 3, n.asked, "labels go once")
+		n.forget()
+	}
+	require.Zero(t, cl.send(t, r.write(3, 1, "b", "c")).Samples())
+	for at := int64(1); at < 4; at++ {
+		require.Equal(t, 3, cl.copies("b", at))
+	}
+}
+
+// A node that never learns counts as one that failed.
+func TestNodeThatNeverLearns(t *testing.T) {
+	cl := startCluster(t, 2, 2, testConfig())
+	cl.nodes[1].set(func(_ context.Context, w *batch.Write) (batch.Result, error) {
+		w.Batch.Labels = func(int) (labels.Labels, error) { return labels.EmptyLabels(), batch.ErrNoLabels }
+		return batch.Result{}, nil
+	})
+	tally := cl.send(t, newRouter("r").write(1, 1, "a"))
+	require.Equal(t, refuse.Unavailable, reasonOf(tally))
+	require.ErrorContains(t, tally.Err(), "does not know series")
+}
+
+// RELIABILITY P8: a node that hangs costs nothing while others make a quorum, and
+// is then left alone; what it holds is given back after its timeout.
+func TestHangingNode(t *testing.T) {
+	cfg := testConfig()
+	cfg.Timeout = model.Duration(500 * time.Millisecond)
+	cl := startCluster(t, 3, 3, cfg)
+	r := newRouter("r")
+	hang := func(ctx context.Context, _ *batch.Write) (batch.Result, error) {
+		<-ctx.Done()
+		return batch.Result{}, ctx.Err()
+	}
+	cl.nodes[1].set(hang)
+	var tally refuse.Tally
+	freed := make(chan struct{})
+	began := time.Now()
+	cl.Write(t.Context(), r.write(1, 1, "a"), &tally, func() { close(freed) })
+	require.Less(t, time.Since(began), 400*time.Millisecond)
+	require.Zero(t, tally.Samples())
+	select {
+	case <-freed:
+		require.Fail(t, "the batch is given back while an owner reads it")
+	default:
+	}
+	<-freed
+	require.GreaterOrEqual(t, time.Since(began), 500*time.Millisecond)
+
+	cl.nodes[2].set(hang) // no quorum: the first waits for the timeout, others don't
+	began = time.Now()
+	require.Equal(t, refuse.Unavailable, reasonOf(cl.send(t, r.write(2, 1, "a"))))
+	require.Less(t, time.Since(began), 1500*time.Millisecond)
+	began = time.Now()
+	for range 20 {
+		require.Equal(t, refuse.Unavailable, reasonOf(cl.send(t, r.write(2, 1, "a"))))
+	}
+	require.Less(t, time.Since(began), 5*time.Second, "probes wait, the rest does not")
+	cl.nodes[1].set(nil)
+	cl.nodes[2].set(nil)
+	require.Eventually(t, func() bool { return cl.send(t, r.write(2, 1, "a")).Samples() == 0 }, 10*time.Second, 20*time.Millisecond)
+}
+
+// A writer that goes away gets an answer at once; its owners go on.
+func TestWriterGoesAway(t *testing.T) {
+	cl := startCluster(t, 3, 3, testConfig())
+	let := make(chan struct{})
+	for _, n := range cl.nodes {
+		n.set(func(context.Context, *batch.Write) (batch.Result, error) { <-let; return batch.Result{}, nil })
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	var tally refuse.Tally
+	freed := make(chan struct{})
+	cl.Write(ctx, newRouter("r").write(1, 1, "a"), &tally, func() { close(freed) })
+	require.Equal(t, refuse.Unavailable, reasonOf(&tally))
+	close(let)
+	<-freed
+	require.Equal(t, 3, cl.copies("a", 1))
+}
+
+// RELIABILITY I5, I10: while nodes fail, forget, hang and restart, and senders
+// send again and again in any order, all that was acknowledged is held by a
+// quorum, and nothing else is there.
+func TestSetUnderFaults(t *testing.T) {
+	seed := time.Now().UnixNano()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewSource(seed))
+	cfg := testConfig()
+	cfg.Timeout = model.Duration(100 * time.Millisecond)
+	cfg.MaxBackoff = model.Duration(50 * time.Millisecond)
+	cfg.MaxFrameBytes = 2000 // so that requests go in parts
+	cfg.Compression = "snappy"
+	cl := startCluster(t, 5, 3, cfg)
+	routers := []*router{newRouter("one"), newRouter("two")}
+	acked, sent := map[string][]int64{}, map[string]bool{}
+	for step := range int64(150) {
+		n := cl.nodes[r.Intn(len(cl.nodes))]
+		switch r.Intn(12) {
+		case 0:
+			if n != cl.nodes[0] {
+				n.restart(t, cfg)
+			}
+		case 1:
+			n.forget()
+		case 2:
+			n.set(failing(errors.New("no")))
+		case 3:
+			n.set(func(ctx context.Context, _ *batch.Write) (batch.Result, error) {
+				<-ctx.Done()
+				return batch.Result{}, ctx.Err()
+			})
+		default:
+			n.set(nil)
+		}
+		at := step
+		if r.Intn(3) == 0 {
+			at = r.Int63n(step + 1) // an old one again, or late
+		}
+		series := names(r, 1+r.Intn(60), 100)
+		for _, s := range series {
+			sent[fmt.Sprint(s, at)] = true
+		}
+		if cl.send(t, routers[r.Intn(2)].write(at, 1, series...)).Samples() == 0 {
+			for _, s := range series {
+				acked[s] = append(acked[s], at)
+			}
+		}
+	}
+	total := 0
+	for s, times := range acked {
+		for _, at := range times {
+			total++
+			require.GreaterOrEqual(t, cl.copies(s, at), 2, "series %s at %d", s, at)
+		}
+	}
+	require.Greater(t, total, 100)
+	for s := range 100 {
+		for at := range int64(150) {
+			name := fmt.Sprintf("m%d", s)
+			if !sent[fmt.Sprint(name, at)] {
+				require.Zero(t, cl.copies(name, at))
+			}
+		}
+	}
+}
+
+// Splitting gives each owner the series of its sets, in their order.
+func TestSplit(t *testing.T) {
+	r := rand.New(rand.NewSource(1))
+	var s split
+	for _, nodes := range []int{3, 5, 9} {
+		cl := startCluster(t, nodes, 3, testConfig())
+		v, err := cl.parts.Ring.View("team")
+		require.NoError(t, err)
+		for range 20 {
+			w := newRouter("r").write(1, 1, names(r, r.Intn(200), 1000)...)
+			w.Only = slices.DeleteFunc(w.Only, func(uint32) bool { return r.Intn(4) == 0 })
+			want := map[uint16][]uint32{}
+			for _, n := range w.Only {
+				for _, o := range v.Set(v.Owners(w.Batch.Series[n].Hash)).Owners {
+					want[o] = append(want[o], n)
+				}
+			}
+			s.cut(v, w)
+			got := map[uint16][]uint32{}
+			for _, p := range s.owners {
+				got[p.instance] = p.series
+			}
+			require.Equal(t, want, got)
+		}
+	}
+}
+
+func TestLocal(t *testing.T) {
+	cl := startCluster(t, 3, 3, testConfig())
+	var tally refuse.Tally
+	cl.Local(t.Context(), newRouter("r").write(1, 1, "a"), &tally, func() {})
+	require.Zero(t, tally.Samples())
+	require.Equal(t, 1, cl.copies("a", 1))
+}
+
+func BenchmarkWrite(b *testing.B) {
+	for _, series := range []int{100, 2000} {
+		b.Run(fmt.Sprintf("series=%d", series), func(b *testing.B) {
+			cl := startCluster(b, 3, 3, testConfig())
+			for _, n := range cl.nodes {
+				n.nothing = true
+			}
+			r := newRouter("r")
+			var all []string
+			for i := range series {
+				all = append(all, fmt.Sprintf("m%d", i))
+			}
+			w := r.write(1, 1, all...)
+			b.ReportAllocs()
+			for b.Loop() {
+				var tally refuse.Tally
+				freed := make(chan struct{})
+				cl.Write(b.Context(), w, &tally, func() { close(freed) })
+				<-freed
+				if tally.Samples() > 0 {
+					b.Fatal(tally.Err())
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*series), "ns/sample")
+		})
+	}
+}
