@@ -68,6 +68,17 @@ func (c *counters) Unregister(m prometheus.Collector) bool {
 	return known
 }
 
+// forget drops what an earlier opening has registered of the TSDB.
+func (c *counters) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name := range c.mu.byName {
+		if strings.HasPrefix(name, "prometheus_tsdb_") {
+			delete(c.mu.byName, name)
+		}
+	}
+}
+
 func decisive(name string) bool {
 	switch name {
 	case walFailed, wblFailed, walCorrupt, chunksCorrupt, outOfOrder, outOfBounds, tooOld:

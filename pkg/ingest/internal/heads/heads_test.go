@@ -186,9 +186,9 @@ func named(name string) *labels.Matcher {
 	return labels.MustNewMatcher(labels.MatchEqual, "__name__", name)
 }
 
-func any() *labels.Matcher { return labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+") }
+func everything() *labels.Matcher { return labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+") }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func verifyNoLeaks(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestConformance runs the suite of every Store over a head.
 func TestConformance(t *testing.T) {
@@ -230,14 +230,14 @@ func TestAppend(t *testing.T) {
 		`{__name__="up", replica="a", tenant_id="a"}`:   {{T: start, V: 1}, {T: start + 1000, V: 2}},
 		`{__name__="down", replica="a", tenant_id="a"}`: {{T: start, V: 3}},
 	}
-	require.Equal(t, want, r.read(t.Context(), any()))
+	require.Equal(t, want, r.read(t.Context(), everything()))
 
 	next := write("a", 1, one("up", 2000, 5), one("down", 2000, 6), one("new", 2000, 7))
 	next.Batch.Labels = func(int) (labels.Labels, error) { return labels.EmptyLabels(), batch.ErrNoLabels }
 	res, err := r.Append(t.Context(), next)
 	require.NoError(t, err)
 	require.Equal(t, batch.Result{Unknown: []uint32{2}}, res)
-	got := r.read(t.Context(), any())
+	got := r.read(t.Context(), everything())
 	require.Len(t, got, 2)
 	require.Equal(t, storetest.Sample{T: start + 2000, V: 5}, got[`{__name__="up", replica="a", tenant_id="a"}`][2])
 
@@ -252,12 +252,12 @@ func TestTenantsApart(t *testing.T) {
 	r := newRig(t)
 	r.put(write("a", 1, one("up", 0, 1)))
 	r.put(write("b", 1, one("up", 0, 2)))
-	require.Len(t, r.read(t.Context(), any()), 2)
+	require.Len(t, r.read(t.Context(), everything()), 2)
 	of := labels.MustNewMatcher(labels.MatchEqual, "tenant_id", "b")
-	require.Equal(t, map[string][]storetest.Sample{`{__name__="up", replica="a", tenant_id="b"}`: {{T: start, V: 2}}}, r.read(t.Context(), any(), of))
+	require.Equal(t, map[string][]storetest.Sample{`{__name__="up", replica="a", tenant_id="b"}`: {{T: start, V: 2}}}, r.read(t.Context(), everything(), of))
 	as := tenant.NewContext(t.Context(), "a")
-	require.Equal(t, map[string][]storetest.Sample{`{__name__="up", replica="a", tenant_id="a"}`: {{T: start, V: 1}}}, r.read(as, any()))
-	require.Empty(t, r.read(as, any(), of))
+	require.Equal(t, map[string][]storetest.Sample{`{__name__="up", replica="a", tenant_id="a"}`: {{T: start, V: 1}}}, r.read(as, everything()))
+	require.Empty(t, r.read(as, everything(), of))
 
 	info, err := r.Services().Store.Info(as)
 	require.NoError(t, err)

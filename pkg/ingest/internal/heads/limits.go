@@ -103,6 +103,14 @@ func (c *census) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
 	}
 }
 
+// reset forgets all: another opening counts them anew.
+func (c *census) reset() {
+	c.total.Store(0)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.mu.metrics)
+}
+
 // byMetric calls f with the number of series of each metric.
 func (c *census) byMetric(f func(metric string, series int)) {
 	c.mu.Lock()

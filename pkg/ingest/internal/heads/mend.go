@@ -1,16 +1,439 @@
 package heads
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/tsdb"
+
+	"github.com/firnline/firnline/pkg/block"
 )
 
-// openTSDB opens the TSDB in h.dir.
+// mender gets a TSDB's folder into a state that it opens in, whatever has been
+// damaged, and keeps what it takes away.
+//
+// The TSDB repairs some damage itself, by deleting; some it refuses to open
+// with; and a damaged checkpoint makes it delete the whole log. So its files are
+// held by hard links while it opens, which costs nothing where all is well.
+// When it was not, everything is put back as it was, and mended here:
+//
+//   - a log is cut at its first bad record or missing segment; what follows is put aside
+//   - a checkpoint is cut likewise, and the log after it stays
+//   - head chunk files go aside whole; what they held is in the log
+//   - a block that can't be opened goes aside
+//
+// What is put aside lies in damaged/<unix ms>-<what>/.
+type mender struct {
+	dir     string
+	most    int64 // bytes in damaged/
+	now     func() time.Time
+	log     *slog.Logger
+	metrics *metrics
+}
+
+// Folders below damaged/.
+const (
+	damagedDir = "damaged"
+	heldDir    = "held"     // files as they were before the TSDB was opened
+	heldTmpDir = "held.tmp" // being made, or no longer needed
+)
+
+// openTSDB opens the TSDB in h.dir, mending what is damaged.
 func (h *head) openTSDB(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
-	db, err := tsdb.Open(h.dir, h.log, h.counters, h.options(lim), stats)
-	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
+	m := &mender{dir: h.dir, most: int64(h.heads.cfg.DamagedBytes), now: h.heads.now, log: h.log, metrics: h.heads.metrics}
+	if err := m.prepare(); err != nil {
+		return nil, err
 	}
-	return db, nil
+	if err := m.hold(); err != nil {
+		return nil, err
+	}
+	open := func() (*tsdb.DB, error) {
+		h.counters.forget()
+		h.census.reset()
+		return tsdb.Open(h.dir, quiet(h.log), h.counters, h.options(lim), stats)
+	}
+	db, err := open()
+	if err == nil && h.counters.value(walCorrupt) == 0 {
+		if h.counters.value(chunksCorrupt) > 0 {
+			err = m.settle(chunksDir, "chunks")
+		}
+		if err = errors.Join(err, m.letGo()); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+		return db, nil
+	}
+	h.log.Warn("local data is damaged and is mended", "err", err)
+	if db != nil {
+		err = db.Close()
+		db = nil
+	}
+	if err := errors.Join(m.putBack(), m.mend()); err != nil {
+		return nil, err
+	}
+	if db, err = open(); err != nil {
+		// Whatever it is, blocks and new samples go on.
+		h.log.Error("mending was not enough; the whole log is put aside", "err", err)
+		if err := m.giveUp(); err != nil {
+			return nil, err
+		}
+		db, err = open()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return db, m.prune()
+}
+
+// prepare undoes what an interrupted opening has left, and cuts what the last
+// crash has torn: that is most often a record at the very end.
+func (m *mender) prepare() error {
+	if st, err := os.Lstat(m.dir); err == nil && !st.IsDir() {
+		return fmt.Errorf("%s is no folder", m.dir)
+	}
+	if err := os.MkdirAll(m.dir, 0o755); err != nil {
+		return err
+	}
+	if err := block.SyncDir(filepath.Dir(m.dir)); err != nil {
+		return err
+	}
+	if err := m.putBack(); err != nil {
+		return err
+	}
+	for _, name := range []string{walDir, wblDir} {
+		if err := m.cutTail(name); err != nil {
+			return err
+		}
+	}
+	hollow, err := m.hollow()
+	if err != nil {
+		return err
+	}
+	if hollow {
+		if err := m.mend(); err != nil {
+			return err
+		}
+	}
+	// The TSDB opens without a block whose meta.json it can't read, and hardly says so.
+	return m.mendBlocks(func(path string) error {
+		_, err := block.ReadMeta(path)
+		return err
+	})
+}
+
+// hold links the files of log and head chunks into damaged/held. Where the file
+// system has no hard links the logs are looked through beforehand instead.
+func (m *mender) hold() error {
+	tmp := m.in(heldTmpDir)
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	for _, name := range []string{walDir, wblDir, chunksDir} {
+		err := linkTree(filepath.Join(m.dir, name), filepath.Join(tmp, name))
+		if isNoLink(err) {
+			return errors.Join(os.RemoveAll(tmp), m.mend())
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("hold files before opening: %w", err)
+		}
+	}
+	if _, err := os.Stat(tmp); errors.Is(err, fs.ErrNotExist) {
+		return nil // a new tenant
+	}
+	return os.Rename(tmp, m.in(heldDir))
+}
+
+// in is a path in damaged/.
+func (m *mender) in(name string) string { return filepath.Join(m.dir, damagedDir, name) }
+
+// letGo drops what was held. Its name goes first: half of it must not be put back.
+func (m *mender) letGo() error {
+	err := os.Rename(m.in(heldDir), m.in(heldTmpDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.RemoveAll(m.in(heldTmpDir))
+	}
+	_ = os.Remove(filepath.Join(m.dir, damagedDir)) // if nothing else is in it
+	return err
+}
+
+// putBack makes the files what they were when they were held, if they are. It can be
+// interrupted and done again.
+func (m *mender) putBack() error {
+	entries, err := os.ReadDir(m.in(heldDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		there := filepath.Join(m.dir, e.Name())
+		if err := os.RemoveAll(there); err != nil {
+			return err
+		}
+		if err := os.Rename(filepath.Join(m.in(heldDir), e.Name()), there); err != nil {
+			return err
+		}
+	}
+	return errors.Join(block.SyncDir(m.dir), os.Remove(m.in(heldDir)))
+}
+
+// settle keeps those held files of a folder that the TSDB has removed or replaced.
+func (m *mender) settle(folder, what string) error {
+	entries, err := os.ReadDir(filepath.Join(m.in(heldDir), folder))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		was := filepath.Join(m.in(heldDir), folder, e.Name())
+		old, err := os.Stat(was)
+		if err != nil {
+			return err
+		}
+		if now, err := os.Stat(filepath.Join(m.dir, folder, e.Name())); err == nil && os.SameFile(old, now) {
+			continue
+		}
+		if err := m.putAside(was, what, "the TSDB could not read it"); err != nil {
+			return err
+		}
+	}
+	return m.prune()
+}
+
+// mend looks at everything and puts aside what is bad.
+func (m *mender) mend() error {
+	var refs refRange
+	damaged := false
+	for _, l := range []func(*refRange) (bool, error){m.mendCheckpoint, m.mendLog(walDir), m.mendLog(wblDir)} {
+		d, err := l(&refs)
+		if err != nil {
+			return err
+		}
+		damaged = damaged || d
+	}
+	if damaged {
+		// References of series that were cut off must not be given to others:
+		// head chunks and later records may still speak of them.
+		if err := m.reserve(refs); err != nil {
+			return err
+		}
+	}
+	if err := m.mendChunks(); err != nil {
+		return err
+	}
+	return m.mendBlocks(func(path string) error {
+		b, err := tsdb.OpenBlock(slog.New(slog.DiscardHandler), path, nil, tsdb.DefaultPostingsDecoderFactory)
+		if err != nil {
+			return err
+		}
+		return b.Close()
+	})
+}
+
+// giveUp puts all of the log aside.
+func (m *mender) giveUp() error {
+	for _, name := range []string{walDir, wblDir, chunksDir} {
+		if _, err := os.Stat(filepath.Join(m.dir, name)); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := m.putAside(filepath.Join(m.dir, name), name, "the TSDB can't be opened with it"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mendChunks puts all head chunk files aside if one of them is not what the TSDB starts with.
+func (m *mender) mendChunks() error {
+	dir := filepath.Join(m.dir, chunksDir)
+	names, err := numbered(dir)
+	if err != nil {
+		return err
+	}
+	for i, n := range names {
+		why := checkChunkFile(filepath.Join(dir, n.name), i == len(names)-1)
+		if i > 0 && names[i-1].index+1 != n.index {
+			why = fmt.Sprintf("file %d is missing", names[i-1].index+1)
+		}
+		if why != "" {
+			return m.putAside(dir, "chunks", why)
+		}
+	}
+	return nil
+}
+
+// checkChunkFile tells what is wrong with the head of a chunk file. The TSDB deals with a torn last one.
+func checkChunkFile(path string, last bool) string {
+	const header = "\x01\x30\xBC\x91\x01" // magic number of head chunks, version 1
+	f, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	got := make([]byte, len(header))
+	n, _ := f.Read(got) // what is missing shows below
+	switch {
+	case string(got[:n]) == header:
+		return ""
+	case last && (n < 4 || string(got[:4]) == "\x00\x00\x00\x00"):
+		return ""
+	}
+	return fmt.Sprintf("%s begins with %x", filepath.Base(path), got[:n])
+}
+
+// mendBlocks puts aside the blocks that check finds bad.
+func (m *mender) mendBlocks(check func(path string) error) error {
+	entries, err := os.ReadDir(m.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if _, err := ulid.ParseStrict(e.Name()); err != nil || !e.IsDir() {
+			continue
+		}
+		path := filepath.Join(m.dir, e.Name())
+		bad := check(path)
+		if bad == nil {
+			continue
+		}
+		if err := m.putAside(path, "block", bad.Error()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putAside moves a file or folder into damaged/, says so and counts it.
+func (m *mender) putAside(path, what, why string) error {
+	return m.aside(path, what, why, os.Rename)
+}
+
+// keepAside is putAside for a file that is going to be replaced: it stays where
+// it is until then, so that a crash between the two loses nothing.
+func (m *mender) keepAside(path, what, why string) error {
+	return m.aside(path, what, why, func(from, to string) error {
+		if err := os.Link(from, to); !isNoLink(err) {
+			return err
+		}
+		f, err := os.Open(from)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return block.CreateFile(to, func(w io.Writer) error {
+			_, err := io.Copy(w, f)
+			return err
+		})
+	})
+}
+
+func (m *mender) aside(path, what, why string, move func(from, to string) error) error {
+	dir := m.in(strconv.FormatInt(m.now().UnixMilli(), 10) + "-" + what)
+	to := filepath.Join(dir, filepath.Base(path))
+	for i := 1; ; i++ {
+		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		to = filepath.Join(dir, filepath.Base(path)+"."+strconv.Itoa(i))
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("put aside %s: %w", path, err)
+	}
+	size := treeBytes(path)
+	if err := move(path, to); err != nil {
+		return fmt.Errorf("put aside: %w", err)
+	}
+	m.log.Error("damaged data is put aside", "what", what, "file", path, "to", to, "bytes", size, "err", why)
+	m.metrics.damages.WithLabelValues(what).Inc()
+	m.metrics.damagedBytes.Add(float64(size))
+	return errors.Join(block.SyncDir(dir), block.SyncDir(filepath.Dir(path)))
+}
+
+// prune removes what was put aside first until the rest is within bounds.
+func (m *mender) prune() error {
+	entries, err := os.ReadDir(filepath.Join(m.dir, damagedDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	type kept struct {
+		path  string
+		since int64
+		bytes int64
+	}
+	var all []kept
+	sum := int64(0)
+	for _, e := range entries {
+		ms, _, found := strings.Cut(e.Name(), "-")
+		since, err := strconv.ParseInt(ms, 10, 64)
+		if !found || err != nil {
+			continue
+		}
+		k := kept{m.in(e.Name()), since, treeBytes(m.in(e.Name()))}
+		sum += k.bytes
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(a, b kept) int { return int(a.since - b.since) })
+	for _, k := range all {
+		if sum <= m.most {
+			break
+		}
+		m.log.Warn("what was put aside as damaged is removed: there is too much of it (--tsdb.damaged-max-size)", "folder", k.path, "bytes", k.bytes)
+		if err := os.RemoveAll(k.path); err != nil {
+			return err
+		}
+		sum -= k.bytes
+	}
+	return nil
+}
+
+// treeBytes sums the files at and below a path. What can't be seen counts nothing.
+func treeBytes(path string) int64 {
+	sum := int64(0)
+	_ = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil //nolint:nilerr // see above
+		}
+		if info, err := d.Info(); err == nil {
+			sum += info.Size()
+		}
+		return nil
+	})
+	return sum
+}
+
+// linkTree makes a tree of hard links.
+func linkTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(to, rel), 0o755)
+		}
+		return os.Link(path, filepath.Join(to, rel))
+	})
+}
+
+// isNoLink tells that a file system has no hard links.
+func isNoLink(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported)
 }
