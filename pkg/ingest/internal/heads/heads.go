@@ -280,7 +280,7 @@ func (hs *Heads) addSlot(id tenant.ID) *slot {
 }
 
 // retryOpening is how long a TSDB that could not be opened is left alone.
-const retryOpening = 15 * time.Second
+const retryOpening = time.Minute
 
 // fill opens a tenant's TSDB into its slot. It is not bound to the request that
 // asked for it: others wait for the same.

@@ -22,10 +22,11 @@ import (
 // mender gets a TSDB's folder into a state that it opens in, whatever has been
 // damaged, and keeps what it takes away.
 //
-// The TSDB repairs some damage itself, by deleting; some it refuses to open
-// with; and a damaged checkpoint makes it delete the whole log. So its files are
-// held by hard links while it opens, which costs nothing where all is well.
-// When it was not, everything is put back as it was, and mended here:
+// The TSDB repairs some damage itself, by deleting. With some it refuses to open,
+// and then keeps memory and files of the attempt; some it does not notice; and a
+// damaged checkpoint makes it delete the whole log. What can be seen at little
+// cost is looked for beforehand. The rest shows when the log is replayed: its files are
+// held by hard links meanwhile, put back as they were, and mended here:
 //
 //   - a log is cut at its first bad record or missing segment; what follows is put aside
 //   - a checkpoint is cut likewise, and the log after it stays
@@ -114,20 +115,14 @@ func (m *mender) prepare() error {
 			return err
 		}
 	}
-	hollow, err := m.hollow()
+	broken, err := m.suspect()
 	if err != nil {
 		return err
 	}
-	if hollow {
-		if err := m.mend(); err != nil {
-			return err
-		}
+	if broken {
+		return m.mend()
 	}
-	// The TSDB opens without a block whose meta.json it can't read, and hardly says so.
-	return m.mendBlocks(func(path string) error {
-		_, err := block.ReadMeta(path)
-		return err
-	})
+	return errors.Join(m.mendChunks(), m.mendBlocks())
 }
 
 // hold links the files of log and head chunks into damaged/held. Where the file
@@ -233,13 +228,7 @@ func (m *mender) mend() error {
 	if err := m.mendChunks(); err != nil {
 		return err
 	}
-	return m.mendBlocks(func(path string) error {
-		b, err := tsdb.OpenBlock(slog.New(slog.DiscardHandler), path, nil, tsdb.DefaultPostingsDecoderFactory)
-		if err != nil {
-			return err
-		}
-		return b.Close()
-	})
+	return m.mendBlocks()
 }
 
 // giveUp puts all of the log aside.
@@ -293,8 +282,9 @@ func checkChunkFile(path string, last bool) string {
 	return fmt.Sprintf("%s begins with %x", filepath.Base(path), got[:n])
 }
 
-// mendBlocks puts aside the blocks that check finds bad.
-func (m *mender) mendBlocks(check func(path string) error) error {
+// mendBlocks puts aside the blocks that the TSDB would not open, or would pass
+// over and hardly say so.
+func (m *mender) mendBlocks() error {
 	entries, err := os.ReadDir(m.dir)
 	if err != nil {
 		return err
@@ -304,7 +294,7 @@ func (m *mender) mendBlocks(check func(path string) error) error {
 			continue
 		}
 		path := filepath.Join(m.dir, e.Name())
-		bad := check(path)
+		bad := checkBlock(path)
 		if bad == nil {
 			continue
 		}
@@ -313,6 +303,17 @@ func (m *mender) mendBlocks(check func(path string) error) error {
 		}
 	}
 	return nil
+}
+
+func checkBlock(path string) error {
+	if _, err := block.ReadMeta(path); err != nil {
+		return err
+	}
+	b, err := tsdb.OpenBlock(slog.New(slog.DiscardHandler), path, nil, tsdb.DefaultPostingsDecoderFactory)
+	if err != nil {
+		return err
+	}
+	return b.Close()
 }
 
 // putAside moves a file or folder into damaged/, says so and counts it.

@@ -172,35 +172,73 @@ func zeroPage(path string) (int64, error) {
 	}
 }
 
-// hollow tells damage that the TSDB would not notice: pages of zeros in a log,
-// and a newest checkpoint without a single record.
-func (m *mender) hollow() (bool, error) {
+// suspect looks for damage that the TSDB would not notice, or not open with:
+// pages of zeros, missing segments, and a bad checkpoint. Of the log itself a
+// byte a page is read, of the checkpoint everything.
+func (m *mender) suspect() (bool, error) {
 	for _, name := range []string{walDir, wblDir} {
 		dir := filepath.Join(m.dir, name)
 		segments, err := numbered(dir)
 		if err != nil {
 			return false, err
 		}
-		for _, s := range segments {
-			if at, err := zeroPage(filepath.Join(dir, s.name)); err != nil || at >= 0 {
+		for i, s := range segments {
+			at, err := zeroPage(filepath.Join(dir, s.name))
+			if err != nil || at >= 0 || i > 0 && segments[i-1].index+1 != s.index {
 				return err == nil, err
 			}
 		}
+		if bad, err := badStart(dir, segments); name == walDir && (bad || err != nil) {
+			return bad, err
+		}
 	}
-	dir, _, err := wlog.LastCheckpoint(filepath.Join(m.dir, walDir))
-	if errors.Is(err, record.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+	return false, nil
+}
+
+// badStart tells whether a log's newest checkpoint can't be read, or its first segment is missing.
+func badStart(dir string, segments []numberedFile) (bool, error) {
+	checkpoint, at, err := wlog.LastCheckpoint(dir)
+	switch {
+	case errors.Is(err, record.ErrNotFound):
+		return len(segments) > 0 && segments[0].index != 0, nil
+	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
+	case err != nil:
+		return false, err
+	case len(segments) > 0 && segments[0].index > at+1:
+		return true, nil
 	}
+	parts, err := numbered(checkpoint)
 	if err != nil {
 		return false, err
 	}
-	r, err := wlog.NewSegmentsReader(dir)
-	if err != nil {
-		return true, nil //nolint:nilerr // mend says what is wrong with it
+	records := 0
+	for i, p := range parts {
+		if p.index != i {
+			return true, nil
+		}
+		n, ok := readable(filepath.Join(checkpoint, p.name))
+		if !ok {
+			return true, nil
+		}
+		records += n
 	}
-	defer r.Close()
-	segments, err := numbered(dir)
-	return err == nil && (len(segments) == 0 || !wlog.NewReader(r).Next()), err
+	return records == 0, nil
+}
+
+// readable counts the records of a segment; false: one of them is bad.
+func readable(path string) (records int, ok bool) {
+	seg, err := wlog.OpenReadSegment(path)
+	if err != nil {
+		return 0, false
+	}
+	buf := wlog.NewSegmentBufReader(seg)
+	defer buf.Close()
+	r := wlog.NewReader(buf)
+	for r.Next() {
+		records++
+	}
+	return records, r.Err() == nil
 }
 
 // cutTail cuts a record off that a crash has left half-written at the end of a
