@@ -23,9 +23,9 @@ const claimKept = 24 * time.Hour
 // bucket's clock and by what it reads at that moment, not by the plan alone. One
 // block that can't be removed holds up no other.
 func (c *Compactor) clean(ctx context.Context) error {
-	p := c.plan()
+	p, err := c.plan()
 	if p == nil {
-		return nil
+		return err
 	}
 	if !p.snap.sound() {
 		c.log.Warn("nothing is removed until the bucket can be looked at without a fault", "err", p.snap.fault)
@@ -34,8 +34,11 @@ func (c *Compactor) clean(ctx context.Context) error {
 	if err := c.clock.check(ctx); err != nil {
 		return err
 	}
+	r, err := c.remover(p)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	r := c.remover(p)
 	for _, id := range p.Remove {
 		errs = append(errs, r.removeMarked(ctx, id))
 	}
@@ -60,14 +63,15 @@ type remover struct {
 	wanted  map[ulid.ULID]bool // marked by retention, which would not do so any more
 }
 
-func (c *Compactor) remover(p *planned) *remover {
-	return &remover{Compactor: c, snap: p.snap, holders: c.holders(p), wanted: c.wantedAgain(p)}
+func (c *Compactor) remover(p *planned) (*remover, error) {
+	wanted, err := c.wantedAgain(p)
+	return &remover{Compactor: c, snap: p.snap, holders: c.holders(p), wanted: wanted}, err
 }
 
 // wantedAgain are blocks to be removed that retention has marked and, were they
 // not, would keep: the coarser data is gone or unusable now, or the policy says
 // otherwise.
-func (c *Compactor) wantedAgain(p *planned) map[ulid.ULID]bool {
+func (c *Compactor) wantedAgain(p *planned) (map[ulid.ULID]bool, error) {
 	out := map[ulid.ULID]bool{}
 	marks := maps.Clone(p.snap.Marks)
 	for _, id := range p.Remove {
@@ -79,16 +83,19 @@ func (c *Compactor) wantedAgain(p *planned) map[ulid.ULID]bool {
 		}
 	}
 	if len(out) == 0 {
-		return nil
+		return nil, nil
 	}
 	snap := *p.snap
 	snap.Marks = marks
 	unmatched, _ := c.finds.unmatched()
-	again := c.make(&planned{snap: &snap, policy: p.policy, at: p.at}, nil, unmatched)
+	again, err := c.make(&planned{snap: &snap, policy: p.policy, at: p.at}, nil, unmatched)
+	if err != nil {
+		return nil, err
+	}
 	for _, m := range slices.Concat(again.Expired, again.Garbage) {
 		delete(out, m.Block)
 	}
-	return out
+	return out, nil
 }
 
 // removeMarked removes a block if its mark stands and is old enough. It looks

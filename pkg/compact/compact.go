@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact/internal/plan"
 	"github.com/firnline/firnline/pkg/dedup"
 )
 
@@ -72,6 +73,7 @@ func New(cfg Config, parts Parts) (_ *Compactor, err error) {
 	if c.now == nil {
 		c.now = time.Now
 	}
+	c.planner.by = plan.Make
 	if c.rand == nil {
 		c.rand = rand.Float64
 	}

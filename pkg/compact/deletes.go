@@ -32,9 +32,9 @@ func readDeletes(ctx context.Context, bkt block.Bucket, log *slog.Logger) ([]*bl
 
 // closeDeletes sets the requests to done that no block needs any more.
 func (c *Compactor) closeDeletes(ctx context.Context) error {
-	p := c.plan()
+	p, err := c.plan()
 	if p == nil || !p.snap.sound() {
-		return nil // no block may be missing from the view
+		return err // no block may be missing from the view
 	}
 	var errs []error
 	for _, id := range p.DeletesDone {

@@ -53,7 +53,11 @@ func (c *Compactor) serveStatus(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (c *Compactor) servePlan(w http.ResponseWriter, _ *http.Request) {
-	p := c.plan()
+	p, err := c.plan()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	if p == nil {
 		http.Error(w, fmt.Sprintf("there is no plan yet: %v", c.Ready()), http.StatusServiceUnavailable)
 		return

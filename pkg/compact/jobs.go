@@ -315,8 +315,8 @@ func (c *Compactor) work(ctx context.Context) {
 // nextJob claims the first job that is due and that nobody does; nil: there is none.
 func (c *Compactor) nextJob(ctx context.Context) *attempt {
 	c.catchUp(ctx)
-	p := c.plan()
-	if p == nil || p.snap.fault != nil && errors.Is(p.snap.fault, errClocks) {
+	p, err := c.plan() // an error is logged, and told by the loops that plan, too
+	if err != nil || p == nil || p.snap.fault != nil && errors.Is(p.snap.fault, errClocks) {
 		return nil
 	}
 	c.jobs.keepHeld(p.Jobs)

@@ -24,15 +24,15 @@ const (
 // mark marks what others cover and what retention removes. A block whose
 // replacement can't be read back stays, and holds up no other.
 func (c *Compactor) mark(ctx context.Context) error {
-	p := c.plan()
+	p, err := c.plan()
 	if p == nil || !p.snap.sound() || len(p.Garbage)+len(p.Expired) == 0 {
-		return nil
+		return err
 	}
 	if err := c.clock.check(ctx); err != nil {
 		return err
 	}
-	if p = c.plan(); !p.snap.sound() { // anew, should it have been made while a clock was wrong
-		return nil
+	if p, err = c.plan(); err != nil || !p.snap.sound() { // anew, should it have been made while a clock was wrong
+		return err
 	}
 	maps.DeleteFunc(c.verified, func(id ulid.ULID, _ struct{}) bool { return p.snap.Metas[id] == nil })
 	var errs []error

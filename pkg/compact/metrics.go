@@ -114,7 +114,7 @@ func (m *metrics) registerWork(reg prometheus.Registerer) {
 	m.jobSuccess = gauge("last_job_timestamp_seconds", "When a job was last done.")
 	m.failing = gauge("failing_jobs", "Jobs that failed when last tried, or were left out for want of memory or disk.")
 	m.jobMemory = gauge("job_memory_bytes", "Memory estimated for the last job that was begun, without the symbols of its result.")
-	m.panics = counter("panics_total", "Jobs that panicked; the process went on.")
+	m.panics = counter("panics_total", "Jobs, or attempts to plan them, that panicked; the process went on.")
 	m.setAside = counter("blocks_set_aside_total", "Blocks marked no-compact since they can't be read.")
 	m.unverified = counter("results_unverified_total", "Results that did not stand up to being read back; their inputs stay.")
 	m.discarded = counter("results_discarded_total", "Results that were removed again, since they did not stand up to being read back.")

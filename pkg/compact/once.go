@@ -83,7 +83,11 @@ func (c *Compactor) workUntilIdle(ctx context.Context) {
 // leftUndone says which jobs could not be done. A failure whose job is not to be
 // done any more is forgotten.
 func (c *Compactor) leftUndone() error {
-	c.jobs.keepFailures(c.due())
+	due, err := c.due()
+	if err != nil {
+		return err
+	}
+	c.jobs.keepFailures(due)
 	_, failed, _ := c.jobs.lists()
 	if len(failed) == 0 {
 		return nil
@@ -93,7 +97,11 @@ func (c *Compactor) leftUndone() error {
 
 // tell logs what is left to do.
 func (c *Compactor) tell(context.Context) error {
-	c.jobs.keepFailures(c.due())
+	due, err := c.due()
+	if err != nil {
+		return err
+	}
+	c.jobs.keepFailures(due)
 	s := c.Status()
 	if s.Ready != "" {
 		c.log.Info("not begun yet", "waiting_for", s.Ready)

@@ -2,7 +2,9 @@ package compact
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -49,6 +51,7 @@ type planned struct {
 
 // planner keeps the newest plan, since making one of a large bucket takes a while.
 type planner struct {
+	by func(plan.Config, plan.Input, time.Time) plan.Plan // plan.Make, but in tests
 	mu struct {
 		sync.Mutex
 		last *planned
@@ -56,10 +59,10 @@ type planner struct {
 }
 
 // plan returns the plan for what is known now; nil before the first look.
-func (c *Compactor) plan() *planned {
+func (c *Compactor) plan() (*planned, error) {
 	snap := c.view.get()
 	if snap == nil {
-		return nil
+		return nil, nil
 	}
 	c.planner.mu.Lock()
 	defer c.planner.mu.Unlock()
@@ -69,37 +72,53 @@ func (c *Compactor) plan() *planned {
 	unmatched, version := c.finds.unmatched()
 	want.finds = version
 	if last := c.planner.mu.last; last != nil && last.holds(want) {
-		return last
+		return last, nil
 	}
 	began := c.now()
-	want.Plan = c.make(&want, failed, unmatched)
+	var err error
+	if want.Plan, err = c.make(&want, failed, unmatched); err != nil {
+		return nil, err
+	}
 	c.metrics.planSeconds.Observe(c.now().Sub(began).Seconds())
 	c.planner.mu.last = &want
 	c.metrics.observe(&want, c.jobs.rate())
-	return &want
+	return &want, nil
 }
 
-// make plans for what p was begun with.
-func (c *Compactor) make(p *planned, failed map[string]time.Time, unmatched map[string]bool) plan.Plan {
-	return plan.Make(planConfig(c.cfg, p.policy), plan.Input{
+// make plans for what p was begun with. It makes an error of a panic: blocks that
+// nobody has thought of must not end the process. Nothing is done meanwhile, and
+// the next look may show others.
+func (c *Compactor) make(p *planned, failed map[string]time.Time, unmatched map[string]bool) (_ plan.Plan, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.metrics.panics.Inc()
+			c.log.Error("planning panicked; please report it", "panic", r, "stack", string(debug.Stack()))
+			err = fmt.Errorf("plan: internal error: %v", r)
+		}
+	}()
+	return c.planner.by(planConfig(c.cfg, p.policy), plan.Input{
 		Metas: p.snap.Metas, LeftOut: p.snap.LeftOut, Marks: p.snap.Marks, Partial: p.snap.Partial, Problems: p.snap.Problems,
 		Deletes: p.snap.deletes, Unmatched: unmatched, Failed: failed,
-	}, p.at)
+	}, p.at), nil
 }
 
 // due are the keys of all jobs that should be done, those that failed a short
 // while ago too.
-func (c *Compactor) due() map[string]bool {
+func (c *Compactor) due() (map[string]bool, error) {
 	out := map[string]bool{}
 	p := planned{snap: c.view.get(), policy: c.policy.get(), at: c.clock.now()}
 	if p.snap == nil {
-		return out
+		return out, nil
 	}
 	unmatched, _ := c.finds.unmatched()
-	for _, j := range c.make(&p, nil, unmatched).Jobs {
+	all, err := c.make(&p, nil, unmatched)
+	if err != nil {
+		return nil, err
+	}
+	for _, j := range all.Jobs {
 		out[j.Key] = true
 	}
-	return out
+	return out, nil
 }
 
 // holds tells whether a plan is still that for what is known now.

@@ -96,7 +96,10 @@ func (c *Compactor) Status() Status {
 	for _, p := range running {
 		s.Running = append(s.Running, p.status(c.now()))
 	}
-	if p := c.plan(); p != nil {
+	switch p, err := c.plan(); {
+	case err != nil:
+		s.Fault = err.Error()
+	case p != nil:
 		s.fill(p)
 	}
 	return s
