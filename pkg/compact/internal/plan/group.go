@@ -153,7 +153,7 @@ func (p *planner) strip(external labels.Labels) labels.Labels {
 	}
 	out := labels.NewBuilder(external).Del(p.cfg.ReplicaLabels...).Labels()
 	if out.IsEmpty() {
-		return labels.FromStrings(p.cfg.ReplicaLabels[0], "deduped")
+		return labels.FromStrings(p.cfg.ReplicaLabels[0], block.Deduped)
 	}
 	return out
 }
