@@ -48,38 +48,44 @@ func (p *planner) fill(l *lane, to *tier, in []*entry) {
 	if all != nil {
 		in = all
 	}
-	in = in[:min(len(in), p.maxInputs())]
-	if l.closesEarly(in) {
+	d, w := p.downsampling(l, to, in)
+	if d == nil {
 		return
 	}
-	w := around(hull(in), p.window(to))
-	d := p.draft(Downsample, l, in)
-	d.key = w.key() + "/" + policy.ResolutionName(to.resolution)
-	d.resolutions = []int64{to.resolution}
 	if beyond := to.coarser(); beyond != nil {
-		long := around(hull(in), p.window(beyond))
-		if p.due(l.tier, long) && p.allOf(l, long, in) && replaceable(l.span, in, to.live) {
-			d.resolutions = p.andCoarser(l, long, in, to)
+		long := around(hull(d.in), p.window(beyond))
+		if p.due(l.tier, long) && p.allOf(l, long, d.in) && replaceable(l.span, d.in, to.live) {
+			d.resolutions = p.andCoarser(l, long, d.in, to)
 		}
 	}
-	d.why = fmt.Sprintf("%s of %s data in %s not in the %s tier yet", count(len(in), "block"), policy.ResolutionName(l.tier.resolution), w, policy.ResolutionName(to.resolution))
+	d.why = fmt.Sprintf("%s of %s data in %s not in the %s tier yet", count(len(d.in), "block"), policy.ResolutionName(l.tier.resolution), w, policy.ResolutionName(to.resolution))
 	p.emit(d)
 }
 
 // downsampleAlone fills the next tier from late blocks whose neighbours are gone.
 func (p *planner) downsampleAlone(l *lane, in []*entry) {
 	to := l.tier.coarser()
+	d, w := p.downsampling(l, to, in)
+	if d == nil {
+		return
+	}
+	d.why = fmt.Sprintf("%s in %s came late: what the %s tier has there was made from blocks that are gone or changed, so they are downsampled before they are merged",
+		count(len(d.in), "block"), w, policy.ResolutionName(to.resolution))
+	p.emit(d)
+}
+
+// downsampling drafts a job that makes a coarser tier of as many of in as it may
+// have, and tells which windows that fills; nil where it has to wait.
+func (p *planner) downsampling(l *lane, to *tier, in []*entry) (*draft, window) {
 	in = in[:min(len(in), p.maxInputs())]
 	if l.closesEarly(in) {
-		return
+		return nil, window{}
 	}
 	w := around(hull(in), p.window(to))
 	d := p.draft(Downsample, l, in)
 	d.key = w.key() + "/" + policy.ResolutionName(to.resolution)
 	d.resolutions = []int64{to.resolution}
-	d.why = fmt.Sprintf("%s in %s came late: what the %s tier has there was made from blocks that are gone or changed, so they are downsampled before they are merged",
-		count(len(in), "block"), w, policy.ResolutionName(to.resolution))
-	p.emit(d)
+	return d, w
 }
 
 // again returns in and all blocks that have gone into what the coarser tier has
