@@ -213,12 +213,12 @@ func (a *attempt) produce(ctx context.Context) ([]ulid.ULID, error) {
 }
 
 // write makes the results that are not in the bucket already.
-func (a *attempt) write(ctx context.Context, by func(context.Context, []plan.Output) ([]made, error)) ([]ulid.ULID, error) {
+func (a *attempt) write(ctx context.Context, by func(context.Context, merging) ([]made, error)) ([]ulid.ULID, error) {
 	there, todo, err := a.results(ctx)
 	if err != nil || len(todo) == 0 {
 		return there, err
 	}
-	results, err := by(ctx, todo)
+	results, err := a.overInputs(ctx, todo, by)
 	if err != nil {
 		return nil, err
 	}

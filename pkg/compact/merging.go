@@ -51,20 +51,25 @@ func (a *attempt) window() (int64, error) {
 // postingsMemory is for sorting the postings of one result.
 func (a *attempt) postingsMemory() int64 { return int64(a.cfg.JobMemory) / 32 }
 
-// merge reads the inputs once and writes results to disk. Results without a
-// series are left out.
-func (a *attempt) merge(ctx context.Context, todo []plan.Output) (_ []made, err error) {
+// merging is a merge that is ready to begin.
+type merging struct {
+	todo    []plan.Output // shards with their bounds
+	cfg     merge.Config
+	sources []merge.Source
+}
+
+// overInputs opens the inputs, has by merge them, and closes them.
+func (a *attempt) overInputs(ctx context.Context, todo []plan.Output, by func(context.Context, merging) ([]made, error)) (out []made, err error) {
 	a.progress.at(stageMerge)
 	window, err := a.window()
 	if err != nil {
 		return nil, err
 	}
-	todo, err = a.bounded(ctx, todo, window)
-	if err != nil {
+	var m merging
+	if m.todo, err = a.bounded(ctx, todo, window); err != nil {
 		return nil, err
 	}
-	cfg, err := a.mergeConfig(todo)
-	if err != nil {
+	if m.cfg, err = a.mergeConfig(m.todo); err != nil {
 		return nil, err
 	}
 	sources, closeAll, err := a.open(ctx, window)
@@ -72,36 +77,29 @@ func (a *attempt) merge(ctx context.Context, todo []plan.Output) (_ []made, err 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
-	report, err := merge.Run(ctx, cfg, sources)
-	if err != nil {
-		return nil, err
-	}
-	a.observe(report)
-	out, err := a.take(todo, report)
-	if err != nil {
+	m.sources = sources
+	if out, err = by(ctx, m); err != nil {
 		return nil, err
 	}
 	return out, a.point(ctx, pointMerged, a.job.Key)
 }
 
+// merge reads the inputs once and writes results to disk. Results without a
+// series are left out.
+func (a *attempt) merge(ctx context.Context, in merging) ([]made, error) {
+	report, err := merge.Run(ctx, in.cfg, in.sources)
+	if err != nil {
+		return nil, err
+	}
+	a.observe(report)
+	return a.take(in.todo, report)
+}
+
 // mergeIndexes is merge for a result whose segments are copied within the bucket.
-func (a *attempt) mergeIndexes(ctx context.Context, todo []plan.Output) (_ []made, err error) {
-	a.progress.at(stageMerge)
-	window, err := a.window()
-	if err != nil {
-		return nil, err
-	}
-	sources, closeAll, err := a.open(ctx, window)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, closeAll()) }()
-	cfg, err := a.mergeConfig(nil)
-	if err != nil {
-		return nil, err
-	}
-	m := *todo[0].Meta
-	around, err := merge.Indexes(ctx, cfg, sources, a.dirOf(m.ULID))
+func (a *attempt) mergeIndexes(ctx context.Context, in merging) ([]made, error) {
+	out := in.todo[0]
+	m := *out.Meta
+	around, err := merge.Indexes(ctx, in.cfg, in.sources, a.dirOf(m.ULID))
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +108,8 @@ func (a *attempt) mergeIndexes(ctx context.Context, todo []plan.Output) (_ []mad
 	a.metrics.reads.Add(float64(around.Reads.Requests))
 	a.metrics.chunks.WithLabelValues("stayed").Add(float64(around.Stats.NumChunks))
 	a.progress.toSend.Add(around.Content.SizeBytes())
-	todo[0].Meta = &m
-	out := []made{{Output: todo[0], dir: a.dirOf(m.ULID), content: around.Content, around: around.Segments}}
-	return out, a.point(ctx, pointMerged, a.job.Key)
+	out.Meta = &m
+	return []made{{Output: out, dir: a.dirOf(m.ULID), content: around.Content, around: around.Segments}}, nil
 }
 
 // open opens the inputs.
