@@ -39,9 +39,9 @@ const forReaders = "--ignore-deletion-marks-delay=2s"
 // RELIABILITY C1, C2
 func TestCompactedWhileQueried(t *testing.T) {
 	t.Parallel()
-	h := newHistory(t)
+	h := newHistory(t, 2*time.Hour, 8*time.Hour)
 	end := pastStart.Add(4 * day)
-	h.past.write(end, longestPastBlock)
+	h.past.write(end)
 	h.waitShipped(end)
 	h.now = end
 	h.queriers = []*stack.Firnline{h.start("query", "--endpoint="+h.store(forReaders).GRPC, "--query.replica-label=replica")}

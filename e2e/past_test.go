@@ -35,7 +35,8 @@ type past struct {
 	pair    []*stack.Prometheus
 	model   *model.Model
 	sources []*pastSource
-	next    time.Time // of the samples not yet written
+	longest time.Duration // block
+	next    time.Time     // of the samples not yet written
 }
 
 type pastSource struct {
@@ -45,8 +46,8 @@ type pastSource struct {
 	flaps  bool                // goes away now and then, for both servers
 }
 
-func newPast(t *testing.T, m *model.Model, pair ...*stack.Prometheus) *past {
-	p := &past{t: t, rnd: rand.New(rand.NewPCG(7, 60)), pair: pair, model: m, next: pastStart.Add(pastShift)}
+func newPast(t *testing.T, m *model.Model, longest time.Duration, pair ...*stack.Prometheus) *past {
+	p := &past{t: t, longest: longest, rnd: rand.New(rand.NewPCG(7, 60)), pair: pair, model: m, next: pastStart.Add(pastShift)}
 	add := func(sample func() model.Sample, flaps bool, lset ...string) {
 		p.sources = append(p.sources, &pastSource{lset: labels.FromStrings(lset...), sample: sample, flaps: flaps})
 	}
@@ -124,12 +125,12 @@ func away(server int, t time.Time) bool {
 	return hours%(24*4) >= 13+37*server && hours%(24*4) < 18+37*server
 }
 
-// write makes up samples until a time and so far beyond it that blocks of a
-// length, and shorter ones, are cut up to there.
-func (p *past) write(until time.Time, blockLength time.Duration) {
+// write makes up samples until a time and so far beyond it that blocks are cut up
+// to there.
+func (p *past) write(until time.Time) {
 	p.t.Helper()
 	const batch = time.Hour // no server takes what is much older than the newest it has
-	for end := until.Add(blockLength * 3 / 2).Add(pastStep); p.next.Before(end); {
+	for end := until.Add(p.longest * 3 / 2).Add(pastStep); p.next.Before(end); {
 		requests := make([][]prompb.TimeSeries, len(p.pair))
 		for stop := p.next.Add(batch); p.next.Before(stop); p.next = p.next.Add(pastStep) {
 			for i, s := range p.sources {

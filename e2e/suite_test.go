@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/firnline/firnline/e2e/stack"
 )
@@ -150,52 +151,72 @@ func (p points) since(from time.Time) points {
 	return out
 }
 
-func (h *history) got(q *stack.Firnline, expr string, s span) points {
-	h.t.Helper()
+// got asks a querier. It is safe for concurrent use.
+func (h *history) got(q *stack.Firnline, expr string, s span) (points, error) {
 	params := rangeParams(expr, s.from, s.to, s.step)
 	params.Set("max_source_resolution", s.resolution.String())
 	params.Set("partial_response", "false")
 	a, err := stack.Ask(h.t.Context(), "http://"+q.HTTP, "query_range", params)
-	require.NoError(h.t, err)
+	if err != nil {
+		return nil, err
+	}
 	r, err := a.Result()
-	require.NoError(h.t, err, expr)
+	if err != nil {
+		return nil, err
+	}
 	for _, w := range a.Warnings {
-		require.Contains(h.t, w, "PromQL", "%s: a warning about data", expr)
+		if !strings.Contains(w, "PromQL") {
+			return nil, fmt.Errorf("a warning about data: %s", w)
+		}
 	}
 	out := points{}
 	for _, series := range r.Result {
+		if len(series.Histograms) > 0 {
+			return nil, fmt.Errorf("histograms in %v", series.Metric)
+		}
 		values := map[int64]float64{}
 		for _, v := range series.Values {
 			f, err := strconv.ParseFloat(v[1].(string), 64)
-			require.NoError(h.t, err)
+			if err != nil {
+				return nil, err
+			}
 			values[int64(math.Round(v[0].(float64)*1000))] = f
 		}
-		require.Empty(h.t, series.Histograms, expr)
 		out[labels.FromMap(series.Metric).String()] = values
 	}
-	return out
+	return out, nil
 }
 
-// compareSuite asks all of it for the namespaces that matchers choose.
+// compareSuite asks all of it for the namespaces that matchers choose, some
+// queries at once.
 func (h *history) compareSuite(queries []pastQuery, matcher string, s span) {
 	h.t.Helper()
+	var asking errgroup.Group
+	asking.SetLimit(4)
 	for _, q := range queries {
 		expr := strings.NewReplacer("$m", matcher, "$r", promDuration(s.rng)).Replace(q.expr)
 		want := h.want(expr, s)
 		require.NotEmpty(h.t, want, expr)
 		for i, querier := range h.queriers {
-			// The blocks of replicas, still there, can fill what is a gap in the
-			// downsampled data of both: in a window that has a part of a gap, the
-			// samples would count with the window and by themselves.
+			// Marked raw blocks, still there, can fill what is a gap in the downsampled
+			// data: in a window that has a part of a gap, the samples would count with
+			// the window and by themselves.
 			if s.resolution > 0 && i != len(h.queriers)-1 {
 				continue
 			}
-			got := h.got(querier, expr, s)
-			if err := h.compare(q, s, want, got); err != nil {
-				h.t.Errorf("%s, asked of %s on day %s: %s", expr, querier.Name, days(h.now.UnixMilli()), err)
-			}
+			asking.Go(func() error {
+				got, err := h.got(querier, expr, s)
+				if err == nil {
+					err = h.compare(q, s, want, got)
+				}
+				if err != nil {
+					h.t.Errorf("%s, asked of %s on day %s: %s", expr, querier.Name, days(h.now.UnixMilli()), err)
+				}
+				return nil
+			})
 		}
 	}
+	_ = asking.Wait() // what is wrong was told
 }
 
 // compare says what is wrong with an answer.
