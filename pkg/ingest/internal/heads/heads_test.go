@@ -292,3 +292,8 @@ func TestExtras(t *testing.T) {
 		r.restart()
 	}
 }
+
+// selectAll selects everything of all time.
+func selectAll() storeapi.Selection {
+	return storeapi.Selection{Mint: math.MinInt64, Maxt: math.MaxInt64, Matchers: []*labels.Matcher{everything()}}
+}

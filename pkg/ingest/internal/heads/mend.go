@@ -74,11 +74,12 @@ func (h *head) openTSDB(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
 		return db, nil
 	}
 	h.log.Warn("local data is damaged and is mended", "err", err)
-	if db != nil {
+	if err == nil {
 		err = db.Close()
-		db = nil
+	} else {
+		err = nil // what is wrong shows again
 	}
-	if err := errors.Join(m.putBack(), m.mend()); err != nil {
+	if err := errors.Join(err, m.putBack(), m.mend()); err != nil {
 		return nil, err
 	}
 	if db, err = open(); err != nil {
