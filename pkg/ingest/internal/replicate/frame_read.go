@@ -72,8 +72,13 @@ func (r *frameReader) columns(w *batch.Write, n int, flags byte) {
 	b.Series = slices.Grow(b.Series[:0], n)[:n]
 	w.Only = slices.Grow(w.Only[:0], n)[:n]
 	id := uint64(0)
-	for i := range b.Series {
-		id += uint64(r.varint())
+	for i := range b.Series { // the columns of all series are read without a call for what is small
+		if len(r.b) > 0 && r.b[0] < 0x80 {
+			id += uint64(int64(r.b[0]>>1) ^ -int64(r.b[0]&1))
+			r.b = r.b[1:]
+		} else {
+			id += uint64(r.varint())
+		}
 		if id == 0 && r.err == nil {
 			r.fail("series %d has number 0", i)
 		}
@@ -122,7 +127,12 @@ func (r *frameReader) spans(b *batch.Batch, size int, set func(*batch.Series, ba
 func (r *frameReader) floats(out []batch.Float, flags byte) {
 	t := int64(0)
 	for i := range out {
-		t += r.varint()
+		if len(r.b) > 0 && r.b[0] < 0x80 {
+			t += int64(r.b[0]>>1) ^ -int64(r.b[0]&1)
+			r.b = r.b[1:]
+		} else {
+			t += r.varint()
+		}
 		out[i] = batch.Float{T: t}
 	}
 	if flags&hasStartTimes != 0 {

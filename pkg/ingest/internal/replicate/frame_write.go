@@ -3,6 +3,7 @@ package replicate
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -71,11 +72,9 @@ func flagsOf(w *batch.Write) (flags byte) {
 		if s.Exemplars.Len() > 0 {
 			flags |= hasExemplars
 		}
-		if flags&hasStartTimes == 0 {
-			for _, x := range w.Batch.Floats[s.Floats.From:s.Floats.To] {
-				if x.ST != 0 {
-					flags |= hasStartTimes
-				}
+		for i := s.Floats.From; i < s.Floats.To; i++ {
+			if w.Batch.Floats[i].ST != 0 {
+				flags |= hasStartTimes
 			}
 		}
 	}
@@ -84,11 +83,11 @@ func flagsOf(w *batch.Write) (flags byte) {
 
 // columns writes numbers of series, counts, times and values.
 func (f *frameWriter) columns(w *batch.Write, flags byte) {
-	b := f.out
+	b := slices.Grow(f.out, 16*len(w.Only))
 	last := uint64(0)
 	for _, n := range w.Only {
 		id := w.Batch.Series[n].ID
-		b = binary.AppendVarint(b, int64(id-last))
+		b = appendVarint(b, int64(id-last))
 		last = id
 	}
 	for _, c := range []struct {
@@ -110,13 +109,14 @@ func (f *frameWriter) columns(w *batch.Write, flags byte) {
 		s := &w.Batch.Series[n]
 		for i := s.Floats.From; i < s.Floats.To; i++ {
 			t := w.Batch.Floats[i].T
-			b = binary.AppendVarint(b, t-lastT)
+			b = appendVarint(b, t-lastT)
 			lastT = t
 		}
 	}
 	for _, n := range w.Only {
 		s := &w.Batch.Series[n]
-		for _, x := range w.Batch.Floats[s.Floats.From:s.Floats.To] {
+		for i := s.Floats.From; i < s.Floats.To; i++ {
+			x := &w.Batch.Floats[i]
 			if flags&hasStartTimes != 0 {
 				b = appendStart(b, x.ST, x.T)
 			}
@@ -124,6 +124,14 @@ func (f *frameWriter) columns(w *batch.Write, flags byte) {
 		}
 	}
 	f.out = b
+}
+
+// appendVarint writes a number as encoding/binary does; most are small.
+func appendVarint(b []byte, v int64) []byte {
+	if u := uint64(v)<<1 ^ uint64(v>>63); u < 0x80 {
+		return append(b, byte(u))
+	}
+	return binary.AppendVarint(b, v)
 }
 
 // appendStart writes a start timestamp: 0 for none, else how long before the sample it is, zigzag, plus 1.
