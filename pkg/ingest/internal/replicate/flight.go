@@ -220,6 +220,13 @@ func (f *flight) report(t *refuse.Tally) {
 	if len(f.odd) == 0 && !slices.ContainsFunc(f.split.sets, func(u usedSet) bool { return u.votes.verdict() != accepted }) {
 		return
 	}
+	if len(f.write.Only) == 0 { // families alone: an error about no samples
+		if e := f.causes[0].refused; f.split.sets[0].votes.verdict() == refused {
+			t.Add(e.Reason, 0, func() *refuse.Error { return e })
+		} else {
+			f.reportFailed(t, 0, 0, nil)
+		}
+	}
 	for i, n := range f.write.Only {
 		set := f.split.of[i]
 		v, o := f.split.sets[set].votes.verdict(), f.odd[n]
@@ -230,16 +237,21 @@ func (f *flight) report(t *refuse.Tally) {
 		case refused:
 			f.reportRefused(t, n, set, o)
 		case failed, open:
-			e := f.causes[set].failed
-			if o != nil {
-				e = worse(e, o.soft)
-			}
-			if e == nil {
-				e = refuse.Errorf(refuse.Unavailable, f.write.Tenant, "too few of the nodes that own a series have confirmed it in time")
-			}
-			t.Add(e.Reason, samples(f.write.Batch, n), func() *refuse.Error { return e })
+			f.reportFailed(t, samples(f.write.Batch, n), set, o)
 		}
 	}
+}
+
+// reportFailed adds samples of a series that may have a quorum later.
+func (f *flight) reportFailed(t *refuse.Tally, samples int, set uint32, o *oddSeries) {
+	e := f.causes[set].failed
+	if o != nil {
+		e = worse(e, o.soft)
+	}
+	if e == nil {
+		e = refuse.Errorf(refuse.Unavailable, f.write.Tenant, "too few of the nodes that own a series have confirmed it in time")
+	}
+	t.Add(e.Reason, samples, func() *refuse.Error { return e })
 }
 
 // reportRefused adds a series that can't have a quorum for good.

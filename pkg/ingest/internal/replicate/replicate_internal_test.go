@@ -303,6 +303,28 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// What a sender says of metrics reaches owners though no series is with it, and
+// is not repeated to those who have heard it.
+func TestFamiliesAlone(t *testing.T) {
+	cl := startCluster(t, 3, 3, testConfig())
+	heard := make([]int, 3)
+	for i, n := range cl.nodes {
+		n.set(func(_ context.Context, w *batch.Write) (batch.Result, error) {
+			heard[i] += len(w.Batch.Families)
+			return batch.Result{}, nil
+		})
+	}
+	w := &batch.Write{Tenant: "team", Batch: &batch.Batch{Families: []batch.Family{{Name: "up"}, {Name: "down"}}}}
+	for range 2 {
+		require.Zero(t, cl.send(t, w).Samples())
+	}
+	require.Equal(t, []int{4, 2, 2}, heard, "the first is this process")
+	for _, n := range cl.nodes {
+		n.set(failing(errors.New("no")))
+	}
+	require.Equal(t, refuse.Unavailable, reasonOf(cl.send(t, w)))
+}
+
 func TestLocal(t *testing.T) {
 	cl := startCluster(t, 3, 3, testConfig())
 	var tally refuse.Tally

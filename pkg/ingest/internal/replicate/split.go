@@ -3,6 +3,8 @@ package replicate
 import (
 	"slices"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
 	"github.com/firnline/firnline/pkg/ingest/internal/ring"
 )
@@ -66,20 +68,29 @@ func (s *split) cut(v *ring.View, w *batch.Write) {
 	}
 }
 
-// count finds the sets that are used and how often.
+// count finds the sets that are used and how often. What is said of metrics
+// without any series goes to the owners of the tenant's name.
 func (s *split) count(v *ring.View, w *batch.Write) {
 	s.of = slices.Grow(s.of[:0], len(w.Only))[:len(w.Only)]
 	for i, n := range w.Only {
-		number := v.Owners(w.Batch.Series[n].Hash)
-		if s.setNumber[number] == 0 {
-			set := v.Set(number)
-			s.sets = append(s.sets, usedSet{number: number, votes: votes{owners: uint16(len(set.Owners)), quorum: uint16(set.Quorum)}})
-			s.setNumber[number] = uint32(len(s.sets))
-		}
-		at := s.setNumber[number] - 1
+		at := s.use(v, w.Batch.Series[n].Hash)
 		s.of[i] = at
 		s.sets[at].series++
 	}
+	if len(w.Only) == 0 && len(w.Batch.Families) > 0 {
+		s.use(v, xxhash.Sum64String(string(w.Tenant)))
+	}
+}
+
+// use returns the number in sets of the owners of a hash.
+func (s *split) use(v *ring.View, hash uint64) uint32 {
+	number := v.Owners(hash)
+	if s.setNumber[number] == 0 {
+		set := v.Set(number)
+		s.sets = append(s.sets, usedSet{number: number, votes: votes{owners: uint16(len(set.Owners)), quorum: uint16(set.Quorum)}})
+		s.setNumber[number] = uint32(len(s.sets))
+	}
+	return s.setNumber[number] - 1
 }
 
 // makeRoom finds the owners and gives each of them room in the slab for its
