@@ -51,6 +51,8 @@ func (d *Decoder) translate(p []byte, settings prometheusremotewrite.Settings) (
 }
 
 // Append implements storage.AppenderV2.
+//
+//nolint:revive // the arguments are storage.AppenderV2's
 func (l *library) Append(_ storage.SeriesRef, ls labels.Labels, st, t int64, v float64, h *histogram.Histogram, fh *histogram.FloatHistogram, opts storage.AppendV2Options) (storage.SeriesRef, error) {
 	a := appended{labels: ls, family: batch.Family{Name: opts.MetricFamilyName, Metadata: opts.Metadata}}
 	if h == nil && fh == nil {

@@ -253,8 +253,8 @@ func sample(s *scanner, rw2 bool) batch.Float {
 // 2109, whose varint has 6 bytes. It halves what a sample costs.
 func usualSample(s *scanner) (f batch.Float, ok bool) {
 	const length = 0x10
-	if s.end-s.i < 1+length+2 {
-		return f, false // the varint is read as 8 bytes
+	if s.end-s.i < 1+length || len(s.b)-s.i < 1+length+2 {
+		return f, false // the varint's 6 bytes are read as 8
 	}
 	b := s.b[s.i : s.i+1+length+2]
 	if b[0] != length || b[1] != 1<<3|wireFixed64 || b[10] != 2<<3|wireVarint {

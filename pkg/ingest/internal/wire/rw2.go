@@ -156,29 +156,71 @@ func (r *request) series2(s *scanner, into *batch.Batch) {
 // resolve makes a series' Key of the hashes of its symbols, in their order. It
 // returns the symbol of the metric's name, 0 if there is none.
 func (r *request) resolve(s *scanner, at span, sr *batch.Series) (metric uint32, ok bool) {
-	st := &r.rw2
-	hi, lo := r.hashed[:0], st.hashes[:0]
-	n, isName := 0, false
 	m := scanner{b: s.b, i: int(at.from), end: int(at.to), protocol: s.protocol}
-	for ref := range r.references(&m) {
-		y := &st.symbols[ref]
-		hi = binary.LittleEndian.AppendUint64(hi, y.hi)
-		lo = binary.LittleEndian.AppendUint64(lo, y.lo)
-		switch {
-		case n&1 == 0:
-			isName = ref == st.name && ref != 0
-		case isName:
-			metric = ref
+	n := pairHashes{st: &r.rw2, hi: r.hashed[:0], lo: r.rw2.hashes[:0]}
+	if packed := onlyField(m.b[m.i:m.end]); packed == nil || !n.addSmall(packed) {
+		n.hi, n.lo, n.count = n.hi[:0], n.lo[:0], 0
+		for ref := range r.references(&m) {
+			n.add(ref)
 		}
-		n++
 	}
-	r.hashed, st.hashes = hi, lo
-	if n&1 != 0 {
-		m.badAt(int(at.from), "%d references where names and values make pairs", n)
+	r.hashed, r.rw2.hashes = n.hi, n.lo
+	if n.count&1 != 0 {
+		m.badAt(int(at.from), "%d references where names and values make pairs", n.count)
 	}
-	sr.Key = batch.Key{Hi: maphash.Bytes(r.d.hi, hi), Lo: maphash.Bytes(r.d.lo, lo)}
+	sr.Key = batch.Key{Hi: maphash.Bytes(r.d.hi, n.hi), Lo: maphash.Bytes(r.d.lo, n.lo)}
 	s.err = m.err
-	return metric, m.err == nil
+	return n.metric, m.err == nil
+}
+
+// pairHashes collects the hashes of the symbols that make the labels of a series.
+type pairHashes struct {
+	st     *rw2State
+	hi, lo []byte
+	count  int
+	isName bool
+	metric uint32 // the value of the last name that is __name__
+}
+
+func (n *pairHashes) add(ref uint32) {
+	y := &n.st.symbols[ref]
+	n.hi = binary.LittleEndian.AppendUint64(n.hi, y.hi)
+	n.lo = binary.LittleEndian.AppendUint64(n.lo, y.lo)
+	if n.count&1 == 0 {
+		n.isName = ref == n.st.name && ref != 0
+	} else if n.isName {
+		n.metric = ref
+	}
+	n.count++
+}
+
+// addSmall adds packed references of at most two bytes each, which is what most are. It
+// reports whether all are such, and within the table; else the caller begins anew.
+func (n *pairHashes) addSmall(packed []byte) bool {
+	for i := 0; i < len(packed); {
+		ref := uint32(packed[i])
+		i++
+		if ref >= 0x80 {
+			if i == len(packed) || packed[i] >= 0x80 {
+				return false
+			}
+			ref = ref&0x7f | uint32(packed[i])<<7
+			i++
+		}
+		if int(ref) >= len(n.st.symbols) {
+			return false
+		}
+		n.add(ref)
+	}
+	return true
+}
+
+// onlyField is what is in the only field of b if that is bytes of less than 128. nil: it is not so.
+func onlyField(b []byte) []byte {
+	if len(b) > 2 && b[1] < 0x80 && len(b) == 2+int(b[1]) {
+		return b[2:]
+	}
+	return nil
 }
 
 // references iterates over the references to symbols in the fields of number 1
