@@ -28,8 +28,7 @@ const (
 const (
 	// keptBody bounds the buffers that wait for the next request.
 	keptBody = 4 << 20
-	// firstRead is the least that is taken for a body of unknown size, and the
-	// most that is taken because of a declared size alone.
+	// firstRead is the most that is taken because of a declared size alone.
 	firstRead = 64 << 10
 	// zstdWindow is what RFC 8878 asks of every decoder. A frame that wants more is refused.
 	zstdWindow = 8 << 20
@@ -205,7 +204,10 @@ func (d *Decoder) unzstd(src []byte, plain *Body) error {
 			return fmt.Errorf("make a zstd decoder: %w", err)
 		}
 	}
-	defer d.inflate.zstd.Put(z)
+	defer func() {
+		_ = z.Reset(nil) // it lets go of src
+		d.inflate.zstd.Put(z)
+	}()
 	if err := z.Reset(bytes.NewReader(src)); err != nil {
 		return refuse.Errorf(refuse.BadRequest, "", "malformed zstd at byte 0: %v", err)
 	}

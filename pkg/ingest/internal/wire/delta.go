@@ -64,10 +64,13 @@ func (d *deltas) of(id tenant.ID) (processor.Metrics, error) {
 	defer d.mu.Unlock()
 	d.sweep(now)
 	t, ok := d.mu.tenants[id]
+	if !ok && d.mu.closed {
+		return nil, refuse.Errorf(refuse.NotReady, id, "convert delta to cumulative: stopping")
+	}
 	if !ok {
 		p, err := d.start()
-		if err != nil || d.mu.closed {
-			return nil, refuse.Errorf(refuse.NotReady, id, "convert delta to cumulative: not running: %v", err)
+		if err != nil {
+			return nil, refuse.Errorf(refuse.NotReady, id, "convert delta to cumulative: %v", err)
 		}
 		t = &deltaTenant{Metrics: p}
 		if d.mu.tenants == nil {

