@@ -11,6 +11,8 @@ import (
 
 	"github.com/grafana/dskit/flagext"
 	"github.com/prometheus/common/model"
+
+	"github.com/firnline/firnline/pkg/storeapi"
 )
 
 // Config says where endpoints are found and how they are spoken to.
@@ -38,13 +40,7 @@ type Config struct {
 
 // ClientConfig is how an endpoint is spoken to.
 type ClientConfig struct {
-	Secure      bool
-	SkipVerify  bool
-	CertFile    string
-	KeyFile     string
-	CAFile      string
-	MinVersion  string // of TLS: 1.0 to 1.3
-	ServerName  string
+	storeapi.ClientTLS
 	Compression string // none or snappy
 }
 
@@ -52,7 +48,6 @@ type ClientConfig struct {
 var (
 	prefixes      = []string{"dns", "dnssrv", "dnssrvnoa", "dnsdualstack"}
 	resolvers     = []string{"golang", "miekgdns"}
-	tlsVersions   = []string{"1.0", "1.1", "1.2", "1.3"}
 	compressions  = []string{"none", "snappy"}
 	connectionsBy = []string{"external_labels", "store_type", "ip_port"}
 )
@@ -84,13 +79,7 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 }
 
 func (c *ClientConfig) registerFlags(fs *flag.FlagSet) {
-	fs.BoolVar(&c.Secure, "grpc-client-tls-secure", false, "Speak TLS to endpoints.")
-	fs.BoolVar(&c.SkipVerify, "grpc-client-tls-skip-verify", false, "Accept any certificate of an endpoint. Insecure.")
-	fs.StringVar(&c.CertFile, "grpc-client-tls-cert", "", "File with the certificate shown to endpoints (mTLS). A rotated one is used from the next connection on.")
-	fs.StringVar(&c.KeyFile, "grpc-client-tls-key", "", "File with the key of --grpc-client-tls-cert.")
-	fs.StringVar(&c.CAFile, "grpc-client-tls-ca", "", "File with the certificates that endpoints are verified by. Default: the system's.")
-	fs.StringVar(&c.MinVersion, "grpc-client-tls-min-version", "1.3", "Lowest TLS version spoken to endpoints: 1.0, 1.1, 1.2 or 1.3.")
-	fs.StringVar(&c.ServerName, "grpc-client-server-name", "", "Name that the certificates of endpoints must have. Default: the host of the address.")
+	c.ClientTLS.RegisterFlags("grpc-client-", "endpoints", fs)
 	fs.StringVar(&c.Compression, "grpc-compression", "none", "Compression asked of endpoints: snappy or none.")
 }
 
@@ -131,16 +120,10 @@ func (c *Config) Validate() error {
 }
 
 func (c *ClientConfig) validate() error {
-	if !slices.Contains(tlsVersions, c.MinVersion) {
-		return fmt.Errorf("TLS min version %q: must be one of %s", c.MinVersion, strings.Join(tlsVersions, ", "))
-	}
 	if !slices.Contains(compressions, c.Compression) {
 		return fmt.Errorf("compression %q: must be one of %s", c.Compression, strings.Join(compressions, ", "))
 	}
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		return errors.New("certificate and key must be given together")
-	}
-	return nil
+	return c.ClientTLS.Validate()
 }
 
 // flagSpecs returns the endpoints given by flags.

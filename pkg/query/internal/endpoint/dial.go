@@ -38,7 +38,7 @@ type dialer struct {
 func (d dialer) dial(t target) (*connection, error) {
 	retry := d.retry
 	opts := append(storeapi.DialOptions(t.client.Compression == "snappy"),
-		grpc.WithTransportCredentials(t.client.transportCredentials()),
+		grpc.WithTransportCredentials(t.client.Credentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: min(time.Second, retry), Multiplier: 1.6, Jitter: 0.2, MaxDelay: retry},
 			MinConnectTimeout: 2 * retry, // so that a health check ends first and tells that nobody answers

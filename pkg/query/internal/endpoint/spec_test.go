@@ -14,6 +14,8 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/storeapi"
 )
 
 func TestPlan(t *testing.T) {
@@ -96,7 +98,7 @@ func TestFlags(t *testing.T) {
 }
 
 func TestSDConfig(t *testing.T) {
-	base := ClientConfig{MinVersion: "1.3", Compression: "none", ServerName: "flag"}
+	base := ClientConfig{ClientTLS: storeapi.ClientTLS{MinVersion: "1.3", ServerName: "flag"}, Compression: "none"}
 	specs, err := parseSD("f.yaml", []byte(`
 default_client_config:
   tls_config:
@@ -115,7 +117,7 @@ endpoints:
     server_name: c
 `), base)
 	require.NoError(t, err)
-	def := ClientConfig{Secure: true, CAFile: "ca.pem", MinVersion: "1.3", Compression: "snappy", ServerName: "flag"}
+	def := ClientConfig{ClientTLS: storeapi.ClientTLS{Secure: true, CAFile: "ca.pem", MinVersion: "1.3", ServerName: "flag"}, Compression: "snappy"}
 	require.Equal(t, spec{address: "a:1", strict: true, client: def}, specs[0])
 	require.True(t, specs[1].group)
 	plain := def

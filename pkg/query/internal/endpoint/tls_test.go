@@ -1,7 +1,6 @@
 package endpoint
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -121,16 +120,4 @@ func TestRotation(t *testing.T) {
 func contains(s *Set, text string) bool {
 	err := s.Peers()[0].Down
 	return err != nil && strings.Contains(err.Error(), text)
-}
-
-func TestTLSConfigErrors(t *testing.T) {
-	dir := t.TempDir()
-	junk := filepath.Join(dir, "junk.pem")
-	require.NoError(t, os.WriteFile(junk, []byte("junk"), 0o600))
-	_, err := ClientConfig{CAFile: junk, MinVersion: "1.3"}.tlsConfig()
-	require.ErrorContains(t, err, "has no certificate in PEM")
-	_, err = ClientConfig{CertFile: junk, KeyFile: junk, MinVersion: "1.3"}.tlsConfig()
-	require.ErrorContains(t, err, "client certificate "+junk)
-	_, _, err = (&rotating{ClientConfig{CAFile: filepath.Join(dir, "none"), MinVersion: "1.3"}}).ClientHandshake(context.Background(), "x", nil)
-	require.ErrorContains(t, err, "CA certificates")
 }

@@ -1,19 +1,60 @@
-package endpoint
+package storeapi
 
 import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"strings"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// transportCredentials returns how connections are secured.
-func (c ClientConfig) transportCredentials() credentials.TransportCredentials {
+// ClientTLS is how connections to gRPC servers are secured.
+type ClientTLS struct {
+	Secure     bool
+	SkipVerify bool
+	CertFile   string
+	KeyFile    string
+	CAFile     string
+	MinVersion string // 1.0 to 1.3
+	ServerName string
+}
+
+// RegisterFlags registers the flags --<prefix>tls-… and --<prefix>server-name
+// and fills in their defaults. peers is what help calls the servers: "endpoints".
+func (c *ClientTLS) RegisterFlags(prefix, peers string, fs *flag.FlagSet) {
+	fs.BoolVar(&c.Secure, prefix+"tls-secure", false, "Speak TLS to "+peers+".")
+	fs.BoolVar(&c.SkipVerify, prefix+"tls-skip-verify", false, "Accept any certificate of "+peers+". Insecure.")
+	fs.StringVar(&c.CertFile, prefix+"tls-cert", "", "File with the certificate shown to "+peers+" (mTLS). A rotated one is used from the next connection on.")
+	fs.StringVar(&c.KeyFile, prefix+"tls-key", "", "File with the key of --"+prefix+"tls-cert.")
+	fs.StringVar(&c.CAFile, prefix+"tls-ca", "", "File with the certificates that "+peers+" are verified by. Default: the system's.")
+	fs.StringVar(&c.MinVersion, prefix+"tls-min-version", "1.3", "Lowest TLS version spoken to "+peers+": 1.0, 1.1, 1.2 or 1.3.")
+	fs.StringVar(&c.ServerName, prefix+"server-name", "", "Name that the certificates of "+peers+" must have. Default: the host of the address.")
+}
+
+// tlsVersions are the names of versions, oldest first.
+var tlsVersions = []string{"1.0", "1.1", "1.2", "1.3"}
+
+// Validate names what can't be right.
+func (c ClientTLS) Validate() error {
+	if !slices.Contains(tlsVersions, c.MinVersion) {
+		return fmt.Errorf("TLS min version %q: must be one of %s", c.MinVersion, strings.Join(tlsVersions, ", "))
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return errors.New("certificate and key must be given together")
+	}
+	return nil
+}
+
+// Credentials returns what a connection is secured by.
+func (c ClientTLS) Credentials() credentials.TransportCredentials {
 	if !c.Secure {
 		return insecure.NewCredentials()
 	}
@@ -23,7 +64,7 @@ func (c ClientConfig) transportCredentials() credentials.TransportCredentials {
 // rotating are TLS credentials that read certificate, key and CA anew for each
 // connection, so that a rotated file is used by the next one. Connections are
 // few and long, so nothing is cached.
-type rotating struct{ cfg ClientConfig }
+type rotating struct{ cfg ClientTLS }
 
 // ClientHandshake implements credentials.TransportCredentials.
 func (r *rotating) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
@@ -36,7 +77,7 @@ func (r *rotating) ClientHandshake(ctx context.Context, authority string, conn n
 
 // ServerHandshake implements credentials.TransportCredentials. It refuses: these are for clients.
 func (r *rotating) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return nil, nil, fmt.Errorf("endpoint credentials are for clients only")
+	return nil, nil, errors.New("these credentials are for clients only")
 }
 
 // Info implements credentials.TransportCredentials.
@@ -55,10 +96,9 @@ func (r *rotating) OverrideServerName(name string) error {
 }
 
 // tlsConfig reads the files and returns the settings of one connection.
-func (c ClientConfig) tlsConfig() (*tls.Config, error) {
-	versions := map[string]uint16{"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+func (c ClientTLS) tlsConfig() (*tls.Config, error) {
 	cfg := &tls.Config{
-		MinVersion:         versions[c.MinVersion],
+		MinVersion:         tls.VersionTLS10 + uint16(slices.Index(tlsVersions, c.MinVersion)),
 		ServerName:         c.ServerName,
 		InsecureSkipVerify: c.SkipVerify,
 	}
