@@ -45,6 +45,8 @@ type process struct {
 	flags   map[string]string // in effect, secrets hidden
 	config  string            // what was set, as YAML, secrets hidden
 	talk    *board            // where the log goes
+
+	beforeStop func(context.Context) error // what to do before the server stops; nil: nothing
 }
 
 // errFinished ends the process with success: a part has done all it was to do.
@@ -97,6 +99,8 @@ func (p *process) addChecks(checks map[string]func() error) {
 func (p *process) runAll(ctx context.Context, parts []runner) error {
 	var g run.Group
 	detached := context.WithoutCancel(ctx)
+	leaving := make(chan struct{})
+	g.Add(func() error { <-leaving; return nil }, func(error) { defer close(leaving); p.leave(detached) })
 	srvCtx, stopServer := context.WithCancel(detached)
 	drained := make(chan struct{})
 	g.Add(func() error { defer close(drained); return p.srv.Run(srvCtx) }, func(error) { stopServer(); <-drained })
@@ -109,6 +113,16 @@ func (p *process) runAll(ctx context.Context, parts []runner) error {
 	sigCtx, stopWaiting := context.WithCancel(ctx)
 	g.Add(func() error { <-sigCtx.Done(); return nil }, func(error) { stopWaiting() })
 	return g.Run()
+}
+
+// leave does what is to be done while the server still serves.
+func (p *process) leave(ctx context.Context) {
+	if p.beforeStop == nil {
+		return
+	}
+	if err := p.beforeStop(ctx); err != nil {
+		p.log.Error("stopping all the same", "err", err)
+	}
 }
 
 // untilDone runs a part; one that returns nil early has had nothing to do, which must not end the others.

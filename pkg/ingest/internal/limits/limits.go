@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/relabel"
 
+	"github.com/firnline/firnline/pkg/ingest/internal/wire"
 	"github.com/firnline/firnline/pkg/tenant"
 )
 
@@ -27,12 +28,14 @@ type Limits struct {
 	MaxLabelValueBytes int               `yaml:"max_label_value_bytes" doc:"Bytes of a label's value."`
 	MaxMetadata        int               `yaml:"max_metadata" doc:"Metrics whose type, unit and help are kept."`
 	MaxExemplars       int               `yaml:"max_exemplars" doc:"Exemplars kept for reading them soon; the oldest leave first. 0: none are taken."`
-	OutOfOrderWindow   model.Duration    `yaml:"out_of_order_window" doc:"How much older than the newest sample of its series a sample may be. 0: samples must come in order."`
+	OutOfOrderWindow   model.Duration    `yaml:"out_of_order_window" doc:"How much older than the newest sample of the tenant a sample may be that comes late. 0: what --tsdb.out-of-order.time-window says."`
 	MaxFuture          model.Duration    `yaml:"max_future" doc:"How far ahead of our clock a sample's time may be."`
 	StartTimestamps    bool              `yaml:"start_timestamps" doc:"Keep start timestamps of samples. Blocks that hold some can't be read by Thanos."`
 	HA                 HA                `yaml:"ha" doc:"Pairs of senders that send the same."`
 	RelabelConfigs     []*relabel.Config `yaml:"relabel_configs" doc:"Relabelling of series, as in Prometheus; before tenant labels and pairs are looked at."`
 	Drop               []Selector        `yaml:"drop" doc:"Selectors, such as {__name__=~\"go_.*\"}, of series that are not kept; after relabelling."`
+	ShardSize          int               `yaml:"shard_size" doc:"Over how many nodes of the ring the tenant's series are spread. 0: all."`
+	OTLP               wire.OTLP         `yaml:"otlp" doc:"How OTLP metrics become series; the names are those of Prometheus' configuration."`
 	ActiveSeries       Matchers          `yaml:"active_series" doc:"Names with selectors each, whose active series are counted, at most 64."`
 }
 
@@ -66,6 +69,7 @@ func Defaults() Limits {
 		MaxExemplars:       100_000,
 		OutOfOrderWindow:   0,
 		MaxFuture:          model.Duration(10 * time.Minute),
+		OTLP:               wire.DefaultOTLP(),
 		HA: HA{
 			ClusterLabel:    "cluster",
 			ReplicaLabel:    "__replica__",
@@ -104,6 +108,7 @@ func (l *Limits) Validate() error {
 		{"max_metadata", int64(l.MaxMetadata)},
 		{"max_exemplars", int64(l.MaxExemplars)},
 		{"ha.max_clusters", int64(l.HA.MaxClusters)},
+		{"shard_size", int64(l.ShardSize)},
 	} {
 		if n.value < 0 {
 			errs = append(errs, fmt.Errorf("%s: %d: give 0 for no limit, or more", n.key, n.value))
@@ -118,6 +123,9 @@ func (l *Limits) Validate() error {
 	}
 	if len(l.ActiveSeries) > maxMatchers {
 		errs = append(errs, fmt.Errorf("active_series: %d names, at most %d", len(l.ActiveSeries), maxMatchers))
+	}
+	if err := l.OTLP.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("otlp: %w", err))
 	}
 	return errors.Join(append(errs, l.HA.validate())...)
 }

@@ -32,6 +32,6 @@ func (l *Limits) Verdict() string {
 	for _, c := range l.RelabelConfigs {
 		relabelling += fmt.Sprintf("%+v %s\n", *c, c.Regex.String())
 	}
-	return fmt.Sprintf("%d %d %d %v %q %q %s %v %v", l.MaxLabels, l.MaxLabelNameBytes, l.MaxLabelValueBytes,
-		l.HA.Enabled, l.HA.ClusterLabel, l.HA.ReplicaLabel, relabelling, l.Drop, l.ActiveSeries)
+	return fmt.Sprintf("%d %d %d %v %q %q %s %v %v %+v", l.MaxLabels, l.MaxLabelNameBytes, l.MaxLabelValueBytes,
+		l.HA.Enabled, l.HA.ClusterLabel, l.HA.ReplicaLabel, relabelling, l.Drop, l.ActiveSeries, l.OTLP)
 }

@@ -30,27 +30,38 @@ const storeHere = 1
 // bytes of a WriteRequest, which it may not keep; its field 3, replica, says what to do:
 // 0 to distribute the series, anything else to store them here (Replicator.Local).
 func RegisterWriteable(r grpc.ServiceRegistrar, write func(ctx context.Context, request []byte) error) {
-	handle := func(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // gRPC's order of arguments
+	RegisterUnary(r, writeableService, "RemoteWrite", func(ctx context.Context, request []byte) ([]byte, error) {
+		if err := write(ctx, request); err != nil {
+			return nil, thanosStatus(err)
+		}
+		return nil, nil
+	})
+}
+
+// RegisterUnary offers a service with one method whose messages are bytes, such
+// as those that somebody else decodes. handle may not keep the request.
+func RegisterUnary(r grpc.ServiceRegistrar, service, method string, handle func(ctx context.Context, request []byte) ([]byte, error)) {
+	handler := func(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // gRPC's order of arguments
 		var in message
 		if err := decode(&in); err != nil {
 			return nil, err
 		}
 		call := func(ctx context.Context, _ any) (any, error) {
-			if err := write(ctx, in.b); err != nil {
-				return nil, thanosStatus(err)
+			out, err := handle(ctx, in.b)
+			if err != nil {
+				return nil, err
 			}
-			return &message{}, nil
+			return &message{out}, nil
 		}
 		if intercept == nil {
 			return call(ctx, &in)
 		}
-		return intercept(ctx, &in, &grpc.UnaryServerInfo{FullMethod: remoteWrite}, call)
+		return intercept(ctx, &in, &grpc.UnaryServerInfo{FullMethod: "/" + service + "/" + method}, call)
 	}
 	r.RegisterService(&grpc.ServiceDesc{
-		ServiceName: writeableService,
+		ServiceName: service,
 		HandlerType: (*any)(nil),
-		Methods:     []grpc.MethodDesc{{MethodName: "RemoteWrite", Handler: handle}},
-		Metadata:    "rpc.proto",
+		Methods:     []grpc.MethodDesc{{MethodName: method, Handler: handler}},
 	}, nil)
 }
 

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"os"
+	"runtime/debug"
+
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/grpc"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/ingest"
+	"github.com/firnline/firnline/pkg/server"
+	"github.com/firnline/firnline/pkg/storeapi"
+)
+
+// ingestGCPercent trades a little CPU for memory: most of what an ingester holds stays.
+const ingestGCPercent = 40
+
+// newIngest makes the command of these parts:
+//
+//	senders ──► HTTP, gRPC ──► ingest ──► bucket
+//	                             ▲ └────► other ingesters, other receivers
+//	queriers ──► gRPC ───────────┘
+func newIngest() *component {
+	var cfg ingest.Config
+	var bkt bucketConfig
+	return &component{
+		base: base{server: server.Config{
+			MoreHTTP: []server.MoreAddress{
+				{Flag: "remote-write.address", Address: "0.0.0.0:19291", Usage: "host:port where the same HTTP routes answer as on --http-address: the port that remote write has with Thanos. Empty: none."},
+				{Flag: "otlp.http-address", Usage: "host:port where the same HTTP routes answer too, for OTLP senders that expect 4318. Empty: none."},
+			},
+			MoreGRPC: []server.MoreAddress{
+				{Flag: "otlp.grpc-address", Usage: "host:port where the same gRPC services answer as on --grpc-address, for OTLP senders that expect 4317. Empty: none."},
+			},
+		}},
+		name:  "ingest",
+		short: "Take metrics by remote write and OTLP, replicate them, ship them as blocks",
+		long: `Take metrics by remote write and OTLP from those who push, replicate them over a
+ring of nodes that find each other by gossip, answer queries from them, and ship
+them as blocks to a bucket. Without a bucket nothing is shipped and local blocks
+go when --tsdb.retention is over.
+
+What was answered with 2xx is in the write-ahead log of as many nodes as the
+quorum asks for. One node alone is a ring of one.`,
+		example: `  firnline ingest --tsdb.path=/var/lib/firnline --label='ingest="eu1"' --objstore.config-file=bucket.yml
+  firnline ingest --ring.join=dns+ingest:7946 --ring.zone=a ...`,
+		parts: []configurer{&cfg, &bkt},
+		build: func(ctx context.Context, p *process) ([]runner, error) {
+			if os.Getenv("GOGC") == "" {
+				debug.SetGCPercent(ingestGCPercent)
+			}
+			var parts []runner
+			var to block.Bucket // nil: ship nothing
+			if bkt.Given() {
+				b, err := bkt.open(ctx, p)
+				if err != nil {
+					return nil, err
+				}
+				to, parts = b, append(parts, newBucketCheck(b, p, true))
+			}
+			in, err := ingest.New(cfg, ingest.Parts{
+				Bucket: to, Address: p.srv.GRPCAddr().String(), Log: p.log, Metrics: p.reg,
+				Dial: []grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler(
+					otelgrpc.WithTracerProvider(p.tracing.Provider), otelgrpc.WithPropagators(p.tracing.Propagator)))},
+			})
+			if err != nil {
+				return nil, err
+			}
+			p.addChecks(in.Checks())
+			p.beforeStop = in.Leave
+			p.srv.AddReloader("ingest limits and forwarding rules", in.Reload)
+			p.srv.Handle("/", in.Handler())
+			storeapi.Register(p.srv.GRPC(), in.Services(), p.log)
+			in.Register(p.srv.GRPC())
+			return append(parts, in), nil
+		},
+	}
+}

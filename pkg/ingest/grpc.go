@@ -1,0 +1,118 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+	"github.com/firnline/firnline/pkg/ingest/internal/replicate"
+	"github.com/firnline/firnline/pkg/ingest/internal/wire"
+	"github.com/firnline/firnline/pkg/tenant"
+)
+
+// Register offers what senders and other nodes call over gRPC.
+func (in *Ingester) Register(r grpc.ServiceRegistrar) {
+	if in.owned != nil {
+		replicate.NewServer(in.cfg.Owners, in.owned).Register(r)
+	}
+	replicate.RegisterWriteable(r, in.writeThanos)
+	if in.cfg.routes() {
+		replicate.RegisterUnary(r, "opentelemetry.proto.collector.metrics.v1.MetricsService", "Export", in.exportOTLP)
+	}
+}
+
+// exportOTLP carries out an ExportMetricsServiceRequest.
+func (in *Ingester) exportOTLP(ctx context.Context, body []byte) ([]byte, error) {
+	id, err := in.cfg.Tenant.OfCall(ctx)
+	if err != nil {
+		return nil, grpcError(&refuse.Error{Reason: refuse.BadTenant, Detail: err.Error()})
+	}
+	o := in.writeBytes(ctx, id, int64(len(body)), func(ctx context.Context) outcome {
+		b, err := in.path.decoder.Wrap(body)
+		if err != nil {
+			return in.path.refused(outcome{err: err})
+		}
+		return in.path.write(ctx, request{tenant: id, format: wire.OTLPProto, body: b, otlp: in.otlp(id)})
+	})
+	if o.failed() {
+		return nil, grpcError(o.err)
+	}
+	return otlpResponse(o).MarshalProto()
+}
+
+// writeBytes carries out a write whose bytes are there already, if there is a place for it.
+func (in *Ingester) writeBytes(ctx context.Context, id tenant.ID, bytes int64, write func(context.Context) outcome) outcome {
+	place, err := in.gate.Enter(bytes)
+	if err != nil {
+		return in.path.refused(outcome{err: err})
+	}
+	defer place.Leave()
+	return write(tenant.NewContext(ctx, id))
+}
+
+// writeThanos carries out a RemoteWrite of a Thanos router: what comes with a
+// replica number is meant for this node, the rest is to be distributed.
+func (in *Ingester) writeThanos(ctx context.Context, body []byte) error {
+	o := in.writeBytes(ctx, "", int64(len(body)), func(ctx context.Context) outcome {
+		return in.writeThanosRequest(ctx, body)
+	})
+	return o.err
+}
+
+func (in *Ingester) writeThanosRequest(ctx context.Context, raw []byte) outcome {
+	body, err := in.path.decoder.Wrap(raw)
+	if err != nil {
+		return in.path.refused(outcome{err: err})
+	}
+	parts, replica, err := in.path.decoder.Thanos(body, &in.path.batches)
+	if err != nil {
+		return in.path.refused(outcome{err: err})
+	}
+	to := in.path.replicas.Write
+	if replica > 0 {
+		to = in.path.replicas.Local
+	}
+	var errs []error
+	for _, part := range parts {
+		id, err := tenantOf(part.Tenant, in.cfg.Tenant)
+		if err != nil {
+			in.path.batches.Put(part.Batch)
+			errs = append(errs, err)
+			continue
+		}
+		if o := in.path.distribute(tenant.NewContext(ctx, id), id, part.Batch, to); o.err != nil {
+			errs = append(errs, o.err)
+		}
+	}
+	return outcome{err: worst(errs)}
+}
+
+// tenantOf is the tenant that a Thanos router names.
+func tenantOf(name string, cfg tenant.Config) (tenant.ID, error) {
+	if name == "" {
+		name = cfg.Default
+	}
+	id, err := tenant.Parse(name)
+	if err != nil {
+		return "", &refuse.Error{Reason: refuse.BadTenant, Detail: err.Error()}
+	}
+	return id, nil
+}
+
+// worst is the error that can be tried again, if there is one.
+func worst(errs []error) error {
+	for _, err := range errs {
+		if refuse.ReasonOf(err).Retry() {
+			return err
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// grpcError is the answer of a call that failed.
+func grpcError(err error) error {
+	return status.Error(grpcCode(refuse.ReasonOf(err)), err.Error())
+}

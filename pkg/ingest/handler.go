@@ -1,0 +1,87 @@
+package ingest
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/admit"
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+	"github.com/firnline/firnline/pkg/ingest/internal/wire"
+	"github.com/firnline/firnline/pkg/tenant"
+)
+
+// remoteWritePaths are where remote write is sent to: our own and Prometheus'
+// path, Thanos', Mimir's and Cortex'.
+var remoteWritePaths = []string{"/api/v1/write", "/api/v1/receive", "/api/v1/push"}
+
+// otlpPaths are where OTLP metrics are sent to: Prometheus' path, Thanos',
+// Mimir's, what SDKs append to an endpoint, and VictoriaMetrics'.
+var otlpPaths = []string{
+	"/api/v1/otlp/v1/metrics", "/api/v1/otlp", "/otlp/v1/metrics", "/v1/metrics", "/opentelemetry/v1/metrics",
+}
+
+// writeHandler takes write requests over HTTP.
+type writeHandler struct {
+	tenants  tenant.Config
+	gate     *admit.Gate
+	pipeline *pipeline
+	otlp     func(tenant.ID) *wire.OTLP
+}
+
+// register adds the write paths to a mux.
+func (h *writeHandler) register(mux *http.ServeMux) {
+	for _, p := range remoteWritePaths {
+		mux.HandleFunc("POST "+p, func(w http.ResponseWriter, r *http.Request) { answerRemoteWrite(w, h.write(r, false)) })
+	}
+	for _, p := range otlpPaths {
+		mux.HandleFunc("POST "+p, func(w http.ResponseWriter, r *http.Request) {
+			f, err := wire.Negotiate(r.Header.Get("Content-Type"), true)
+			if err != nil {
+				answerRemoteWrite(w, outcome{err: err}) // there is no format to answer in
+				return
+			}
+			answerOTLP(w, f == wire.OTLPJSON, h.write(r, true))
+		})
+	}
+}
+
+// write reads a request and carries it out.
+func (h *writeHandler) write(r *http.Request, otlp bool) outcome {
+	id, err := h.tenants.OfRequest(r)
+	if err != nil {
+		return outcome{err: &refuse.Error{Reason: refuse.BadTenant, Detail: err.Error()}}
+	}
+	format, err := wire.Negotiate(r.Header.Get("Content-Type"), otlp)
+	if err != nil {
+		return h.pipeline.refused(outcome{err: err})
+	}
+	place, err := h.gate.Enter(r.ContentLength)
+	if err != nil {
+		return h.pipeline.refused(outcome{err: err})
+	}
+	defer place.Leave()
+	body, err := h.pipeline.decoder.Body(r.Body, format.Encoding(r.Header.Get("Content-Encoding")), r.ContentLength)
+	if err == nil {
+		err = place.Grow(int64(body.Len()))
+		if err != nil {
+			body.Free()
+		}
+	}
+	if err != nil {
+		return h.pipeline.refused(outcome{err: h.blame(r, err)})
+	}
+	req := request{tenant: id, format: format, body: body}
+	if otlp {
+		req.otlp = h.otlp(id)
+	}
+	return h.pipeline.write(tenant.NewContext(r.Context(), id), req)
+}
+
+// blame says that a body could not be read because its sender is gone: nobody
+// hears the answer, but the metrics do.
+func (h *writeHandler) blame(r *http.Request, err error) error {
+	if r.Context().Err() != nil && !errors.As(err, new(*refuse.Error)) {
+		return &refuse.Error{Reason: refuse.BadRequest, Detail: "the sender ended the request before its body was read"}
+	}
+	return err
+}

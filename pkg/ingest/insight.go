@@ -1,0 +1,139 @@
+package ingest
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/ring"
+	"github.com/firnline/firnline/pkg/tenant"
+)
+
+// registerInsight adds what people, tools and queriers ask of this process.
+func (in *Ingester) registerInsight(mux *http.ServeMux) {
+	mux.HandleFunc("GET /api/v1/ingest/ring", func(w http.ResponseWriter, _ *http.Request) { writeData(w, in.ring.Status()) })
+	mux.HandleFunc("GET /api/v1/ingest/endpoints", in.endpoints)
+	mux.HandleFunc("GET /api/v1/ingest/ha", func(w http.ResponseWriter, _ *http.Request) { writeData(w, in.tracker.Status()) })
+	mux.HandleFunc("GET /api/v1/ingest/forward", func(w http.ResponseWriter, _ *http.Request) { writeData(w, in.path.forwarder.Status()) })
+	mux.HandleFunc("GET /api/v1/ingest/tenants", in.activity)
+	mux.Handle("GET /ring", http.RedirectHandler("/api/v1/ingest/ring", http.StatusFound))
+	if in.owned != nil {
+		mux.HandleFunc("GET /api/v1/status/tsdb", in.tsdbStatus)
+	}
+	if in.cfg.AdminAPI {
+		safe := http.NewCrossOriginProtection()
+		mux.Handle("POST /api/v1/ingest/flush", safe.Handler(http.HandlerFunc(in.flush)))
+		mux.Handle("POST /api/v1/ingest/forget", safe.Handler(http.HandlerFunc(in.forget)))
+	}
+}
+
+// writeData answers in the envelope of Prometheus' API.
+func writeData(w http.ResponseWriter, data any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{"status": "success", "data": data}) // the client is gone otherwise
+}
+
+// writeError answers in the envelope of Prometheus' API.
+func writeError(w http.ResponseWriter, code int, kind string, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(map[string]string{"status": "error", "errorType": kind, "error": err.Error()})
+}
+
+// endpoints lists the nodes to be asked for what is not shipped yet, in the form
+// of Prometheus' HTTP service discovery.
+func (in *Ingester) endpoints(w http.ResponseWriter, _ *http.Request) {
+	type group struct {
+		Targets []string          `json:"targets"`
+		Labels  map[string]string `json:"labels"`
+	}
+	out := []group{}
+	for _, i := range in.ring.Instances() {
+		out = append(out, group{[]string{i.Addr}, map[string]string{"instance_id": i.ID, "zone": i.Zone}})
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(out)
+}
+
+// limitOf is the parameter limit, at most 10,000.
+func limitOf(r *http.Request, def int) int {
+	n, err := strconv.Atoi(r.FormValue("limit"))
+	if err != nil || n < 1 {
+		return def
+	}
+	return min(n, 10_000)
+}
+
+// activity tells how much each tenant sends: the one that asks, or all to an
+// operator who says all_tenants=true.
+func (in *Ingester) activity(w http.ResponseWriter, r *http.Request) {
+	all := in.path.intake.Activity(limitOf(r, 10))
+	if r.FormValue("all_tenants") == "true" {
+		writeData(w, all)
+		return
+	}
+	id, err := in.cfg.Tenant.OfRequest(r)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, "bad_data", err)
+		return
+	}
+	writeData(w, map[tenant.ID]any{id: all[id]})
+}
+
+// tsdbStatus answers as Thanos' receive: statistics of the tenant's head.
+func (in *Ingester) tsdbStatus(w http.ResponseWriter, r *http.Request) {
+	stats, _, err := in.owned.Services().Status.TSDBStats(r.Context(), limitOf(r, 10), false)
+	if err != nil {
+		writeError(w, http.StatusServiceUnavailable, "unavailable", err)
+		return
+	}
+	if r.FormValue("all_tenants") == "true" {
+		writeData(w, stats)
+		return
+	}
+	id, err := in.cfg.Tenant.OfRequest(r)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, "bad_data", err)
+		return
+	}
+	writeData(w, stats[string(id)])
+}
+
+// flush cuts a tenant's head, or all of them, into blocks and ships these.
+func (in *Ingester) flush(w http.ResponseWriter, r *http.Request) {
+	if in.owned == nil {
+		writeError(w, http.StatusNotFound, "not_found", errRouter)
+		return
+	}
+	in.log.Info("flush asked for", "tenant", r.FormValue("tenant"), "remote", r.RemoteAddr)
+	do := in.owned.FlushAll
+	if name := r.FormValue("tenant"); name != "" {
+		id, err := tenant.Parse(name)
+		if err != nil {
+			writeError(w, http.StatusBadRequest, "bad_data", err)
+			return
+		}
+		do = func(ctx context.Context) error { return in.owned.Flush(ctx, id) }
+	}
+	if err := do(r.Context()); err != nil {
+		writeError(w, http.StatusServiceUnavailable, "unavailable", err)
+		return
+	}
+	writeData(w, "flushed")
+}
+
+// forget takes a dead node out of the ring.
+func (in *Ingester) forget(w http.ResponseWriter, r *http.Request) {
+	g, ok := in.ring.(*ring.Gossip)
+	if !ok {
+		writeError(w, http.StatusNotFound, "not_found", errStatic)
+		return
+	}
+	in.log.Info("forgetting a node asked for", "node", r.FormValue("instance"), "remote", r.RemoteAddr)
+	if err := g.Forget(r.Context(), r.FormValue("instance")); err != nil {
+		writeError(w, http.StatusBadRequest, "bad_data", err)
+		return
+	}
+	writeData(w, "forgotten")
+}
