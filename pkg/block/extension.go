@@ -3,6 +3,7 @@ package block
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -92,6 +93,22 @@ func (m *Meta) Extension() (ext Extension, ok bool, err error) {
 		return Extension{}, false, fmt.Errorf("block %s: thanos.extensions.firnline: %w %d, this program knows %d", m.ULID, ErrUnknownVersion, all.Firnline.Version, extensionVersion)
 	}
 	return *all.Firnline, true, nil
+}
+
+// Origins are the blocks of level 1 whose samples may be in the block: those that
+// compaction.sources names and those that its shard is a part of. What is kept
+// beside a block is named by them. The error is that of Extension.
+func (m *Meta) Origins() ([]ulid.ULID, error) {
+	ext, _, err := m.Extension()
+	if err != nil {
+		return nil, err
+	}
+	out := slices.Clone(m.Sources())
+	if ext.Shard != nil {
+		out = append(out, ext.Shard.Sources...)
+	}
+	slices.SortFunc(out, ulid.ULID.Compare)
+	return slices.Compact(out), nil
 }
 
 // SetExtension records ext in the block's meta, whose ULID must be set; version

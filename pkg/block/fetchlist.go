@@ -89,7 +89,7 @@ func (f *Fetcher) readBatch(ctx context.Context, s *fetchState, tasks []task) []
 
 func (f *Fetcher) get(ctx context.Context, t task) (*fetched, error) {
 	f.metrics.reads.Inc()
-	data, err := getAll(ctx, f.bkt, Name(t.id, t.name), maxMetaBytes)
+	data, err := GetAll(ctx, f.bkt, Name(t.id, t.name), maxMetaBytes)
 	if err != nil && f.bkt.IsObjNotFoundErr(err) {
 		return &fetched{task: t, gone: true}, nil // listed and gone since: the next listing will tell
 	}

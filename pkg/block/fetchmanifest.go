@@ -231,7 +231,7 @@ func (f *Fetcher) readAnnouncements(ctx context.Context, m *manifestState) error
 func (f *Fetcher) readAnnouncement(ctx context.Context, id ulid.ULID) (changes []Change, err error) {
 	name := announcePrefix + id.String()
 	for range 2 {
-		data, readErr := getAll(ctx, f.bkt, name, maxMetaBytes)
+		data, readErr := GetAll(ctx, f.bkt, name, maxMetaBytes)
 		if readErr != nil {
 			return nil, fmt.Errorf("read %s: %w", name, readErr)
 		}

@@ -250,8 +250,8 @@ func FuzzManifest(f *testing.F) {
 		d := newDice(seed)
 		for _, data := range [][]byte{must(encodeManifest(d.manifest())), must(encodeChanges([]Change{{Block: d.id(), Removed: true}, {Block: d.id(), Marks: &Marks{}}}))} {
 			f.Add(data)
-			magic := binary.BigEndian.Uint32(data)
-			f.Add(must(unseal(magic, data)))
+			frame := Frame{Magic: binary.BigEndian.Uint32(data), MaxContentBytes: maxContentBytes}
+			f.Add(must(frame.Unseal(data)))
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

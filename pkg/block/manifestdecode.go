@@ -20,7 +20,7 @@ const maxManifestBlocks = 1 << 20
 // equal among them: labels, names, lists of sources. The error wraps ErrCorrupt
 // or ErrUnknownVersion.
 func decodeManifest(data []byte) (*Manifest, error) {
-	content, err := unseal(manifestMagic, data)
+	content, err := manifestFrame().Unseal(data)
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +29,7 @@ func decodeManifest(data []byte) (*Manifest, error) {
 
 // decodeChanges reads what encodeChanges has written.
 func decodeChanges(data []byte) ([]Change, error) {
-	content, err := unseal(changesMagic, data)
+	content, err := changesFrame().Unseal(data)
 	if err != nil {
 		return nil, err
 	}

@@ -112,7 +112,7 @@ func encodeManifest(m *Manifest) ([]byte, error) {
 		w.id(colRest, id)
 		w.time(colRest, m.Partial[id])
 	}
-	return seal(manifestMagic, w.content())
+	return manifestFrame().Seal(w.content())
 }
 
 func (w *manifestWriter) marksOf(m *Manifest) {
@@ -148,7 +148,7 @@ func encodeChanges(changes []Change) ([]byte, error) {
 			w.id(colHead, c.Block)
 		}
 	}
-	return seal(changesMagic, w.content())
+	return changesFrame().Seal(w.content())
 }
 
 func sortedIDs[T any](m map[ulid.ULID]T) []ulid.ULID {

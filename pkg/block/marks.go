@@ -141,7 +141,7 @@ func ReadNoDownsampleMark(ctx context.Context, bkt Bucket, id ulid.ULID) (*NoDow
 }
 
 func readMark[T any](ctx context.Context, bkt Bucket, id ulid.ULID, filename string) (*T, error) {
-	data, err := getAll(ctx, bkt, Name(id, filename), maxMarkBytes)
+	data, err := GetAll(ctx, bkt, Name(id, filename), maxMarkBytes)
 	if err != nil && bkt.IsObjNotFoundErr(err) {
 		return nil, fmt.Errorf("block %s: %s: %w", id, filename, ErrNoMark)
 	}
@@ -180,8 +180,8 @@ const (
 	maxMarkBytes = 1 << 20
 )
 
-// getAll reads an object of at most limit bytes.
-func getAll(ctx context.Context, bkt Bucket, name string, limit int64) (_ []byte, err error) {
+// GetAll reads an object of at most limit bytes; the error of a longer one wraps ErrCorrupt.
+func GetAll(ctx context.Context, bkt Bucket, name string, limit int64) (_ []byte, err error) {
 	r, err := bkt.Get(ctx, name)
 	if err != nil {
 		return nil, err

@@ -220,7 +220,7 @@ func (p *pass) announce(ctx context.Context, m *Meta) {
 
 // isBad tells a block that can't be sent from a bucket that did not take it.
 func isBad(err error) bool {
-	return !errors.Is(err, ErrNotVerified) && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnknownVersion))
+	return !errors.Is(err, ErrNotVerified) && !errors.Is(err, errNotes) && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnknownVersion))
 }
 
 func (p *pass) upload(ctx context.Context, b localBlock) (*Uploaded, error) {
@@ -236,11 +236,51 @@ func (p *pass) upload(ctx context.Context, b localBlock) (*Uploaded, error) {
 		Now: p.now, Fault: p.fault,
 		Sent: func(n int64) { p.metrics.bytes.Add(float64(n)) },
 	}
+	if p.notes != nil && !b.derived() {
+		up.BeforeMeta = p.sendNotes
+	}
 	sent, err := up.Upload(ctx, dir, &m)
 	if dir != filepath.Join(p.dir, b.meta.ULID.String()) {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
 	return sent, err
+}
+
+// StepNotes is where Shipper's fault hook is called when a block's notes are in
+// the bucket.
+const StepNotes = "ship/after-notes"
+
+// errNotes marks a failure that says nothing about the block itself.
+var errNotes = errors.New("notes can't be sent")
+
+const (
+	mostNoteTries = 3
+	notesTimeout  = 2 * time.Minute // of one try
+)
+
+// sendNotes sends what is kept beside a block. Samples matter more: notes that
+// fail again and again are left behind.
+func (p *pass) sendNotes(ctx context.Context, m *Meta) error {
+	limited, cancel := context.WithTimeout(ctx, notesTimeout)
+	defer cancel()
+	err := p.notes(limited, m)
+	switch {
+	case err == nil:
+		delete(p.noteTries, m.ULID)
+		if p.fault != nil {
+			return p.fault(StepNotes)
+		}
+		return nil
+	case ctx.Err() != nil:
+		return err
+	}
+	if p.noteTries[m.ULID]++; p.noteTries[m.ULID] < mostNoteTries {
+		return fmt.Errorf("%w: %w", errNotes, err)
+	}
+	delete(p.noteTries, m.ULID)
+	p.metrics.noteless.Inc()
+	p.log.Warn("block is shipped without exemplars and metadata", "block", m.ULID, "err", err)
+	return nil
 }
 
 // setAsideAll brings the quarantine up to date with what is on disk: bad metas

@@ -31,6 +31,7 @@ type Shipper struct {
 	log     *slog.Logger
 	metrics *shipMetrics
 
+	notes func(ctx context.Context, m *Meta) error // nil: none
 	now   func() time.Time
 	rand  func() float64          // in [0, 1)
 	fault func(step string) error // see Uploader.Fault
@@ -38,7 +39,8 @@ type Shipper struct {
 	state      *shipState // nil before Prepare
 	leases     *shipLeases
 	quarantine map[ulid.ULID]setAside
-	warned     bool // that leases don't work here
+	noteTries  map[ulid.ULID]int // how often the notes of a block could not be sent
+	warned     bool              // that leases don't work here
 
 	mu struct {
 		sync.Mutex
@@ -72,6 +74,7 @@ type shipMetrics struct {
 	unleased    prometheus.Gauge
 	quarantined prometheus.Gauge
 	unannounced prometheus.Counter
+	noteless    prometheus.Counter
 }
 
 func newShipMetrics(reg prometheus.Registerer) *shipMetrics {
@@ -86,6 +89,7 @@ func newShipMetrics(reg prometheus.Registerer) *shipMetrics {
 		unleased:    f.NewGauge(prometheus.GaugeOpts{Name: "firnline_shipper_unleased", Help: "1 if the bucket has no conditional writes, so that nothing keeps a second shipper with the same external labels away."}),
 		quarantined: f.NewGauge(prometheus.GaugeOpts{Name: "firnline_shipper_quarantined_blocks", Help: "Local blocks that are corrupt and can't be shipped."}),
 		unannounced: f.NewCounter(prometheus.CounterOpts{Name: "firnline_shipper_announce_failures_total", Help: "Blocks that were shipped and could not be announced for the bucket's manifest; readers find them later."}),
+		noteless:    f.NewCounter(prometheus.CounterOpts{Name: "firnline_shipper_noteless_blocks_total", Help: "Blocks that were shipped without exemplars and metadata, since these could not be sent."}),
 	}
 }
 
@@ -97,17 +101,22 @@ type ShipperParts struct {
 	Source  string               // who sends the blocks, for their meta.json
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
+
+	// Notes, where not nil, sends what is kept beside a block of level 1. It is
+	// called when all of the block but its meta.json is in the bucket. An error
+	// fails the upload, which is tried again; the third one ships the block without.
+	Notes func(ctx context.Context, m *Meta) error
 }
 
 // NewShipper wires a Shipper and starts nothing; call Prepare before Prometheus
 // compacts anything, then Run.
 func NewShipper(cfg ShipperConfig, parts ShipperParts) *Shipper {
 	return &Shipper{
-		cfg: cfg, dir: parts.Dir, bkt: parts.Bucket, labels: parts.Labels, source: parts.Source, log: parts.Log,
+		cfg: cfg, dir: parts.Dir, bkt: parts.Bucket, labels: parts.Labels, source: parts.Source, log: parts.Log, notes: parts.Notes,
 		metrics:    newShipMetrics(parts.Metrics),
 		now:        time.Now,
 		rand:       randv2.Float64,
-		quarantine: map[ulid.ULID]setAside{},
+		quarantine: map[ulid.ULID]setAside{}, noteTries: map[ulid.ULID]int{},
 	}
 }
 

@@ -34,6 +34,7 @@ type rig struct {
 	labels labels.Labels
 	cfg    block.ShipperConfig
 	fault  func(step string) error
+	notes  func(ctx context.Context, m *block.Meta) error
 }
 
 func newRig(t *testing.T) *rig {
@@ -60,7 +61,7 @@ func (r *rig) twin() *rig {
 func (r *rig) restart() {
 	r.Shipper = block.NewShipper(r.cfg, block.ShipperParts{
 		Dir: r.dir, Bucket: r.bkt, Labels: func() labels.Labels { return r.labels }, Source: block.SourceSidecar,
-		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Notes: r.notes,
 	})
 	r.SetClock(r.clock.now)
 	r.SetFault(r.fault)

@@ -50,7 +50,7 @@ func readRemote(ctx context.Context, bkt Bucket, local []localBlock) ([]*Meta, e
 // FetchMeta reads a block's meta.json from a bucket. The error wraps ErrPartial
 // where there is none, and else what ParseMeta says.
 func FetchMeta(ctx context.Context, bkt Bucket, id ulid.ULID) (*Meta, error) {
-	data, err := getAll(ctx, bkt, Name(id, MetaFilename), maxMetaBytes)
+	data, err := GetAll(ctx, bkt, Name(id, MetaFilename), maxMetaBytes)
 	if err != nil && bkt.IsObjNotFoundErr(err) {
 		return nil, fmt.Errorf("block %s: %w", id, ErrPartial)
 	}

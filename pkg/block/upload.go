@@ -403,7 +403,7 @@ func (up *upload) differs(have map[string]int64) error {
 }
 
 func (up *upload) readBack(ctx context.Context) (*Meta, error) {
-	data, err := getAll(ctx, up.Bucket, Name(up.meta.ULID, MetaFilename), maxMetaBytes)
+	data, err := GetAll(ctx, up.Bucket, Name(up.meta.ULID, MetaFilename), maxMetaBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read back %s: %w", MetaFilename, err)
 	}
