@@ -49,11 +49,7 @@ func (h *head) append(ctx context.Context, w *batch.Write) (batch.Result, error)
 	if err := h.apply(h.heads.limits(h.id)); err != nil {
 		return batch.Result{}, unavailable(h.id, err)
 	}
-	if !h.cutting.TryRLock() {
-		return batch.Result{}, refuse.Errorf(refuse.NotReady, h.id, "tenant %s: its head is being cut into blocks; send again in some seconds", h.id)
-	}
-	result, err := h.commit(ctx, w)
-	h.cutting.RUnlock()
+	result, err := h.commitBetweenCuts(ctx, w)
 	if err != nil {
 		return batch.Result{}, err
 	}
@@ -73,6 +69,22 @@ func (h *head) append(ctx context.Context, w *batch.Write) (batch.Result, error)
 		return batch.Result{}, unavailable(h.id, err)
 	}
 	return result, nil
+}
+
+// cutPatience is how long a write waits while its head is being cut: enough for
+// a small one, or for a change of settings.
+const cutPatience = 100 * time.Millisecond
+
+// commitBetweenCuts is commit while the head is not being cut as a whole.
+func (h *head) commitBetweenCuts(ctx context.Context, w *batch.Write) (batch.Result, error) {
+	for waited := time.Duration(0); !h.cutting.TryRLock(); waited += cutPatience / 10 {
+		if waited >= cutPatience || ctx.Err() != nil {
+			return batch.Result{}, refuse.Errorf(refuse.NotReady, h.id, "tenant %s: its head is being cut into blocks; send again in some seconds", h.id)
+		}
+		time.Sleep(cutPatience / 10)
+	}
+	defer h.cutting.RUnlock()
+	return h.commit(ctx, w)
 }
 
 // commit appends to the head and writes the log.

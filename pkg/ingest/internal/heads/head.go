@@ -58,7 +58,8 @@ type head struct {
 	broken          atomic.Pointer[error]
 
 	// cutting is held by appends for reading, and for writing while the whole
-	// head is cut into blocks: what came meanwhile would be truncated away.
+	// head is cut into blocks: what came meanwhile would be truncated away. And
+	// while settings change, which the TSDB does not guard.
 	cutting sync.RWMutex
 
 	mu struct {
@@ -229,11 +230,17 @@ func (h *head) endUse() {
 	}
 }
 
-// apply puts a changed out-of-order window in force.
+// apply puts a changed out-of-order window in force. Nothing is appended
+// meanwhile: the TSDB may open its second log.
 func (h *head) apply(lim Limits) error {
 	window := h.windowOf(lim)
 	if h.window.Load() == window {
 		return nil
+	}
+	h.cutting.Lock()
+	defer h.cutting.Unlock()
+	if h.window.Load() == window {
+		return nil // another write was first
 	}
 	cfg := config.Config{StorageConfig: config.StorageConfig{
 		TSDBConfig:      &config.TSDBConfig{OutOfOrderTimeWindow: window},
