@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -74,14 +75,15 @@ func victim(dir string, steps int64) {
 	}
 }
 
-// victimSeries makes a write's records longer than a page of the log.
-const victimSeries = 2500
+// victimSeries makes a write's records longer than a page of the log, as its values can't be compressed.
+const victimSeries = 3500
 
 // victimWrite is write i of a tenant: sample i of every series, and one that comes late.
 func victimWrite(id tenant.ID, i int) *batch.Write {
 	var series []storetest.Series
 	for n := range victimSeries {
-		series = append(series, one(fmt.Sprintf("m%d", n), float64(i*1000), float64(i)))
+		noise := math.Float64frombits(uint64(i*victimSeries+n+1) * 0x9E3779B97F4A7C15 &^ (1 << 62))
+		series = append(series, one(fmt.Sprintf("m%d", n), float64(i*1000), noise))
 	}
 	return write(id, 1, append(series, one("late", float64(1000*i+900), 0), one("late", float64(1000*i), float64(i)))...)
 }
@@ -108,7 +110,7 @@ func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	acked := map[tenant.ID]map[int]bool{"a": {}, "b": {}}
 	next := 1
-	for round := range 8 {
+	for round := range 6 {
 		next = runVictim(t, dir, next, rnd, round%2 == 0, acked)
 	}
 	r := newRig(t, func(c *Config, _ *Parts) {
@@ -124,7 +126,9 @@ func TestKilled(t *testing.T) {
 				have[s.T] = true
 			}
 			for i := range writes {
-				require.True(t, have[start+int64(i)*1000], "tenant %s series %d write %d", id, n, i)
+				if !have[start+int64(i)*1000] {
+					t.Fatalf("tenant %s series %d write %d is lost", id, n, i)
+				}
 			}
 		}
 		late := map[int64]bool{}
@@ -135,7 +139,8 @@ func TestKilled(t *testing.T) {
 			require.True(t, late[start+int64(i)*1000], "tenant %s late write %d", id, i)
 		}
 	}
-	require.Greater(t, total, 8, "something was acknowledged")
+	require.Greater(t, total, 6, "something was acknowledged")
+	t.Logf("%d writes were acknowledged", total)
 }
 
 // runVictim runs a victim until it is dead and notes what it acknowledged.

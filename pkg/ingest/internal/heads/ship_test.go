@@ -125,7 +125,7 @@ func TestWritesDuringFlushes(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for i := range int64(300) {
+		for i := range int64(50) {
 			if res, err := r.Append(context.Background(), write("t", 1, one("up", float64(i*60_000), float64(i)))); err == nil && len(res.Refused) == 0 {
 				acked[start+i*60_000] = true
 			}
