@@ -155,16 +155,16 @@ func perSample(b *testing.B, n int) {
 }
 
 // BenchmarkMemory reports what an active series costs in the heap: labels,
-// postings, an open chunk of an hour's samples, and its place in the session's table.
+// postings, an open chunk of 60 samples, and its place in the session's table.
 func BenchmarkMemory(b *testing.B) {
-	for _, n := range []int{200_000} {
+	for _, n := range []int{100_000} {
 		b.Run("series="+strconv.Itoa(n), func(b *testing.B) {
 			for b.Loop() {
 				lsets := benchSeries(n)
 				r := benchRig(b, SyncNone)
 				w := benchWrite(lsets)
 				before := heap()
-				for k := range int64(240) {
+				for k := range int64(60) {
 					r.appendAt(b, w, start+k*15_000)
 				}
 				b.ReportMetric(float64(heap()-before)/float64(n), "B/series")

@@ -131,7 +131,7 @@ func (c *Config) registerShipping(fs *flag.FlagSet) {
 	fs.Var(&c.SyncDelay, "tsdb.sync-delay", "How long a block has to be in the bucket before the local one may go. It must be longer than any store's --sync-block-duration.")
 }
 
-// minSegment of a head in time: below it blocks are dust.
+// minBlock is the least time a block spans: below it blocks are dust.
 const minBlock = time.Minute
 
 // Validate names the flag that can't be right.

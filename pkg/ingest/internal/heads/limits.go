@@ -23,7 +23,7 @@ type Limits struct {
 // census counts a head's series, all and by metric, and says when there are
 // enough. The TSDB calls it for new series and those it removes, never for known ones.
 //
-// It has no names of limits to wait for: series that are there when a limit is
+// Series that are there when a limit is
 // lowered stay.
 type census struct {
 	limits func() Limits
