@@ -32,7 +32,7 @@ func topicOf(name string) string {
 		{topicListeners, "http grpc-server grpc-address grpc-grace web. shutdown-delay"},
 		{topicPrometheus, "prometheus. reloader. tsdb.path"},
 		{topicBucket, "objstore"},
-		{topicShipping, "shipper. hash-func"},
+		{topicShipping, "shipper. hash-func notes."},
 		{topicBlocks, "data-dir block- delete-requests. sync- consistency-delay ignore-deletion selector.relabel index-cache chunk-pool store.index-header store.read store.chunk debug. min-time max-time"},
 		{topicCompaction, "wait compact. delete-delay block-files"},
 		{topicRetention, "retention. downsampling."},

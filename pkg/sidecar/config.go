@@ -23,6 +23,7 @@ type Config struct {
 	TSDBPath   string // folder of Prometheus' TSDB
 	Reloader   reload.Config
 	Shipper    block.ShipperConfig
+	Notes      NotesConfig
 	Limits     LimitsConfig
 	MinTime    block.TimeBound // nothing older is served live
 }
@@ -57,6 +58,7 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.StringVar(&c.TSDBPath, "tsdb.path", "./data", "Folder of Prometheus' TSDB, its --storage.tsdb.path. Blocks are shipped from there.")
 	c.Reloader.RegisterFlags(fs)
 	c.Shipper.RegisterFlags(fs)
+	c.Notes.registerFlags(fs)
 	c.Limits.registerFlags(fs)
 	fs.Var(&c.MinTime, "min-time", "Serve no live data older than this: a time (2026-01-31T00:00:00Z) or a duration back from now (-6w). Default: all that Prometheus has.")
 }
@@ -100,7 +102,7 @@ const (
 
 // Validate reports everything that is wrong, by flag.
 func (c *Config) Validate() error {
-	errs := []error{c.Reloader.Validate(), c.Shipper.Validate()}
+	errs := []error{c.Reloader.Validate(), c.Shipper.Validate(), c.Notes.validate()}
 	if _, err := c.Prometheus.url(); err != nil {
 		errs = append(errs, err)
 	}

@@ -31,6 +31,8 @@ type fakeProm struct {
 		names    []string // of labels
 		flags    map[string]string
 		down     bool
+		metadata map[string][]storeapi.Metadata
+		exemplar func(start, end string) any
 	}
 	read  atomic.Pointer[http.HandlerFunc]
 	calls sync.Map // path → *atomic.Int64
@@ -61,6 +63,9 @@ func (p *fakeProm) count(path string) int64 {
 func (p *fakeProm) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n, _ := p.calls.LoadOrStore(r.URL.Path, new(atomic.Int64))
 	n.(*atomic.Int64).Add(1)
+	if r.URL.Path == "/api/v1/query_exemplars" {
+		require.NoError(p.t, r.ParseForm())
+	}
 	_, _ = io.Copy(io.Discard, r.Body) // only then does a server see its client leave
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -82,6 +87,14 @@ func (p *fakeProm) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		data(map[string]any{"CWD": "/prometheus", "startTime": "2026-01-01T00:00:00Z"})
 	case "/api/v1/labels":
 		data(p.mu.names)
+	case "/api/v1/metadata":
+		data(p.mu.metadata)
+	case "/api/v1/query_exemplars":
+		if p.mu.exemplar == nil {
+			data([]any{})
+			return
+		}
+		data(p.mu.exemplar(r.Form.Get("start"), r.Form.Get("end")))
 	case "/metrics":
 		fmt.Fprintln(w, "# HELP x y\nup 1\nprometheus_tsdb_lowest_timestamp_seconds 1.7e+09")
 	case "/api/v1/read":

@@ -12,6 +12,8 @@ type metrics struct {
 	mismatches prometheus.Gauge
 	shipping   prometheus.Gauge
 
+	noteFailures prometheus.Counter
+
 	reads    prometheus.Gauge
 	waiting  prometheus.Gauge
 	requests *prometheus.CounterVec
@@ -36,8 +38,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		labelSets:  counter("external_label_changes_total", "Changes of Prometheus' external labels seen since the start."),
 		mismatches: gauge("prometheus_flag_mismatches", "Flags of Prometheus that don't go with the sidecar's; the log names them."),
 		shipping:   gauge("shipping", "Whether blocks can be shipped: the TSDB folder is in order and the state file was written."),
-		reads:      gauge("reads_in_flight", "Remote reads and series requests at Prometheus."),
-		waiting:    gauge("reads_waiting", "Requests waiting for their turn (--prometheus.max-concurrent-reads)."),
+
+		noteFailures: counter("note_failures_total", "Tries to take over exemplars and metadata from Prometheus that failed; some may be missing in the bucket."),
+
+		reads:   gauge("reads_in_flight", "Remote reads and series requests at Prometheus."),
+		waiting: gauge("reads_waiting", "Requests waiting for their turn (--prometheus.max-concurrent-reads)."),
 		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "firnline_sidecar_series_requests_total",
 			Help: "Series requests that have ended."}, []string{"result"}),
 		series:   counter("read_series_total", "Series read from Prometheus."),

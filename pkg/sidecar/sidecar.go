@@ -34,7 +34,8 @@ type Sidecar struct {
 	prom     *promapi.Client
 	watcher  *watcher
 	reloader *reload.Reloader
-	shipping *shipping // nil: nothing is shipped
+	shipping *shipping   // nil: nothing is shipped
+	notes    *noteKeeper // nil: as shipping
 	store    *liveStore
 	extras   *extras
 }
@@ -61,9 +62,12 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 		extras:   &extras{prom: prom, state: w.current},
 	}
 	if bkt != nil {
-		shipper := block.NewShipper(cfg.Shipper, block.ShipperParts{
-			Dir: cfg.TSDBPath, Bucket: bkt, Labels: w.labels, Source: block.SourceSidecar, Log: log, Metrics: reg,
-		})
+		s.notes = newNoteKeeper(cfg, prom, bkt, log).register(m, reg)
+		parts := block.ShipperParts{Dir: cfg.TSDBPath, Bucket: bkt, Labels: w.labels, Source: block.SourceSidecar, Log: log, Metrics: reg}
+		if !s.notes.off() {
+			parts.Notes = s.notes.send
+		}
+		shipper := block.NewShipper(cfg.Shipper, parts)
 		w.source = &source{dir: cfg.TSDBPath, stateFile: shipper.StateFile(), ignoreSize: cfg.Shipper.IgnoreUnequalBlockSize}
 		s.shipping = &shipping{shipper: shipper, known: w.known, dir: cfg.TSDBPath, log: log, metrics: m, retry: prepareRetry}
 	}
@@ -126,6 +130,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	g.Go(func() error { return s.reloader.Run(ctx) })
 	if s.shipping != nil {
 		g.Go(func() error { s.shipping.run(ctx); return nil })
+		g.Go(func() error { s.notes.run(ctx); return nil })
 	}
 	return g.Wait()
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,7 @@ type Flags struct {
 	MinBlockDuration model.Duration
 	MaxBlockDuration model.Duration
 	DelayCompactFile string // --storage.tsdb.delay-compact-file.path
+	NoExemplars      bool   // --enable-feature is known and has no exemplar-storage
 }
 
 // Flags returns the flags Prometheus runs with.
@@ -54,6 +56,9 @@ func (c *Client) Flags(ctx context.Context) (Flags, error) {
 		return Flags{}, err
 	}
 	f := Flags{StoragePath: data["storage.tsdb.path"], DelayCompactFile: data["storage.tsdb.delay-compact-file.path"]}
+	if features, known := data["enable-feature"]; known {
+		f.NoExemplars = !slices.Contains(strings.Split(features, ","), "exemplar-storage")
+	}
 	for name, to := range map[string]*model.Duration{
 		"storage.tsdb.min-block-duration": &f.MinBlockDuration,
 		"storage.tsdb.max-block-duration": &f.MaxBlockDuration,
