@@ -19,9 +19,9 @@ import (
 const claimKept = 24 * time.Hour
 
 // clean removes what was marked for longer than the delete delay, partial blocks
-// that were left alone, old claims and old delete requests. It decides by the
-// bucket's clock and by what it reads at that moment, not by the plan alone. One
-// block that can't be removed holds up no other.
+// that were left alone, old claims, old delete requests and notes that nobody
+// needs. It decides by the bucket's clock and by what it reads at that moment, not
+// by the plan alone. One block that can't be removed holds up no other.
 func (c *Compactor) clean(ctx context.Context) error {
 	p, err := c.plan()
 	if p == nil {
@@ -49,7 +49,7 @@ func (c *Compactor) clean(ctx context.Context) error {
 		removed, err := block.RemoveOldLeases(ctx, c.bkt, claimPrefix, c.clock.now().Add(-claimKept))
 		c.metrics.claimsRemoved.Add(float64(removed))
 		_, oldErr := block.RemoveOldDeletes(ctx, c.bkt, c.clock.now())
-		errs = append(errs, err, oldErr)
+		errs = append(errs, err, oldErr, c.cleanNotes(ctx, p.snap.View))
 	}
 	return block.FirstError(errs)
 }

@@ -42,6 +42,7 @@ type Compactor struct {
 	lookAgain chan struct{}          // holds one wish for a look before its time
 	verified  map[ulid.ULID]struct{} // replacements read back; of the marking loop alone
 	finds     findings
+	orphans   *orphans // of the cleaning loop alone
 }
 
 // Parts is what a Compactor is given beside its configuration.
@@ -94,6 +95,9 @@ func New(cfg Config, parts Parts) (_ *Compactor, err error) {
 	}
 	c.fetcher.SetClock(c.now)
 	if c.finds, err = readFindings(c.dir.path); err != nil {
+		return nil, err
+	}
+	if c.orphans, err = readOrphans(c.dir.path); err != nil {
 		return nil, err
 	}
 	c.clock = &bucketClock{bkt: c.bkt, owner: c.dir.owner, local: c.now}

@@ -44,6 +44,8 @@ type metrics struct {
 	removeFailures prometheus.Counter
 	kept           prometheus.Counter
 	claimsRemoved  prometheus.Counter
+	notesRemoved   prometheus.Counter
+	notesOrphaned  prometheus.Gauge
 
 	backlogJobs   *prometheus.GaugeVec
 	backlogBlocks *prometheus.GaugeVec
@@ -129,6 +131,8 @@ func (m *metrics) registerWork(reg prometheus.Registerer) {
 	m.removeFailures = counter("block_remove_failures_total", "Blocks whose removal failed; it is tried again.")
 	m.kept = counter("blocks_unmarked_total", "Blocks whose deletion mark was taken off again, since nothing replaces them or retention wants them again.")
 	m.claimsRemoved = counter("claims_removed_total", "Records of claims that lapsed long ago, removed.")
+	m.notesRemoved = counter("notes_removed_total", "Notes (exemplars and metadata) removed, since nothing is left of the block that they belong to.")
+	m.notesOrphaned = gauge("notes_orphaned", "Notes that no block needs; they go when that has been so for the delete delay.")
 }
 
 // registerState makes the metrics of what the bucket is like, and what is to be done.
