@@ -30,51 +30,45 @@ func (in *Ingester) exportOTLP(ctx context.Context, body []byte) ([]byte, error)
 	if err != nil {
 		return nil, grpcError(&refuse.Error{Reason: refuse.BadTenant, Detail: err.Error()})
 	}
-	o := in.writeBytes(ctx, id, int64(len(body)), func(ctx context.Context) outcome {
-		b, err := in.path.decoder.Wrap(body)
-		if err != nil {
-			return in.path.refused(outcome{err: err})
-		}
-		return in.path.write(ctx, request{tenant: id, format: wire.OTLPProto, body: b, otlp: in.otlp(id)})
-	})
+	place, err := in.gate.Enter(int64(len(body)))
+	if err != nil {
+		return nil, grpcError(in.path.refused(outcome{err: err}).err)
+	}
+	b, err := in.path.decoder.Wrap(body)
+	if err != nil {
+		place.Leave()
+		return nil, grpcError(in.path.refused(outcome{err: err}).err)
+	}
+	o := in.path.write(tenant.NewContext(ctx, id), request{tenant: id, format: wire.OTLPProto, body: b, otlp: in.otlp(id), place: place})
 	if o.failed() {
 		return nil, grpcError(o.err)
 	}
 	return otlpResponse(o).MarshalProto()
 }
 
-// writeBytes carries out a write whose bytes are there already, if there is a place for it.
-func (in *Ingester) writeBytes(ctx context.Context, id tenant.ID, bytes int64, write func(context.Context) outcome) outcome {
-	place, err := in.gate.Enter(bytes)
-	if err != nil {
-		return in.path.refused(outcome{err: err})
-	}
-	defer place.Leave()
-	return write(tenant.NewContext(ctx, id))
-}
-
 // writeThanos carries out a RemoteWrite of a Thanos router: what comes with a
 // replica number is meant for this node, the rest is to be distributed.
-func (in *Ingester) writeThanos(ctx context.Context, body []byte) error {
-	o := in.writeBytes(ctx, "", int64(len(body)), func(ctx context.Context) outcome {
-		return in.writeThanosRequest(ctx, body)
-	})
-	return o.err
-}
-
-func (in *Ingester) writeThanosRequest(ctx context.Context, raw []byte) outcome {
+func (in *Ingester) writeThanos(ctx context.Context, raw []byte) error {
+	place, err := in.gate.Enter(int64(len(raw)))
+	if err != nil {
+		return in.path.refused(outcome{err: err}).err
+	}
 	body, err := in.path.decoder.Wrap(raw)
 	if err != nil {
-		return in.path.refused(outcome{err: err})
+		place.Leave()
+		return in.path.refused(outcome{err: err}).err
 	}
 	parts, replica, err := in.path.decoder.Thanos(body, &in.path.batches)
 	if err != nil {
-		return in.path.refused(outcome{err: err})
+		place.Leave()
+		return in.path.refused(outcome{err: err}).err
 	}
 	to := in.path.replicas.Write
 	if replica > 0 {
 		to = in.path.replicas.Local
 	}
+	all := shared(nil, place.Leave) // the batches share the place
+	defer all.release()
 	var errs []error
 	for _, part := range parts {
 		id, err := tenantOf(part.Tenant, in.cfg.Tenant)
@@ -83,11 +77,11 @@ func (in *Ingester) writeThanosRequest(ctx context.Context, raw []byte) outcome 
 			errs = append(errs, err)
 			continue
 		}
-		if o := in.path.distribute(tenant.NewContext(ctx, id), id, part.Batch, to); o.err != nil {
-			errs = append(errs, o.err)
-		}
+		all.readers.Add(1)
+		b := shared(part.Batch, func() { in.path.batches.Put(part.Batch); all.release() })
+		errs = append(errs, in.path.distribute(tenant.NewContext(ctx, id), id, b, to).err)
 	}
-	return outcome{err: worst(errs)}
+	return worst(errs)
 }
 
 // tenantOf is the tenant that a Thanos router names.
@@ -105,7 +99,7 @@ func tenantOf(name string, cfg tenant.Config) (tenant.ID, error) {
 // worst is the error that can be tried again, if there is one.
 func worst(errs []error) error {
 	for _, err := range errs {
-		if refuse.ReasonOf(err).Retry() {
+		if err != nil && refuse.ReasonOf(err).Retry() {
 			return err
 		}
 	}

@@ -59,7 +59,6 @@ func (h *writeHandler) write(r *http.Request, otlp bool) outcome {
 	if err != nil {
 		return h.pipeline.refused(outcome{err: err})
 	}
-	defer place.Leave()
 	body, err := h.pipeline.decoder.Body(r.Body, format.Encoding(r.Header.Get("Content-Encoding")), r.ContentLength)
 	if err == nil {
 		err = place.Grow(int64(body.Len()))
@@ -68,9 +67,10 @@ func (h *writeHandler) write(r *http.Request, otlp bool) outcome {
 		}
 	}
 	if err != nil {
+		place.Leave()
 		return h.pipeline.refused(outcome{err: h.blame(r, err)})
 	}
-	req := request{tenant: id, format: format, body: body}
+	req := request{tenant: id, format: format, body: body, place: place}
 	if otlp {
 		req.otlp = h.otlp(id)
 	}

@@ -180,7 +180,7 @@ func (in *Ingester) Reload(ctx context.Context) error {
 func (in *Ingester) Run(ctx context.Context) error {
 	// In the order of stopping: each leans on those after it.
 	front := []job{in.gate.Run, in.path.intake.Run, in.limits.Run, in.tracker.Run, in.activate}
-	stages := [][]job{front, {in.path.forwarder.Run}, {in.path.replicas.Run}, {in.ring.Run}}
+	stages := [][]job{front, {in.path.forwarder.Run}, {in.ring.Run}, {in.path.replicas.Run}}
 	if in.owned != nil {
 		stages = append(stages, []job{in.owned.Run})
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/firnline/firnline/pkg/ingest/internal/intake"
 	"github.com/firnline/firnline/pkg/ingest/internal/ring"
 	"github.com/firnline/firnline/pkg/tenant"
 )
@@ -20,6 +21,7 @@ func (in *Ingester) registerInsight(mux *http.ServeMux) {
 	mux.Handle("GET /ring", http.RedirectHandler("/api/v1/ingest/ring", http.StatusFound))
 	if in.owned != nil {
 		mux.HandleFunc("GET /api/v1/status/tsdb", in.tsdbStatus)
+		in.registerCardinality(mux)
 	}
 	if in.cfg.AdminAPI {
 		safe := http.NewCrossOriginProtection()
@@ -78,7 +80,11 @@ func (in *Ingester) activity(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, "bad_data", err)
 		return
 	}
-	writeData(w, map[tenant.ID]any{id: all[id]})
+	out := map[tenant.ID]*intake.Activity{}
+	if a := all[id]; a != nil {
+		out[id] = a
+	}
+	writeData(w, out)
 }
 
 // tsdbStatus answers as Thanos' receive: statistics of the tenant's head.

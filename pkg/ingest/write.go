@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/firnline/firnline/pkg/ingest/internal/admit"
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
 	"github.com/firnline/firnline/pkg/ingest/internal/forward"
 	"github.com/firnline/firnline/pkg/ingest/internal/intake"
@@ -30,18 +31,21 @@ type request struct {
 	format wire.Format
 	body   *wire.Body
 	otlp   *wire.OTLP // nil unless the format is OTLP's
+	place  *admit.Place
 }
 
 // write decodes a request and waits until it is known what becomes of its
-// samples. It takes the body over.
+// samples. It takes the body over, and leaves the place when nobody holds the
+// request's memory any more: that may be after it has returned.
 func (p *pipeline) write(ctx context.Context, req request) outcome {
 	began := time.Now()
 	b := p.batches.Get()
 	if err := p.decoder.Decode(req.format, req.body, b, wire.Sender{Tenant: req.tenant, OTLP: req.otlp}); err != nil {
 		p.batches.Put(b)
+		req.place.Leave()
 		return p.refused(outcome{err: err})
 	}
-	o := p.distribute(ctx, req.tenant, b, p.replicas.Write)
+	o := p.distribute(ctx, req.tenant, shared(b, func() { p.batches.Put(b); req.place.Leave() }), p.replicas.Write)
 	p.metrics.duration.WithLabelValues(req.format.String()).Observe(time.Since(began).Seconds())
 	return o
 }
@@ -49,33 +53,48 @@ func (p *pipeline) write(ctx context.Context, req request) outcome {
 // appendTo writes to owners of series: all of them, or this process alone.
 type appendTo func(ctx context.Context, w *batch.Write, t *refuse.Tally, release func())
 
-// distribute takes a batch to the owners of its series. It takes the batch over.
-func (p *pipeline) distribute(ctx context.Context, id tenant.ID, b *batch.Batch, to appendTo) outcome {
-	var readers atomic.Int32 // of the batch: this function, and each part until its last owner is done
-	readers.Add(1)
-	release := func() {
-		if readers.Add(-1) == 0 {
-			p.batches.Put(b)
-		}
+// held is a batch that several read; what frees it is called when the last is done.
+type held struct {
+	*batch.Batch
+	readers atomic.Int32
+	free    func()
+}
+
+func shared(b *batch.Batch, free func()) *held {
+	h := &held{Batch: b, free: free}
+	h.readers.Store(1)
+	return h
+}
+
+func (h *held) release() {
+	if h.readers.Add(-1) == 0 {
+		h.free()
 	}
-	defer release()
+}
+
+// distribute takes a batch to the owners of its series. It takes the batch over.
+func (p *pipeline) distribute(ctx context.Context, id tenant.ID, b *held, to appendTo) outcome {
+	defer b.release()
 	o := outcome{samples: len(b.Floats), histograms: len(b.Histograms), exemplars: len(b.Exemplars)}
-	var t refuse.Tally
-	parts, err := p.intake.Take(ctx, id, b, &t)
+	t := b.Refused // by the decoder
+	parts, err := p.intake.Take(ctx, id, b.Batch, &t)
 	if err != nil {
 		return p.refused(outcome{refused: b.Samples(), err: err})
 	}
+	if len(parts) == 0 && len(b.Families) > 0 { // metadata alone
+		parts = []intake.Part{{Tenant: id}}
+	}
 	for _, part := range parts {
-		w := &batch.Write{Tenant: part.Tenant, Session: part.Session, Batch: b, Only: part.Series}
-		readers.Add(1)
-		to(ctx, w, &t, release)
+		w := &batch.Write{Tenant: part.Tenant, Session: part.Session, Batch: b.Batch, Only: part.Series}
+		b.readers.Add(1)
+		to(ctx, w, &t, b.release)
 		if r := refuse.ReasonOf(t.Err()); t.Samples() == 0 || !r.Retry() { // else it is sent, and forwarded, once more
 			p.forwarder.Offer(w)
 		}
 	}
 	o.err, o.refused = t.Err(), t.Samples()
-	floats := max(0, o.samples-o.refused) // the few refused histograms of a mixed request are counted as samples
-	o.histograms, o.samples = o.histograms-max(0, o.refused-o.samples), floats
+	left := o.refused - b.Refused.Samples() // out of what was decoded; of a mixed request samples count first
+	o.samples, o.histograms = max(0, o.samples-left), o.histograms-max(0, left-o.samples)
 	return p.refused(o)
 }
 
