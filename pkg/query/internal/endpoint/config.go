@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +25,8 @@ type Config struct {
 
 	Files         flagext.StringSlice // glob patterns of Prometheus file-SD files
 	FilesInterval model.Duration      // between unconditional readings of Files
+	URLs          flagext.StringSlice // of HTTP service discovery
+	URLsInterval  model.Duration
 	DNSInterval   model.Duration
 	DNSResolver   string
 
@@ -55,6 +58,7 @@ var (
 // RegisterFlags registers the flags and fills in their defaults.
 func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	c.FilesInterval = model.Duration(5 * time.Minute)
+	c.URLsInterval = model.Duration(10 * time.Second)
 	c.DNSInterval = model.Duration(30 * time.Second)
 	c.SDReloadInterval = model.Duration(5 * time.Minute)
 	c.InfoTimeout = model.Duration(5 * time.Second)
@@ -66,6 +70,8 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.Var(&c.StrictGroups, "endpoint-group-strict", "Like --endpoint-group, asked even while the health check fails. No DNS prefix. Repeatable.")
 	fs.Var(&c.Files, "store.sd-files", "Glob pattern of files with endpoints, in the format of Prometheus' file service discovery. Repeatable. A changed file is read within seconds.")
 	fs.Var(&c.FilesInterval, "store.sd-interval", "Time between readings of --store.sd-files whatever their modification time says.")
+	fs.Var(&c.URLs, "endpoint.http-sd-url", "URL that answers with endpoints in the format of Prometheus' HTTP service discovery, such as http://ingest:10902/api/v1/ingest/endpoints, where each node of a ring of ingesters lists all. Repeatable. One that does not answer keeps the endpoints it told before.")
+	fs.Var(&c.URLsInterval, "endpoint.http-sd-interval", "Time between two questions to --endpoint.http-sd-url.")
 	fs.Var(&c.DNSInterval, "store.sd-dns-interval", "Time between DNS lookups of endpoints.")
 	fs.StringVar(&c.DNSResolver, "store.sd-dns-resolver", "golang", "DNS client: golang (follows the system's settings, /etc/hosts included) or miekgdns (asks the servers in /etc/resolv.conf).")
 	fs.StringVar(&c.SDConfig, "endpoint.sd-config", "", "YAML that lists endpoints, each with its own TLS settings; see the documentation of endpoint.sd-config-file.")
@@ -101,6 +107,12 @@ func (c *Config) Validate() error {
 		oneOf("query.conn-metric.label", key, connectionsBy)
 	}
 	positive("store.sd-interval", c.FilesInterval)
+	positive("endpoint.http-sd-interval", c.URLsInterval)
+	for _, u := range c.URLs {
+		if parsed, err := url.Parse(u); err != nil || parsed.Host == "" || parsed.Scheme != "http" && parsed.Scheme != "https" {
+			errs = append(errs, fmt.Errorf("--endpoint.http-sd-url=%q: want http://host:port/path or https://", u))
+		}
+	}
 	positive("store.sd-dns-interval", c.DNSInterval)
 	positive("endpoint.sd-config-reload-interval", c.SDReloadInterval)
 	positive("endpoint.info-timeout", c.InfoTimeout)

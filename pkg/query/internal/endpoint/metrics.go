@@ -12,6 +12,7 @@ type metrics struct {
 	checkFailures  prometheus.Counter
 	lookupFailures prometheus.Counter
 	fileFailures   prometheus.Counter
+	urlFailures    prometheus.Counter
 	duplicates     prometheus.Gauge
 	reloadOK       prometheus.Gauge
 	reloadTime     prometheus.Gauge
@@ -31,6 +32,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		fileFailures: f.NewCounter(prometheus.CounterOpts{
 			Name: "firnline_query_endpoint_file_failures_total", Help: "Readings of endpoint files in which one or more failed.",
+		}),
+		urlFailures: f.NewCounter(prometheus.CounterOpts{
+			Name: "firnline_query_endpoint_url_failures_total", Help: "Rounds of asking --endpoint.http-sd-url in which one or more failed.",
 		}),
 		duplicates: f.NewGauge(prometheus.GaugeOpts{
 			Name: "firnline_query_endpoint_duplicates", Help: "Addresses that are configured more than once; each is asked once.",

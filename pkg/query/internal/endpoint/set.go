@@ -1,5 +1,5 @@
 // Package endpoint knows the endpoints that a querier asks: where they are
-// found (flags, DNS, files), whether they are well, and what they hold.
+// found (flags, DNS, files, URLs), whether they are well, and what they hold.
 //
 // A Set finds, connects and checks them until its Run ends; its Peers are what
 // fan-out chooses from. An endpoint that does not answer stays among them as
@@ -33,6 +33,7 @@ type Set struct {
 	// Used by Run's goroutine alone.
 	resolver *resolver
 	files    *fileSD
+	urls     *httpSD
 	failing  map[string]string // what was last logged of a failing source, so that it is logged once
 
 	mu struct {
@@ -53,6 +54,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer, dial ...grpc.D
 		cfg: cfg, log: log, metrics: newMetrics(reg), now: time.Now,
 		dialer:   dialer{retry: time.Duration(cfg.InfoTimeout), extra: dial, metrics: storeapi.NewClientMetrics(reg)},
 		resolver: newResolver(cfg), failing: map[string]string{},
+		urls:  &httpSD{urls: cfg.URLs, interval: time.Duration(cfg.URLsInterval), client: cfg.Client},
 		files: &fileSD{patterns: cfg.Files, interval: time.Duration(cfg.FilesInterval), client: cfg.Client},
 	}
 	s.mu.members = map[string]*member{}
@@ -133,8 +135,11 @@ func (s *Set) discover(ctx context.Context) []target {
 	if err := s.files.refresh(now); s.note("endpoint files", err) {
 		s.metrics.fileFailures.Inc()
 	}
+	if err := s.urls.refresh(ctx, now); s.note("endpoint URLs", err) {
+		s.metrics.urlFailures.Inc()
+	}
 	s.mu.RLock()
-	specs := slices.Concat(s.cfg.flagSpecs(), s.mu.sd, s.files.specs())
+	specs := slices.Concat(s.cfg.flagSpecs(), s.mu.sd, s.files.specs(), s.urls.specs())
 	s.mu.RUnlock()
 	if err := s.resolver.refresh(ctx, specs, now); s.note("endpoint names", err) {
 		s.metrics.lookupFailures.Inc()
