@@ -110,7 +110,23 @@ type PrometheusConfig struct {
 	OutOfOrder     time.Duration // how old a sample may be that comes late
 	CompactAtOnce  bool          // as before 3.9: without regard to what the sidecar has shipped
 	Rules          string        // a rule file's content
+	RemoteWrite    []RemoteWrite // where samples are sent to as well
 	Args           []string      // more flags
+}
+
+// RemoteWrite is a receiver of what a Prometheus scrapes.
+type RemoteWrite struct {
+	URL     string
+	Headers map[string]string
+	Version int // of the protocol: 1 or 2
+}
+
+// Message is the name that Prometheus has for the protocol.
+func (w RemoteWrite) Message() string {
+	if w.Version == 2 {
+		return "io.prometheus.write.v2.Request"
+	}
+	return "prometheus.WriteRequest"
 }
 
 // Prometheus is a running Prometheus.
@@ -141,6 +157,21 @@ storage:
 {{- end }}
 {{- if .Rules }}
 rule_files: [rules.yml]
+{{- end }}
+{{- if .RemoteWrite }}
+remote_write:
+{{- range .RemoteWrite }}
+- url: {{ .URL }}
+  protobuf_message: {{ .Message }}
+  send_exemplars: true
+  send_native_histograms: true
+  queue_config: {batch_send_deadline: 200ms, min_shards: 2}
+  metadata_config: {send_interval: 1s}
+  headers:
+{{- range $k, $v := .Headers }}
+    {{ $k }}: {{ $v }}
+{{- end }}
+{{- end }}
 {{- end }}
 scrape_configs:
 - job_name: app
