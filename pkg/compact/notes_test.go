@@ -84,6 +84,8 @@ func TestNotesOfBlocks(t *testing.T) {
 }
 
 // TestNotesAreKept while nobody can tell whether they are needed.
+//
+// RELIABILITY B3
 func TestNotesAreKept(t *testing.T) {
 	for name, spoil := range map[string]func(w *world, id ulid.ULID){
 		"a bucket without blocks": func(w *world, id ulid.ULID) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/store/internal/fetch"
+	"github.com/firnline/firnline/pkg/store/internal/notereader"
 )
 
 // Values of Config.HeaderDownload.
@@ -49,18 +50,27 @@ type Config struct {
 	DownloadedLimit  ByteSize
 	RequestSeries    int64
 	RequestSamples   int64
+	RequestExemplars int64
+
+	NotesCacheSize    ByteSize       // notes (exemplars and metadata) kept in memory
+	NotesListInterval model.Duration // between looks for new ones
+	NotesConcurrency  int            // read at once
+	MaxMetadata       int            // meanings of metrics, for each set of external labels
+
 	enableLazyReader bool // accepted, always true
 }
 
 // Names of the flags that errors about limits mention.
 const (
-	flagTouched        = "store.grpc.touched-series-limit"
-	flagFetchedSamples = "store.grpc.series-sample-limit"
-	flagDownloaded     = "store.grpc.downloaded-bytes-limit"
-	flagRequestSeries  = "store.limits.request-series"
-	flagRequestSamples = "store.limits.request-samples"
-	flagChunkPool      = "chunk-pool-size"
-	flagConcurrency    = "store.grpc.series-max-concurrency"
+	flagTouched          = "store.grpc.touched-series-limit"
+	flagFetchedSamples   = "store.grpc.series-sample-limit"
+	flagDownloaded       = "store.grpc.downloaded-bytes-limit"
+	flagRequestSeries    = "store.limits.request-series"
+	flagRequestSamples   = "store.limits.request-samples"
+	flagRequestExemplars = "store.limits.request-exemplars"
+	flagMaxMetadata      = "store.notes.max-metadata"
+	flagChunkPool        = "chunk-pool-size"
+	flagConcurrency      = "store.grpc.series-max-concurrency"
 )
 
 // RegisterFlags sets the defaults and registers the flags, with Thanos' names
@@ -81,6 +91,19 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.BoolVar(&c.enableLazyReader, "store.enable-index-header-lazy-reader", true, "Accepted for compatibility: index headers are always loaded when a query first needs them.")
 	c.registerMemory(fs)
 	c.registerLimits(fs)
+	c.registerNotes(fs)
+}
+
+func (c *Config) registerNotes(fs *flag.FlagSet) {
+	c.NotesCacheSize, c.NotesListInterval = 64<<20, model.Duration(5*time.Minute)
+	fs.Var(&c.NotesCacheSize, "store.notes.cache-size", "Memory for notes (exemplars and metadata of a block) that requests have read. 0 turns the cache off.")
+	fs.Var(&c.NotesListInterval, "store.notes.list-interval", "Time between two listings of the notes in the bucket, at least. They are listed when one is asked for.")
+	fs.IntVar(&c.NotesConcurrency, "store.notes.concurrency", 16, "Notes read from the bucket at once.")
+	fs.IntVar(&c.MaxMetadata, flagMaxMetadata, 500_000, "Types, helps and units of metrics kept in memory for each set of external labels, once they are asked for. Of more, an answer has the first and a warning.")
+}
+
+func (c *Config) notes() notereader.Config {
+	return notereader.Config{CacheBytes: int64(c.NotesCacheSize), Concurrency: c.NotesConcurrency, ListInterval: time.Duration(c.NotesListInterval)}
 }
 
 func (c *Config) registerMemory(fs *flag.FlagSet) {
@@ -104,6 +127,7 @@ func (c *Config) registerLimits(fs *flag.FlagSet) {
 	fs.Int64Var(&c.FetchedSamples, flagFetchedSamples, 0, "Samples that one request may fetch, each chunk counted as 120; a request that needs more fails. 0 is no limit.")
 	fs.Var(&c.DownloadedLimit, flagDownloaded, "Bytes of index and chunks that one request may fetch from the bucket, counted beforehand; a request that needs more fails. 0 is no limit.")
 	fs.Int64Var(&c.RequestSeries, flagRequestSeries, 0, "Series that one request may return; a request that needs more fails. 0 is no limit.")
+	fs.Int64Var(&c.RequestExemplars, flagRequestExemplars, 100_000, "Exemplars that one request may return; a request that needs more fails. 0 is no limit.")
 	fs.Int64Var(&c.RequestSamples, flagRequestSamples, 0, "Samples that one request may return, each chunk counted as 120; a request that needs more fails. 0 is no limit.")
 }
 
@@ -129,6 +153,8 @@ func (c *Config) Validate() error {
 		{"store.read-concurrency-per-block", int64(c.ReadsPerRequest)}, {"debug.series-batch-size", int64(c.SeriesBatch)},
 		{"debug.estimated-max-series-size", int64(c.MaxSeriesGuess)}, {"debug.estimated-max-chunk-size", int64(c.MaxChunkGuess)},
 		{flagConcurrency, int64(c.MaxConcurrency)},
+		{"store.notes.concurrency", int64(c.NotesConcurrency)}, {flagMaxMetadata, int64(c.MaxMetadata)},
+		{"store.notes.list-interval", int64(c.NotesListInterval)},
 	} {
 		check(f.value >= 1, "--%s=%d: give 1 or more", f.name, f.value)
 	}
@@ -137,7 +163,7 @@ func (c *Config) Validate() error {
 		value int64
 	}{
 		{flagTouched, c.TouchedLimit}, {flagFetchedSamples, c.FetchedSamples},
-		{flagRequestSeries, c.RequestSeries}, {flagRequestSamples, c.RequestSamples},
+		{flagRequestSeries, c.RequestSeries}, {flagRequestSamples, c.RequestSamples}, {flagRequestExemplars, c.RequestExemplars},
 	} {
 		check(f.value >= 0, "--%s=%d: give 0 for no limit, or more", f.name, f.value)
 	}

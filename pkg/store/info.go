@@ -18,7 +18,7 @@ func (s *Store) Info(context.Context) (storeapi.Info, error) {
 	info := storeapi.Info{
 		Component: "store", Mint: math.MaxInt64, Maxt: math.MinInt64,
 		SupportsSharding: true, SupportsWithoutReplicaLabels: true,
-		Services: storeapi.ServiceSet{Store: true},
+		Services: storeapi.ServiceSet{Store: true, Metadata: true, Exemplars: true},
 	}
 	for _, g := range v.groups {
 		info.LabelSets = append(info.LabelSets, g.labels)
@@ -32,6 +32,7 @@ func (s *Store) Info(context.Context) (storeapi.Info, error) {
 		info.Mint = max(info.Mint, s.cfg.Blocks.MinTime.Millis(now, info.Mint))
 		info.Maxt = min(info.Maxt, s.cfg.Blocks.MaxTime.Millis(now, info.Maxt))
 	}
+	info.Services.ExemplarsMint, info.Services.ExemplarsMaxt = info.Mint, info.Maxt
 	return info, nil
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/firnline/firnline/pkg/store/internal/fetch"
 	"github.com/firnline/firnline/pkg/store/internal/indexcache"
 	"github.com/firnline/firnline/pkg/store/internal/indexheader"
+	"github.com/firnline/firnline/pkg/store/internal/notereader"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
@@ -36,6 +37,8 @@ type Store struct {
 	parts         blockreader.Parts
 	headerMetrics *indexheader.Metrics
 	chunkPool     *fetch.Budget // of all requests
+	notes         *notereader.Reader
+	metadata      *metadata
 	gate          *gate
 	log           *slog.Logger
 	metrics       *metrics
@@ -80,7 +83,7 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 		return nil, err
 	}
 	m := newMetrics(reg)
-	return &Store{
+	s := &Store{
 		cfg: cfg, bkt: bkt, fetcher: fetcher, deletes: block.NewDeleteWatcher(cfg.Deletes, bkt, log, reg), log: log, metrics: m, now: time.Now,
 		parts: blockreader.Parts{
 			Fetcher: fetch.New(cfg.fetcher(), bkt, reg), Cache: cache,
@@ -91,7 +94,10 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 		gate:          newGate(cfg.MaxConcurrency, m),
 		lookAgain:     make(chan struct{}, 1),
 		blocks:        map[ulid.ULID]*loaded{}, known: map[ulid.ULID]string{},
-	}, nil
+		metadata: newMetadata(cfg.MaxMetadata),
+	}
+	s.notes, err = notereader.New(cfg.notes(), bkt, reg, func() time.Time { return s.now() })
+	return s, err
 }
 
 // SetClock replaces time.Now, for tests. Call it before Run.
@@ -194,4 +200,6 @@ func (s *Store) Ready() error {
 }
 
 // Services are what a store gateway serves.
-func (s *Store) Services() storeapi.Services { return storeapi.Services{Store: s} }
+func (s *Store) Services() storeapi.Services {
+	return storeapi.Services{Store: s, Metadata: s, Exemplars: s}
+}

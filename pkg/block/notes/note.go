@@ -81,3 +81,19 @@ func MergeSeries(list []Series) []Series {
 func compareExemplars(a, b exemplar.Exemplar) int {
 	return cmp.Or(cmp.Compare(a.Ts, b.Ts), labels.Compare(a.Labels, b.Labels), cmp.Compare(a.Value, b.Value))
 }
+
+// SizeBytes is roughly the memory that a note takes once it was read.
+func (n *Note) SizeBytes() int {
+	const family, series, one = 64, 48, 56 // the structs themselves
+	size := 0
+	for _, f := range n.Families {
+		size += family + len(f.Name) + len(f.Type) + len(f.Help) + len(f.Unit)
+	}
+	for _, s := range n.Series {
+		size += series + sizeOfLabels(s.Labels)
+		for _, e := range s.Exemplars {
+			size += one + sizeOfLabels(e.Labels)
+		}
+	}
+	return size
+}

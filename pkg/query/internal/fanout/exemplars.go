@@ -30,7 +30,8 @@ func (f *Fanout) selectorsOf(query string) ([][]*labels.Matcher, error) {
 
 // exemplarQuery writes the selectors that concern an endpoint as an expression
 // for it, or returns "" where none does. Prometheus does not know its external
-// labels there, so that matchers on them go, unless another querier is asked.
+// labels there, so that matchers on them go, unless one is asked that does and may
+// have several sets of them: another querier, a store gateway, an ingester.
 func exemplarQuery(selectors [][]*labels.Matcher, selector labels.Labels, info storeapi.Info) string {
 	var parts []string
 	for _, matchers := range selectors {
@@ -41,7 +42,7 @@ func exemplarQuery(selectors [][]*labels.Matcher, selector labels.Labels, info s
 		var written []string
 		for _, m := range matchers {
 			external := slices.ContainsFunc(info.LabelSets, func(l labels.Labels) bool { return l.Has(m.Name) })
-			if !external || info.Component == "query" {
+			if !external || slices.Contains([]string{"query", "store", "receive"}, info.Component) {
 				written = append(written, m.String())
 			}
 		}

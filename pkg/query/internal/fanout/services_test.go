@@ -188,6 +188,13 @@ func TestExemplars(t *testing.T) {
 	require.Equal(t, `{__name__=~".+"}`, other.asked)
 	_, _, err = f.Exemplars(context.Background(), `m{`, 0, 10, true)
 	require.ErrorIs(t, err, storeapi.ErrBadRequest)
+
+	many := other.peer("d", "cluster", "1")
+	many.Info.Component, many.Info.LabelSets = "store", append(many.Info.LabelSets, ls("cluster", "2"))
+	f = New(config(), fixed{many}, ls("region", "eu"), parser.NewParser(parser.Options{}), prometheus.NewRegistry())
+	_, _, err = f.Exemplars(context.Background(), `m{cluster="2",region="eu"}`, 0, 10, false)
+	require.NoError(t, err)
+	require.Equal(t, `{cluster="2",__name__="m"}`, other.asked, "of many external labels it must choose by itself")
 }
 
 func TestStatsAddUp(t *testing.T) {
