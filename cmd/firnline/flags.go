@@ -47,7 +47,8 @@ func newFlags(parts []configurer) *flags {
 }
 
 // attach makes the flags known to the command line: each under its name,
-// booleans as --no-X too, and those of Thanos that have no effect here.
+// booleans as --no-X too, and those of Thanos that have no effect
+// here or another place.
 func (f *flags) attach(fs *pflag.FlagSet) {
 	f.set.VisitAll(func(fl *flag.Flag) {
 		p := &pflag.Flag{Name: fl.Name, Usage: fl.Usage, DefValue: fl.DefValue, Value: fromLine{f, fl, false}}
@@ -66,13 +67,30 @@ func (f *flags) attach(fs *pflag.FlagSet) {
 		if fs.Lookup(i.name) != nil {
 			continue
 		}
-		p := &pflag.Flag{Name: i.name, Hidden: true, Value: ignoredValue{f, i}}
+		fs.AddFlag(hidden(i, ignoredValue{f, i}))
 		if i.isBool {
-			p.NoOptDefVal = "true"
-			fs.AddFlag(&pflag.Flag{Name: "no-" + i.name, Hidden: true, NoOptDefVal: "true", Value: ignoredValue{f, i}})
+			no := i
+			no.name = "no-" + i.name
+			fs.AddFlag(hidden(no, ignoredValue{f, i}))
 		}
-		fs.AddFlag(p)
 	}
+	for _, e := range elsewhere() {
+		fs.AddFlag(hidden(e, elsewhereValue{e}))
+		if e.isBool {
+			no := e
+			no.name = "no-" + e.name
+			fs.AddFlag(hidden(no, elsewhereValue{e}))
+		}
+	}
+}
+
+// hidden makes a flag of Thanos known that help does not show.
+func hidden(n noEffect, v pflag.Value) *pflag.Flag {
+	p := &pflag.Flag{Name: n.name, Hidden: true, Value: v}
+	if n.isBool {
+		p.NoOptDefVal = "true"
+	}
+	return p
 }
 
 // resolve fills in what the command line has left to the environment and to the

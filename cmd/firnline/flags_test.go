@@ -117,6 +117,19 @@ func TestFlagsOfThanos(t *testing.T) {
 	}
 }
 
+// TestFlagsOfThanosElsewhere: what would change something here is refused with the place where it is set.
+func TestFlagsOfThanosElsewhere(t *testing.T) {
+	for _, e := range elsewhere() {
+		code, _, errs := cli(t, "ingest", "--"+e.name+"=x")
+		require.Equal(t, 2, code)
+		require.Contains(t, errs, e.why)
+	}
+	_, _, errs := cli(t, "ingest", "--no-receive.otlp-enable-target-info")
+	require.Contains(t, errs, "otlp: {target_info: …}")
+	_, _, err := parse(t, nil, "", "--remote-write.server-tls-cert=")
+	require.NoError(t, err, "an empty one asks for nothing")
+}
+
 func TestFlagsOnTheStatusPageHideSecrets(t *testing.T) {
 	_, f, err := parse(t, nil, "", "--objstore.config=secret_key: CANARY", "--objstore.config-file=/path", "--query.replica-label=a", "--query.replica-label=b")
 	require.NoError(t, err)

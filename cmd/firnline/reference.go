@@ -43,11 +43,15 @@ func writeFlags(w io.Writer, command, long string, f *flags) {
 	}
 }
 
-// writeThanosFlags lists the flags of Thanos that are taken but do nothing.
+// writeThanosFlags lists the flags of Thanos that are taken but do nothing, and those refused.
 func writeThanosFlags(w io.Writer) {
 	fmt.Fprint(w, "\n## Flags of Thanos without effect\n\nThey are accepted with a warning at the start.\n\n| flag | why |\n|---|---|\n")
 	for _, i := range ignored() {
 		fmt.Fprintf(w, "| `--%s` | %s |\n", i.name, cell(i.why))
+	}
+	fmt.Fprint(w, "\n## Flags of Thanos that have another place\n\nThey are refused at the start.\n\n| flag | instead |\n|---|---|\n")
+	for _, e := range elsewhere() {
+		fmt.Fprintf(w, "| `--%s` | %s |\n", e.name, cell(e.why))
 	}
 }
 

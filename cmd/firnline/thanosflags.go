@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 )
 
@@ -58,10 +59,47 @@ func ignored() []noEffect {
 		{"query.partition-label", false, "queries are evaluated here over all endpoints"},
 		{"alert.query-url", false, "there are no pages yet"},
 		{"grpc.proxy-strategy", false, "streams are merged as they come"},
+		// Receive.
+		{"tsdb.no-lockfile", true, "the lock of --tsdb.path goes with its process, and nothing of it is left to be in the way"},
+		{"tsdb.enable-native-histograms", true, "native histograms are always taken"},
+		{"tsdb.allow-overlapping-blocks", true, "overlapping blocks are always read"},
+		{"tsdb.max-retention-bytes", false, "a block goes when it is verified in the bucket and past --tsdb.retention; before the disk is full, --tsdb.min-free stops writes"},
+		{"tsdb.write-queue-size", false, "there is no such queue"},
+		{"tsdb.memory-snapshot-on-shutdown", true, "the log is read at each start"},
+		{"tsdb.head.expanded-postings-cache-size", false, "postings of heads are not cached"},
+		{"tsdb.block.expanded-postings-cache-size", false, "postings of local blocks are not cached"},
+		{"receive.replica-header", false, "Thanos' routers say the replica in the message, and ours need none"},
+		{"receive.forward.async-workers", false, "requests to other nodes wait in no line: --receive.forward-max-requests and --receive.forward-max-bytes bound them"},
+		{"receive.replication-protocol", false, "nodes of ours speak their own protocol to each other, and protobuf with Thanos'"},
+		{"receive.capnproto-address", false, "Cap'n Proto is not spoken: give Thanos' routers --receive.replication-protocol=protobuf"},
+		{"receive.grpc-service-config", false, "what fails is tried again by the sender; --receive-forward-timeout and --receive-forward-max-backoff bound it"},
+		{"receive.lazy-retrieval-max-buffered-responses", false, "answers stream"},
+		{"enable-feature", false, "nothing here has to be switched on as a feature"},
 		// All.
 		{"web.external-prefix", false, "there are no pages yet"},
 		{"web.prefix-header", false, "there are no pages yet"},
 		{"debug.name", false, "log lines have the component's name"},
+	}
+}
+
+// elsewhere lists the flags of Thanos that would change what is done, and for
+// which there is another place here: they are refused with the way there.
+func elsewhere() []noEffect {
+	const (
+		limitsFile = "set %s in the file of --receive.limits-config-file, for all tenants under write: {default: …} or for one"
+		webConfig  = "TLS of remote write is that of HTTP: set it in the file of --http.config (tls_server_config: cert_file, key_file, client_ca_file, client_auth_type, min_version)"
+	)
+	return []noEffect{
+		{"receive.otlp-enable-target-info", true, fmt.Sprintf(limitsFile, "otlp: {target_info: …}")},
+		{"receive.otlp-promote-resource-attributes", false, fmt.Sprintf(limitsFile, "otlp: {promote_resource_attributes: […]}")},
+		{"receive.relabel-config", false, fmt.Sprintf(limitsFile, "relabel_configs: […]")},
+		{"receive.relabel-config-file", false, fmt.Sprintf(limitsFile, "relabel_configs: […]")},
+		{"remote-write.server-tls-cert", false, webConfig},
+		{"remote-write.server-tls-key", false, webConfig},
+		{"remote-write.server-tls-client-ca", false, webConfig},
+		{"remote-write.server-tls-min-version", false, webConfig},
+		{"remote-write.server-tls-ciphers", false, webConfig},
+		{"remote-write.server-tls-curves", false, webConfig},
 	}
 }
 
@@ -81,3 +119,20 @@ func (v ignoredValue) String() string { return "" }
 
 // Type implements pflag.Value.
 func (v ignoredValue) Type() string { return "value" }
+
+// elsewhereValue is a flag that is refused with its hint. What asks for nothing passes.
+type elsewhereValue struct{ flag noEffect }
+
+// Set refuses the flag.
+func (v elsewhereValue) Set(s string) error {
+	if s == "" {
+		return nil
+	}
+	return errors.New(v.flag.why)
+}
+
+// String implements pflag.Value.
+func (v elsewhereValue) String() string { return "" }
+
+// Type implements pflag.Value.
+func (v elsewhereValue) Type() string { return "value" }

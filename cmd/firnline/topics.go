@@ -16,11 +16,15 @@ const (
 	topicQueries    = "Queries"
 	topicTenants    = "Tenants"
 	topicLimits     = "Limits"
+	topicIngest     = "Ingest"
+	topicRing       = "Ring"
+	topicHeads      = "Local data"
+	topicForward    = "Forwarding"
 	topicLogs       = "Logging and tracing"
 )
 
 func topics() []string {
-	return []string{topicGeneral, topicPrometheus, topicEndpoints, topicBucket, topicShipping, topicBlocks,
+	return []string{topicGeneral, topicPrometheus, topicEndpoints, topicIngest, topicRing, topicHeads, topicForward, topicBucket, topicShipping, topicBlocks,
 		topicCompaction, topicRetention,
 		topicQueries, topicTenants, topicLimits, topicListeners, topicLogs}
 }
@@ -30,7 +34,11 @@ func topicOf(name string) string {
 	best, topic := "", topicGeneral
 	for _, t := range []struct{ topic, beginnings string }{
 		{topicListeners, "http grpc-server grpc-address grpc-grace web. shutdown-delay"},
-		{topicPrometheus, "prometheus. reloader. tsdb.path"},
+		{topicPrometheus, "prometheus. reloader."},
+		{topicIngest, "ingest. otlp. remote-write.address receive.active-series"},
+		{topicRing, "ring. receive.replication receive.hashrings receive.local-endpoint receive.forward receive-forward receive.grpc-compression remote-write.client ingest.role ingest.leave"},
+		{topicHeads, "tsdb. label ingest.sync"},
+		{topicForward, "ingest.forward"},
 		{topicBucket, "objstore"},
 		{topicShipping, "shipper. hash-func notes."},
 		{topicBlocks, "data-dir block- delete-requests. sync- consistency-delay ignore-deletion selector.relabel index-cache chunk-pool store.index-header store.read store.chunk debug. min-time max-time"},
@@ -38,8 +46,8 @@ func topicOf(name string) string {
 		{topicRetention, "retention. downsampling."},
 		{topicEndpoints, "endpoint store.sd store.response-timeout store.unhealthy store.select grpc-client grpc-compression selector-label"},
 		{topicQueries, "query. deduplication. enable-feature alert. store. rule. target. metric-metadata. exemplar. status."},
-		{topicTenants, "query.tenant query.enforce-tenancy query.default-tenant"},
-		{topicLimits, "storage.remote store.limits store.grpc query.max query.timeout query.limits prometheus.max http-max http-read http-write http-idle grpc-server-max"},
+		{topicTenants, "query.tenant query.enforce-tenancy query.default-tenant receive.tenant receive.default-tenant receive.split-tenant"},
+		{topicLimits, "receive.limits receive.max-tenants receive.catalog ingest.max ingest.memory-watermark ingest.cpu-watermark ingest.delta storage.remote store.limits store.grpc query.max query.timeout query.limits prometheus.max http-max http-read http-write http-idle grpc-server-max"},
 		{topicLogs, "log. tracing. request.logging query.log"},
 	} {
 		for _, b := range strings.Fields(t.beginnings) {
@@ -58,6 +66,12 @@ func rare(name string) bool {
 		debug. prometheus.read-idle prometheus.max prometheus.label-names store.limits.sort
 		store.read store.chunk-window store.index-header-lazy-reader store.enable-index-header
 		objstore.retry objstore.max objstore.timeout
+		receive.catalog.idle receive.forward- receive-forward receive.hashrings-file-refresh receive.limits-config-reload receive.grpc-compression receive.active-series
+		remote-write.client-server-name remote-write.client-tls-min remote-write.client-tls-skip
+		ring.cluster-label ring.forget ring.heartbeat ring.join-wait ring.tls-server-name ring.tls-skip ring.tokens
+		tsdb.cut tsdb.damaged tsdb.max-block tsdb.max-sessions tsdb.max-metadata tsdb.min-block tsdb.out-of-order.cap tsdb.replay tsdb.sync-delay tsdb.wal-compression
+		ingest.delta ingest.forward-config-interval ingest.leave-timeout ingest.max-items ingest.sync-interval
+		shipper.tenant-concurrency shipper.max-backoff shipper.quarantine
 		compact.lease-ttl compact.cleanup-interval compact.progress-interval compact.block-max retention.policy-interval`) {
 		if strings.HasPrefix(name, b) {
 			return true

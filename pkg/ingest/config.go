@@ -56,7 +56,7 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	c.Tenant.RegisterFlags("receive.", fs)
 	c.Limits.RegisterFlags("receive.", fs)
 	c.Admit.RegisterFlags(fs)
-	c.Wire.RegisterFlags("ingest.", fs)
+	c.Wire.RegisterFlags(fs)
 	c.Intake.RegisterFlags("receive.", fs)
 	c.Ring.RegisterFlags(fs)
 	c.Owners.RegisterFlags(fs)

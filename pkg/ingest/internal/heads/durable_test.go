@@ -23,6 +23,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
@@ -393,14 +394,15 @@ func TestSeriesLimits(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, res.Refused, 7)
 	require.Equal(t, refuse.MetricSeriesLimit, res.Refused[0].Err.Reason)
-	require.Equal(t, `tenant t: series {__name__="up", pod="3"} is one too many of metric up, which has 3, the most it may have (max_series_per_metric); series that are there go on; the label with the most values is pod, with 3`, res.Refused[0].Err.Detail)
+	require.Equal(t, `tenant t: series {__name__="up", pod="3"} is one too many of metric up, which has 3, the most it may have (max_series_per_metric of the tenant); series that are there go on; the label with the most values is pod, with 3`, res.Refused[0].Err.Detail)
 
 	r.put(write("t", 100, one("b", 0, 1), one("c", 0, 1)))
 	res, err = r.Append(t.Context(), write("t", 200, one("d", 0, 1), pod(0, 1000)))
 	require.NoError(t, err)
 	require.Len(t, res.Refused, 1)
 	require.Equal(t, refuse.SeriesLimit, res.Refused[0].Err.Reason)
-	require.Contains(t, res.Refused[0].Err.Detail, "tenant t: series {__name__=\"d\"} is one too many: the tenant has 5, the most it may have (max_series)")
+	require.Contains(t, res.Refused[0].Err.Detail, "tenant t: series {__name__=\"d\"} is one too many: the tenant has 5, the most it may have (head_series_limit of the tenant)")
+	require.Equal(t, 1.0, testutil.ToFloat64(r.limitUsage()))
 
 	r.restart() // replayed without looking at limits
 	res, err = r.Append(t.Context(), write("t", 1, pod(1, 2000), one("d", 0, 1)))

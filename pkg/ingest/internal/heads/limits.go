@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunks"
@@ -118,4 +119,20 @@ func (c *census) byMetric(f func(metric string, series int)) {
 	for m, n := range c.mu.metrics {
 		f(m, n)
 	}
+}
+
+// limitUsage shows the tenant that is nearest to its limit of series: one
+// series whatever the number of tenants.
+func (hs *Heads) limitUsage() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "firnline_ingest_series_limit_usage_ratio",
+		Help: "Series in the head of a limit of series (head_series_limit, of the tenant for which this is the largest)."}, func() float64 {
+		most := 0.0
+		for _, h := range hs.retained() {
+			if lim := h.census.limits().MaxSeries; lim > 0 {
+				most = max(most, float64(h.census.total.Load())/float64(lim))
+			}
+			h.release()
+		}
+		return most
+	})
 }

@@ -195,9 +195,9 @@ func (s *appendingSeries) duplicate(smp sample) string {
 
 func (s *appendingSeries) tooMany(e *fullError) string {
 	if e.reason == refuse.MetricSeriesLimit {
-		return fmt.Sprintf("series %s is one too many of metric %s, which has %d, the most it may have (max_series_per_metric); series that are there go on%s", s.name(), e.metric, e.limit, s.head.widest())
+		return fmt.Sprintf("series %s is one too many of metric %s, which has %d, the most it may have (max_series_per_metric of the tenant); series that are there go on%s", s.name(), e.metric, e.limit, s.head.widest())
 	}
-	return fmt.Sprintf("series %s is one too many: the tenant has %d, the most it may have (max_series); series that are there go on%s", s.name(), e.limit, s.head.widest())
+	return fmt.Sprintf("series %s is one too many: the tenant has %d, the most it may have (head_series_limit of the tenant); series that are there go on%s", s.name(), e.limit, s.head.widest())
 }
 
 // at shows a sample's time.

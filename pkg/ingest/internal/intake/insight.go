@@ -12,16 +12,16 @@ import (
 
 // Activity is what a tenant sent by way of this router.
 type Activity struct {
-	Series   int64            // active: sent within the window
-	Matching map[string]int64 // of those, by name of active_series
-	Rates    []MetricRate     // the highest, highest first
+	Series   int64            `json:"active_series"`     // sent within the window
+	Matching map[string]int64 `json:"matching"`          // of those, by name of active_series
+	Rates    []MetricRate     `json:"samples_by_metric"` // the highest, highest first
 }
 
 // MetricRate is what is sent of one metric. Metric is "" for all that are beyond those counted one by one.
 type MetricRate struct {
-	Metric           string
-	Series           int64   // active
-	SamplesPerSecond float64 // counted on one series in 64
+	Metric           string  `json:"metric"`
+	Series           int64   `json:"active_series"`
+	SamplesPerSecond float64 `json:"samples_per_second"` // counted on one series in 64
 }
 
 // activity is an Activity as the last sweep of a catalog found it.

@@ -26,8 +26,6 @@ type Limits struct {
 	MaxLabels          int               `yaml:"max_labels" doc:"Labels of a series, its name included."`
 	MaxLabelNameBytes  int               `yaml:"max_label_name_bytes" doc:"Bytes of a label's name."`
 	MaxLabelValueBytes int               `yaml:"max_label_value_bytes" doc:"Bytes of a label's value."`
-	MaxMetadata        int               `yaml:"max_metadata" doc:"Metrics whose type, unit and help are kept."`
-	MaxExemplars       int               `yaml:"max_exemplars" doc:"Exemplars kept for reading them soon; the oldest leave first. 0: none are taken."`
 	OutOfOrderWindow   model.Duration    `yaml:"out_of_order_window" doc:"How much older than the newest sample of the tenant a sample may be that comes late. 0: what --tsdb.out-of-order.time-window says."`
 	MaxFuture          model.Duration    `yaml:"max_future" doc:"How far ahead of our clock a sample's time may be."`
 	StartTimestamps    bool              `yaml:"start_timestamps" doc:"Keep start timestamps of samples. Blocks that hold some can't be read by Thanos."`
@@ -65,8 +63,6 @@ func Defaults() Limits {
 		MaxLabels:          64,
 		MaxLabelNameBytes:  1 << 10,
 		MaxLabelValueBytes: 4 << 10,
-		MaxMetadata:        20_000,
-		MaxExemplars:       100_000,
 		OutOfOrderWindow:   0,
 		MaxFuture:          model.Duration(10 * time.Minute),
 		OTLP:               wire.DefaultOTLP(),
@@ -105,8 +101,6 @@ func (l *Limits) Validate() error {
 		{"max_labels", int64(l.MaxLabels)},
 		{"max_label_name_bytes", int64(l.MaxLabelNameBytes)},
 		{"max_label_value_bytes", int64(l.MaxLabelValueBytes)},
-		{"max_metadata", int64(l.MaxMetadata)},
-		{"max_exemplars", int64(l.MaxExemplars)},
 		{"ha.max_clusters", int64(l.HA.MaxClusters)},
 		{"shard_size", int64(l.ShardSize)},
 	} {

@@ -16,13 +16,21 @@ func entries(prefix string, v reflect.Value) []Entry {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		key := prefix + f.Tag.Get("yaml")
-		all = append(all, Entry{key, fmt.Sprint(v.Field(i).Interface()), f.Tag.Get("doc")})
-		if f.Type.Kind() == reflect.Struct && f.Type.PkgPath() == v.Type().PkgPath() {
-			all[len(all)-1].Default = ""
+		all = append(all, Entry{key, text(v.Field(i)), f.Tag.Get("doc")})
+		if f.Type.Kind() == reflect.Struct {
 			all = append(all, entries(key+".", v.Field(i))...)
 		}
 	}
 	return all
+}
+
+// text is a default as it is written in the file; empty for what has keys of its own or none.
+func text(v reflect.Value) string {
+	switch v.Kind() {
+	case reflect.Struct, reflect.Slice, reflect.Map:
+		return ""
+	}
+	return fmt.Sprint(v.Interface())
 }
 
 // Verdict is a text that is the same for all limits under which each series

@@ -86,14 +86,14 @@ func (d *Decoder) Body(r io.Reader, contentEncoding string, contentLength int64)
 		return nil, refuse.Errorf(refuse.UnsupportedType, "", "content encoding %q is unknown: send snappy, gzip, zstd or identity", contentEncoding)
 	}
 	if contentLength > d.cfg.MaxBodyBytes {
-		return nil, refuse.Errorf(refuse.RequestTooLarge, "", "a body of %d bytes, at most %d are taken (max_body_bytes)", contentLength, d.cfg.MaxBodyBytes)
+		return nil, refuse.Errorf(refuse.RequestTooLarge, "", "a body of %d bytes, at most %d are taken (%s); send smaller requests or raise it", contentLength, d.cfg.MaxBodyBytes, flagBody)
 	}
 	sent := d.buffer()
 	err := sent.fill(r, min(contentLength, d.cfg.MaxBodyBytes), d.cfg.MaxBodyBytes)
 	switch {
 	case errors.Is(err, errFull):
 		sent.Free()
-		return nil, refuse.Errorf(refuse.RequestTooLarge, "", "a body of more than %d bytes (max_body_bytes)", d.cfg.MaxBodyBytes)
+		return nil, refuse.Errorf(refuse.RequestTooLarge, "", "a body of more than %d bytes (%s); send smaller requests or raise it", d.cfg.MaxBodyBytes, flagBody)
 	case err != nil:
 		sent.Free()
 		return nil, refuse.Errorf(refuse.BadRequest, "", "read the body at byte %d: %v", len(sent.b), err)
@@ -153,7 +153,7 @@ func (b *Body) fill(r io.Reader, announced, limit int64) error {
 }
 
 func (d *Decoder) decodedTooLarge(what string) error {
-	return refuse.Errorf(refuse.RequestTooLarge, "", "%s decompressed, at most %d are taken (max_decoded_bytes)", what, d.cfg.MaxDecodedBytes)
+	return refuse.Errorf(refuse.RequestTooLarge, "", "%s decompressed, at most %d are taken (%s); send smaller requests or raise it", what, d.cfg.MaxDecodedBytes, flagDecoded)
 }
 
 // unsnap decodes a snappy block. Its header declares a size, which is believed

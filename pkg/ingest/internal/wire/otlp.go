@@ -18,20 +18,20 @@ import (
 // OTLP is how a tenant's OTLP metrics become series. The names are those of
 // Prometheus' own configuration where it has them.
 type OTLP struct {
-	PromoteAllResourceAttributes         bool           `yaml:"promote_all_resource_attributes"`
-	PromoteResourceAttributes            []string       `yaml:"promote_resource_attributes"` // these, unless all are
-	IgnoreResourceAttributes             []string       `yaml:"ignore_resource_attributes"`  // all but these
-	KeepIdentifyingResourceAttributes    bool           `yaml:"keep_identifying_resource_attributes"`
-	TranslationStrategy                  string         `yaml:"translation_strategy"`
-	ConvertHistogramsToNHCB              bool           `yaml:"convert_histograms_to_nhcb"`
-	PromoteScopeMetadata                 bool           `yaml:"promote_scope_metadata"`
-	LabelNameUnderscoreSanitization      bool           `yaml:"label_name_underscore_sanitization"`
-	LabelNamePreserveMultipleUnderscores bool           `yaml:"label_name_preserve_multiple_underscores"`
-	TypeAndUnitLabels                    bool           `yaml:"type_and_unit_labels"`
-	TargetInfo                           bool           `yaml:"target_info"`
-	LookbackDelta                        model.Duration `yaml:"lookback_delta"`      // target_info has a sample at every half of it
-	DeltaToCumulative                    bool           `yaml:"delta_to_cumulative"` // needs that a stream always comes to the same process
-	NativeDelta                          bool           `yaml:"native_delta"`        // stored as they come
+	PromoteAllResourceAttributes         bool           `yaml:"promote_all_resource_attributes" doc:"Make labels of all resource attributes."`
+	PromoteResourceAttributes            []string       `yaml:"promote_resource_attributes" doc:"Make labels of these resource attributes."`
+	IgnoreResourceAttributes             []string       `yaml:"ignore_resource_attributes" doc:"Make none of these, with promote_all_resource_attributes."`
+	KeepIdentifyingResourceAttributes    bool           `yaml:"keep_identifying_resource_attributes" doc:"Keep service.name, service.namespace and service.instance.id in target_info, too."`
+	TranslationStrategy                  string         `yaml:"translation_strategy" doc:"How names are written: UnderscoreEscapingWithSuffixes, UnderscoreEscapingWithoutSuffixes, NoUTF8EscapingWithSuffixes or NoTranslation."`
+	ConvertHistogramsToNHCB              bool           `yaml:"convert_histograms_to_nhcb" doc:"Store histograms with explicit buckets as native histograms with custom buckets."`
+	PromoteScopeMetadata                 bool           `yaml:"promote_scope_metadata" doc:"Make labels of name, version, schema URL and attributes of the scope, beginning with otel_scope_."`
+	LabelNameUnderscoreSanitization      bool           `yaml:"label_name_underscore_sanitization" doc:"Put key before label names that begin with an underscore."`
+	LabelNamePreserveMultipleUnderscores bool           `yaml:"label_name_preserve_multiple_underscores" doc:"Keep several underscores in a row in label names."`
+	TypeAndUnitLabels                    bool           `yaml:"type_and_unit_labels" doc:"Add the labels __type__ and __unit__."`
+	TargetInfo                           bool           `yaml:"target_info" doc:"Write target_info, which has the resource attributes that are no labels."`
+	LookbackDelta                        model.Duration `yaml:"lookback_delta" doc:"target_info has a sample at every half of this time. What queriers have as --query.lookback-delta."`
+	DeltaToCumulative                    bool           `yaml:"delta_to_cumulative" doc:"Sum delta points up to cumulative series. Each stream must always come to the same process."`
+	NativeDelta                          bool           `yaml:"native_delta" doc:"Store delta points as they come."`
 }
 
 // DefaultOTLP is what Prometheus does if nothing is configured.

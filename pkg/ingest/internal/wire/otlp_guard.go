@@ -8,7 +8,7 @@ package wire
 const maxNesting = 64
 
 // guardedPerItem is how many messages of any kind may stand for one item of
-// max_items: a data point has some ten attributes, of two messages each.
+// --ingest.max-items: a data point has some ten attributes, of two messages each.
 const guardedPerItem = 8
 
 // kind is a message of OTLP that has messages inside.
@@ -92,7 +92,7 @@ func guard(s *scanner, k kind, depth int, room *int) {
 			continue
 		}
 		if *room--; *room < 0 {
-			s.tooLarge("too many messages, attributes among them (max_items)")
+			s.tooLarge("too many messages, attributes among them (%s)", flagItems)
 		}
 		if s.is(wire, wireBytes) {
 			outer := s.enter()
@@ -120,7 +120,7 @@ func guardJSON(s *scanner, room int) {
 				s.bad("more than %d levels of brackets", maxNesting)
 			}
 			if room--; room < 0 {
-				s.tooLarge("too many objects, attributes among them (max_items)")
+				s.tooLarge("too many objects, attributes among them (%s)", flagItems)
 			}
 		case c == '}' || c == ']':
 			depth--

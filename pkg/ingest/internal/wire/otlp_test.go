@@ -460,8 +460,8 @@ func TestOTLPRefusals(t *testing.T) {
 		{"cut off", OTLPProto, []byte{0x0a, 0x05, 0x0a}, "malformed OTLP protobuf at byte 1: a field of 5 bytes where 1 are left", refuse.BadRequest},
 		{"nested", OTLPProto, nested(5000, false), "more than 64 messages within each other", refuse.BadRequest},
 		{"nested", OTLPJSON, nested(5000, true), "malformed OTLP JSON at byte", refuse.BadRequest},
-		{"points", OTLPProto, points, "max_items", refuse.RequestTooLarge},
-		{"attributes", OTLPProto, attributes, "max_items", refuse.RequestTooLarge},
+		{"points", OTLPProto, points, "max-items", refuse.RequestTooLarge},
+		{"attributes", OTLPProto, attributes, "max-items", refuse.RequestTooLarge},
 		{"long value", OTLPProto, gauge(func(_ pmetric.Metrics, p pmetric.NumberDataPoint) {
 			p.Attributes().PutStr("a", strings.Repeat("x", 17<<20))
 		}),
@@ -469,7 +469,7 @@ func TestOTLPRefusals(t *testing.T) {
 		{"long schema", OTLPProto, gauge(func(md pmetric.Metrics, _ pmetric.NumberDataPoint) {
 			md.ResourceMetrics().At(0).ScopeMetrics().At(0).SetSchemaUrl(strings.Repeat("x", 17<<20))
 		}), "a field of 178", refuse.RequestTooLarge},
-		{"objects", OTLPJSON, bytes.Repeat([]byte("{},"), 20_000), "max_items", refuse.RequestTooLarge},
+		{"objects", OTLPJSON, bytes.Repeat([]byte("{},"), 20_000), "max-items", refuse.RequestTooLarge},
 		{"no JSON", OTLPJSON, []byte(`{"resourceMetrics": 1}`), "malformed OTLP JSON", refuse.BadRequest},
 		{"cut JSON", OTLPJSON, []byte(`{"resourceMetrics": [{`), "malformed OTLP JSON", refuse.BadRequest},
 		{"empty JSON", OTLPJSON, nil, "malformed OTLP JSON", refuse.BadRequest},

@@ -8,7 +8,7 @@ type Forwarded struct {
 	Batch  *batch.Batch
 }
 
-// perTenant is what a tenant of a request counts as, against max_items.
+// perTenant is what a tenant of a request counts as, against --ingest.max-items.
 const perTenant = 32
 
 // Thanos decodes the message of thanos.WriteableStore's RemoteWrite:
@@ -109,7 +109,7 @@ func (f *forwarded) part(s *scanner, tenant []byte) (*request, *batch.Batch) {
 	i, ok := f.at[string(tenant)]
 	if !ok {
 		if f.room -= perTenant; f.room < 0 {
-			s.tooLarge("too many tenants and series (max_items)")
+			s.tooLarge("too many tenants and series (%s)", flagItems)
 			return nil, nil
 		}
 		f.body.users.Add(1)

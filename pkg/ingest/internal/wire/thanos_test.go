@@ -123,7 +123,7 @@ func TestThanosTenants(t *testing.T) {
 	body, err := d.Wrap(p)
 	require.NoError(t, err)
 	_, _, err = d.Thanos(body, &batch.Pool{})
-	require.ErrorContains(t, err, "max_items")
+	require.ErrorContains(t, err, "max-items")
 	require.Equal(t, refuse.RequestTooLarge, refuse.ReasonOf(err))
 }
 

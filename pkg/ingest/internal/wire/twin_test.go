@@ -28,7 +28,7 @@ import (
 
 func defaults() Config {
 	var c Config
-	c.RegisterFlags("", flag.NewFlagSet("", flag.PanicOnError))
+	c.RegisterFlags(flag.NewFlagSet("", flag.PanicOnError))
 	return c
 }
 

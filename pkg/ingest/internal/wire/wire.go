@@ -18,6 +18,7 @@ package wire
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"hash/maphash"
 	"math"
 	"sync"
@@ -42,27 +43,34 @@ type Config struct {
 	DeltaMaxStale   model.Duration `yaml:"delta_max_stale"`   // a stream silent for so long begins anew
 }
 
+// Names of flags that errors speak of.
+const (
+	flagBody    = "--ingest.max-body-bytes"
+	flagDecoded = "--ingest.max-decoded-bytes"
+	flagItems   = "--ingest.max-items"
+)
+
 // RegisterFlags fills in the defaults.
-func (c *Config) RegisterFlags(prefix string, fs *flag.FlagSet) {
-	fs.Int64Var(&c.MaxBodyBytes, prefix+"max-body-bytes", 32<<20, "Largest body of a write request, as sent. A larger one is answered 413.")
-	fs.Int64Var(&c.MaxDecodedBytes, prefix+"max-decoded-bytes", 64<<20, "Largest body of a write request once decompressed. A larger one is answered 413.")
-	fs.IntVar(&c.MaxItems, prefix+"max-items", 500_000,
+func (c *Config) RegisterFlags(fs *flag.FlagSet) {
+	fs.Int64Var(&c.MaxBodyBytes, flagBody[2:], 32<<20, "Largest body of a write request, as sent. A larger one is answered 413.")
+	fs.Int64Var(&c.MaxDecodedBytes, flagDecoded[2:], 64<<20, "Largest body of a write request once decompressed. A larger one is answered 413.")
+	fs.IntVar(&c.MaxItems, flagItems[2:], 500_000,
 		"Most series, samples, exemplars, symbols and metadata, counted together, in one write request. More are answered 413.")
-	fs.IntVar(&c.DeltaMaxStreams, prefix+"delta-max-streams", 100_000, "Most OTLP delta streams of a tenant that are summed up to cumulative series at a time. Points of further ones are refused.")
+	fs.IntVar(&c.DeltaMaxStreams, "ingest.delta-max-streams", 100_000, "Most OTLP delta streams of a tenant that are summed up to cumulative series at a time. Points of further ones are refused.")
 	c.DeltaMaxStale = model.Duration(5 * time.Minute)
-	fs.Var(&c.DeltaMaxStale, prefix+"delta-max-stale", "An OTLP delta stream that is silent for so long is forgotten, and begins anew.")
+	fs.Var(&c.DeltaMaxStale, "ingest.delta-max-stale", "An OTLP delta stream that is silent for so long is forgotten, and begins anew.")
 }
 
 // Validate checks what an operator has set.
 func (c *Config) Validate() error {
 	if c.MaxBodyBytes <= 0 || c.MaxDecodedBytes <= 0 || c.MaxItems <= 0 {
-		return errors.New("the limits of a write request (max_body_bytes, max_decoded_bytes, max_items) must be above 0")
+		return fmt.Errorf("%s, %s and %s: give more than 0", flagBody, flagDecoded, flagItems)
 	}
 	if c.MaxDecodedBytes > math.MaxUint32 {
-		return errors.New("max_decoded_bytes must be below 4 GiB")
+		return fmt.Errorf("%s: give less than 4 GiB", flagDecoded)
 	}
 	if c.DeltaMaxStreams <= 0 || c.DeltaMaxStale <= 0 {
-		return errors.New("delta_max_streams and delta_max_stale must be above 0")
+		return errors.New("--ingest.delta-max-streams and --ingest.delta-max-stale: give more than 0")
 	}
 	return nil
 }
@@ -176,7 +184,7 @@ func (r *request) scanner(protocol string) scanner {
 // take counts n items against the limit.
 func (r *request) take(s *scanner, n int) {
 	if r.room -= n; r.room < 0 {
-		s.tooLarge("more than %d series, samples, exemplars, symbols and metadata (max_items)", r.d.cfg.MaxItems)
+		s.tooLarge("more than %d series, samples, exemplars, symbols and metadata (%s)", r.d.cfg.MaxItems, flagItems)
 	}
 }
 
