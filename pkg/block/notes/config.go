@@ -26,9 +26,13 @@ const (
 	flagFamilies = "notes.max-families"
 )
 
-// RegisterFlags sets the defaults and registers the flags.
+// RegisterFlags sets the defaults, but for DiskBytes where that is set, and
+// registers the flags.
 func (c *Config) RegisterFlags(prefix string, fs *flag.FlagSet) {
-	c.DiskBytes, c.Keep = 64<<20, model.Duration(48*time.Hour)
+	if c.DiskBytes == 0 {
+		c.DiskBytes = 64 << 20
+	}
+	c.Keep = model.Duration(48 * time.Hour)
 	fs.Var(&c.DiskBytes, prefix+flagDisk, "Disk for exemplars until their block is shipped. The oldest go when it is full.")
 	fs.Var(&c.Keep, prefix+flagKeep, "How long exemplars wait for their block to be shipped, and how long what was said about a metric (type, help, unit) is kept with new blocks though nobody says it any more.")
 	fs.IntVar(&c.MaxFamilies, prefix+flagFamilies, 50_000, "Types, helps and units kept with blocks. Of more, those that come last are left out.")

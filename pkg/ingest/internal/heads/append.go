@@ -121,6 +121,7 @@ func (h *head) commit(ctx context.Context, w *batch.Write) (batch.Result, error)
 		h.heads.metrics.overtaken.Inc()
 		return batch.Result{}, refuse.Errorf(refuse.Unavailable, h.id, "tenant %s: newer samples of the same series came at the same time; send again to learn which are refused", h.id)
 	}
+	h.notes.add(a.heard)
 	return a.result, nil
 }
 
@@ -135,6 +136,7 @@ type appending struct {
 	result batch.Result
 	shared map[refuse.Reason]*refuse.Error // second and further refusals of a reason
 	labels labels.ScratchBuilder
+	heard  []heard
 }
 
 func (a *appending) all() error {
@@ -180,7 +182,7 @@ func (a *appending) series(n uint32) error {
 			return refuse.Errorf(refuse.BadRequest, a.head.id, "%s", err)
 		}
 	}
-	if s.Exemplars.Len() > 0 && one.ref != 0 && a.head.heads.cfg.MaxExemplars > 0 {
+	if s.Exemplars.Len() > 0 && one.ref != 0 && (a.head.heads.cfg.MaxExemplars > 0 || a.head.notes != nil) {
 		a.exemplars(one.ref, a.b.Exemplars[s.Exemplars.From:s.Exemplars.To])
 	}
 	return nil
@@ -189,10 +191,6 @@ func (a *appending) series(n uint32) error {
 // exemplars appends exemplars of a series that has samples. Those not taken are
 // counted and nothing else: no sender can do anything about them.
 func (a *appending) exemplars(ref storage.SeriesRef, in []exemplar.Exemplar) {
-	app, ok := a.app.(storage.ExemplarAppenderV2)
-	if !ok {
-		return
-	}
 	out := make([]exemplar.Exemplar, len(in))
 	for i, e := range in {
 		a.labels.Reset()
@@ -200,15 +198,33 @@ func (a *appending) exemplars(ref storage.SeriesRef, in []exemplar.Exemplar) {
 		e.Labels = a.labels.Labels() // memory of its own: the store keeps it
 		out[i] = e
 	}
-	_, err := app.AppendExemplars(ref, labels.EmptyLabels(), out)
-	if err == nil {
-		return
-	}
-	bad := 1
-	if partial, ok := errors.AsType[*storage.AppendPartialError](err); ok {
-		bad = len(partial.ExemplarErrors)
+	bad := a.store(ref, out)
+	if bad == 0 && a.head.notes != nil {
+		a.heard = append(a.heard, heard{ref: ref, list: out})
 	}
 	a.head.heads.metrics.exemplarsBad.Add(float64(bad))
+}
+
+// store has the TSDB keep exemplars in memory, if it is to, and returns how many
+// it did not take. If it keeps none they are looked at in its place.
+func (a *appending) store(ref storage.SeriesRef, list []exemplar.Exemplar) (bad int) {
+	app, ok := a.app.(storage.ExemplarAppenderV2)
+	if a.head.heads.cfg.MaxExemplars == 0 || !ok {
+		for _, e := range list {
+			if !fits(e) {
+				bad++
+			}
+		}
+		return bad
+	}
+	_, err := app.AppendExemplars(ref, labels.EmptyLabels(), list)
+	if partial, ok := errors.AsType[*storage.AppendPartialError](err); ok {
+		return len(partial.ExemplarErrors)
+	}
+	if err != nil {
+		return len(list)
+	}
+	return 0
 }
 
 // droppedSince tells whether any commit has left samples out since settled was

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/block/notes"
 )
 
 // Values of --ingest.sync.
@@ -56,6 +57,7 @@ type Config struct {
 	MaxFamilies       int            // metric families whose metadata is kept, a tenant
 
 	Shipper   block.ShipperConfig
+	Notes     notes.Config   // of a tenant
 	SyncDelay model.Duration // a block's time in the bucket before the local one goes
 
 	RequestSeries  int // that a read may return; 0: no limit
@@ -127,6 +129,8 @@ func (c *Config) registerShipping(fs *flag.FlagSet) {
 			fs.Var(f.Value, f.Name, f.Usage)
 		}
 	})
+	c.Notes.DiskBytes = 16 << 20
+	c.Notes.RegisterFlags("", fs)
 	c.SyncDelay = model.Duration(time.Hour)
 	fs.Var(&c.SyncDelay, "tsdb.sync-delay", "How long a block has to be in the bucket before the local one may go. It must be longer than any store's --sync-block-duration.")
 }
@@ -175,7 +179,7 @@ func (c *Config) Validate() error {
 	if _, err := c.external(); err != nil {
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, c.Shipper.Validate())...)
+	return errors.Join(append(errs, c.Shipper.Validate(), c.Notes.Validate(""))...)
 }
 
 // external returns the labels of --label.

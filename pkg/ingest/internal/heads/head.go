@@ -48,6 +48,7 @@ type head struct {
 	families *families
 	syncer   *syncer // nil: --ingest.sync=none
 	shipping *shipping
+	notes    *tenantNotes // nil: none are kept
 
 	startTimestamps bool // as opened
 	openedAt        time.Time
@@ -144,6 +145,7 @@ func (h *head) open(stats *tsdb.DBStats) error {
 	if h.db, err = h.openTSDB(lim, stats); err != nil {
 		return err
 	}
+	h.notes = h.openNotes()
 	// Cuts are ours to make: a few tenants at a time.
 	h.db.DisableCompactions()
 	h.window.Store(h.windowOf(lim))
@@ -184,6 +186,7 @@ func (h *head) close(ctx context.Context) error {
 		h.done.Wait()
 	}
 	h.heads.sums.retire(h.counters)
+	h.notes.close()
 	err := errors.Join(h.families.save(), h.db.Close())
 	if err != nil {
 		return fmt.Errorf("tenant %s: close: %w", h.id, err)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/block/notes"
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 	"github.com/firnline/firnline/pkg/tenant"
 )
@@ -28,6 +29,7 @@ type Heads struct {
 	bkt      block.Bucket // nil: nothing is shipped
 	log      *slog.Logger
 	metrics  *metrics
+	notes    *notes.Metrics
 	sums     *sums
 	now      func() time.Time
 	limits   func(tenant.ID) Limits
@@ -85,7 +87,7 @@ type Parts struct {
 // New wires Heads and starts nothing; call Run. The Config must be valid.
 func New(cfg Config, p Parts) *Heads {
 	hs := &Heads{
-		cfg: cfg, bkt: p.Bucket, log: p.Log, metrics: newMetrics(p.Metrics),
+		cfg: cfg, bkt: p.Bucket, log: p.Log, metrics: newMetrics(p.Metrics), notes: notes.NewMetrics(p.Metrics),
 		now: p.Now, limits: p.Limits, ring: p.RingLabels, fault: p.Fault,
 		replays: make(chan struct{}, cfg.ReplayConcurrency),
 		cuts:    make(chan struct{}, cfg.CutConcurrency),

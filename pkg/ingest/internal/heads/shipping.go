@@ -42,6 +42,7 @@ func newShipping(h *head) *shipping {
 	s.shipper = block.NewShipper(h.heads.cfg.Shipper, block.ShipperParts{
 		Dir: h.dir, Bucket: h.heads.bkt, Source: source, Log: h.log, Metrics: h.counters,
 		Labels: func() labels.Labels { return h.heads.externalOf(h.id) },
+		Notes:  func(ctx context.Context, m *block.Meta) error { return h.notes.send(ctx, m) },
 	})
 	s.shipper.SetClock(h.heads.now)
 	return s
