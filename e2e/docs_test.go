@@ -42,16 +42,27 @@ func TestAlertRules(t *testing.T) {
 	require.NotEmpty(t, files)
 	out, err := exec.CommandContext(t.Context(), promtool, append([]string{"check", "rules"}, files...)...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
+
+	files, err = filepath.Glob("../deploy/alerts/tests/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	out, err = exec.CommandContext(t.Context(), promtool, append([]string{"test", "rules"}, files...)...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }
 
-// TestCompactFlagsHaveThemes: docs/compact.md names each flag of the compactor,
-// by itself or by a pattern.
-func TestCompactFlagsHaveThemes(t *testing.T) {
+// TestFlagsHaveThemes: a component's page names each of its flags, by itself or by a pattern.
+func TestFlagsHaveThemes(t *testing.T) {
+	for _, component := range []string{"compact", "ingest"} {
+		t.Run(component, func(t *testing.T) { flagsHaveThemes(t, component) })
+	}
+}
+
+func flagsHaveThemes(t *testing.T, component string) {
 	reference, err := os.ReadFile("../docs/reference/flags.md")
 	require.NoError(t, err)
-	_, own, _ := strings.Cut(string(reference), "\n## firnline compact\n")
+	_, own, _ := strings.Cut(string(reference), "\n## firnline "+component+"\n")
 	own, _, _ = strings.Cut(own, "\n## ")
-	doc, err := os.ReadFile("../docs/compact.md")
+	doc, err := os.ReadFile("../docs/" + component + ".md")
 	require.NoError(t, err)
 	_, themes, _ := strings.Cut(string(doc), "\n## Flags\n")
 	themes, _, _ = strings.Cut(themes, "\n## ")
