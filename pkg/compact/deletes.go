@@ -41,6 +41,10 @@ func (c *Compactor) closeDeletes(ctx context.Context) error {
 		if err := c.point(ctx, pointDeletesDone, id.String()); err != nil {
 			return err
 		}
+		if err := c.stripNotes(ctx, p.snap.View, id, p.snap.deletes); err != nil {
+			errs = append(errs, fmt.Errorf("delete request %s: %w", id, err))
+			continue
+		}
 		err := block.UpdateDelete(ctx, c.bkt, id, func(r *block.DeleteRequest) error {
 			if r.State == block.DeletePending {
 				r.State, r.Finished = block.DeleteDone, c.clock.now().UTC()

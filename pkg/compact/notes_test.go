@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block"
@@ -134,4 +136,36 @@ func TestNotesWaitAnew(t *testing.T) {
 	w.clock.add(49 * time.Hour)
 	pass()
 	require.False(t, w.hasNote(stray))
+}
+
+// TestNotesOfDeletedSeries: when a delete request is done its exemplars are in
+// no note any more, and the others are.
+func TestNotesOfDeletedSeries(t *testing.T) {
+	w := newWorld(t)
+	m := w.ship(0, 2, 3)
+	at := epoch.UnixMilli() + hour
+	n := &notes.Note{MinTime: m.MinTime, MaxTime: m.MaxTime}
+	for _, i := range []string{"000", "001"} {
+		n.Series = append(n.Series, notes.Series{Labels: labels.FromStrings("__name__", "m", "i", i), Exemplars: []exemplar.Exemplar{{Ts: at}, {Ts: at + 1000}}})
+	}
+	require.NoError(t, notes.Upload(t.Context(), w.bkt, m.ULID, n))
+	r, err := block.CreateDelete(t.Context(), w.bkt, block.DeleteRequest{Selectors: []string{`m{i="001",cluster="a"}`}, MinTime: at + 1, MaxTime: at + 2*hour})
+	require.NoError(t, err)
+	dir := t.TempDir()
+	for range 6 {
+		c := w.killable(&process{}, dir, nil)
+		require.NoError(t, c.Once(t.Context()))
+		require.NoError(t, c.Close())
+		w.clock.add(49 * time.Hour)
+	}
+	all, err := block.ListDeletes(t.Context(), w.bkt)
+	require.NoError(t, err)
+	require.Equal(t, r.ID, all[0].ID)
+	require.Equal(t, block.DeleteDone, all[0].State)
+	got, err := notes.Read(t.Context(), w.bkt, m.ULID)
+	require.NoError(t, err)
+	require.Len(t, got.Series, 2)
+	require.Len(t, got.Series[0].Exemplars, 2)
+	require.Len(t, got.Series[1].Exemplars, 1)
+	require.Equal(t, at, got.Series[1].Exemplars[0].Ts)
 }

@@ -34,7 +34,7 @@ type Reader struct {
 	cfg     Config
 	bkt     block.Bucket
 	now     func() time.Time
-	cache   *otter.Cache[ulid.ULID, *notes.Note] // nil: nothing is kept
+	cache   *otter.Cache[key, *notes.Note] // nil: nothing is kept
 	slots   chan struct{}
 	metrics *metrics
 
@@ -42,8 +42,15 @@ type Reader struct {
 		sync.Mutex // held while the bucket is listed, so that one does for all
 		listed     time.Time
 		sizes      map[ulid.ULID]int64 // of the notes there are; never changed, but replaced
+		modified   map[ulid.ULID]int64 // ns
 		spans      map[ulid.ULID]span  // of those that were read
 	}
+}
+
+// key names a note as it was listed: one from which exemplars were deleted is another.
+type key struct {
+	id       ulid.ULID
+	modified int64 // ns
 }
 
 // span is the time of a note's block, ms, the end exclusive.
@@ -67,9 +74,9 @@ func New(cfg Config, bkt block.Bucket, reg prometheus.Registerer, now func() tim
 		return r, nil
 	}
 	var err error
-	r.cache, err = otter.New(&otter.Options[ulid.ULID, *notes.Note]{
+	r.cache, err = otter.New(&otter.Options[key, *notes.Note]{
 		MaximumWeight: uint64(cfg.CacheBytes),
-		Weigher:       func(_ ulid.ULID, n *notes.Note) uint32 { return uint32(min(n.SizeBytes()+200, math.MaxUint32)) },
+		Weigher:       func(_ key, n *notes.Note) uint32 { return uint32(min(n.SizeBytes()+200, math.MaxUint32)) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make cache of notes: %w", err)
@@ -86,8 +93,9 @@ func (r *Reader) Listed(ctx context.Context) (map[ulid.ULID]int64, error) {
 	if r.mu.sizes != nil && now.Sub(r.mu.listed) < r.cfg.ListInterval {
 		return r.mu.sizes, nil
 	}
-	sizes := map[ulid.ULID]int64{}
-	if err := notes.List(ctx, r.bkt, func(e notes.Entry) { sizes[e.Block] = e.SizeBytes }); err != nil {
+	sizes, modified := map[ulid.ULID]int64{}, map[ulid.ULID]int64{}
+	err := notes.List(ctx, r.bkt, func(e notes.Entry) { sizes[e.Block], modified[e.Block] = e.SizeBytes, e.LastModified.UnixNano() })
+	if err != nil {
 		r.metrics.failures.Inc()
 		return nil, err
 	}
@@ -96,7 +104,7 @@ func (r *Reader) Listed(ctx context.Context) (map[ulid.ULID]int64, error) {
 			delete(r.mu.spans, id)
 		}
 	}
-	r.mu.sizes, r.mu.listed = sizes, now
+	r.mu.sizes, r.mu.modified, r.mu.listed = sizes, modified, now
 	return sizes, nil
 }
 
@@ -135,15 +143,15 @@ func (r *Reader) Each(ctx context.Context, ids []ulid.ULID, bytes *fetch.Budget,
 
 func (r *Reader) read(ctx context.Context, id ulid.ULID, bytes *fetch.Budget) (*notes.Note, error) {
 	r.metrics.requests.Inc()
+	r.mu.Lock()
+	size, as := r.mu.sizes[id], key{id, r.mu.modified[id]}
+	r.mu.Unlock()
 	if r.cache != nil {
-		if n, ok := r.cache.GetIfPresent(id); ok {
+		if n, ok := r.cache.GetIfPresent(as); ok {
 			r.metrics.hits.Inc()
 			return n, nil
 		}
 	}
-	r.mu.Lock()
-	size := r.mu.sizes[id]
-	r.mu.Unlock()
 	if err := bytes.Take(size); err != nil {
 		return nil, err
 	}
@@ -165,7 +173,7 @@ func (r *Reader) read(ctx context.Context, id ulid.ULID, bytes *fetch.Budget) (*
 	r.mu.spans[id] = span{n.MinTime, n.MaxTime}
 	r.mu.Unlock()
 	if r.cache != nil {
-		r.cache.Set(id, n)
+		r.cache.Set(as, n)
 	}
 	return n, nil
 }
