@@ -48,9 +48,14 @@ test: unit e2e ## Unit and integration tests under the race detector, then the s
 SINGLE := pkg/block/layout pkg/content pkg/dedup pkg/downsample pkg/rawchunk \
 	pkg/compact/internal/merge pkg/compact/internal/output pkg/compact/internal/plan pkg/compact/internal/policy
 
+# The scripts of Prometheus make the same few requests over and over, which other
+# tests make at once and under the race detector.
+SCRIPTS := '^TestPromQL'
+
 unit:
 	$(GO_TEST) -timeout 15m $(SINGLE:%=./%)
-	$(GO_TEST) -race -timeout 15m $(filter-out $(SINGLE:%=$(MODULE)/%),$(shell go list ./cmd/... ./pkg/...))
+	$(GO_TEST) -timeout 15m -run $(SCRIPTS) ./pkg/query/...
+	$(GO_TEST) -race -timeout 15m -skip $(SCRIPTS) $(filter-out $(SINGLE:%=$(MODULE)/%),$(shell go list ./cmd/... ./pkg/...))
 
 e2e: build ## The built binary with real Prometheus pairs and a real MinIO
 	$(GO_TEST) -timeout 15m -count=1 ./e2e/...
