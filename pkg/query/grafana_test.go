@@ -192,7 +192,7 @@ func TestGrafanaErrors(t *testing.T) {
 	wg.Go(func() {
 		_ = get(t, q, "/api/v1/query", "query", "requests_total", "time", "3000", "timeout", "2s")
 	})
-	require.Eventually(t, func() bool { return slow.Open() > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return slow.Open() > 0 }, 30*time.Second, time.Millisecond)
 	refused(503, "unavailable", "--query.max-")
 	wg.Wait()
 }

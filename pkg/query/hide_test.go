@@ -34,7 +34,7 @@ func startHiding(t testing.TB, bkt block.Bucket, args ...string) *Query {
 	wg.Go(func() { require.NoError(t, q.Run(ctx)) })
 	wg.Go(func() { require.NoError(t, w.Run(ctx)) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	require.Eventually(t, func() bool { return q.Ready() == nil && w.Ready() == nil }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return q.Ready() == nil && w.Ready() == nil }, 30*time.Second, time.Millisecond)
 	return q
 }
 
@@ -63,7 +63,7 @@ func TestLiveDataIsHidden(t *testing.T) {
 	require.True(t, count("1800")(fmt.Sprintf(eu, "120")+","+us))
 
 	r := hide(t, bkt, 600_000, 899_999, `requests_total{cluster="eu"}`)
-	require.Eventually(t, func() bool { return count("1800")(fmt.Sprintf(eu, "100") + "," + us) }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return count("1800")(fmt.Sprintf(eu, "100") + "," + us) }, 30*time.Second, 5*time.Millisecond)
 
 	set, err := q.Services().Store.Series(t.Context(), selectionOf(t, `requests_total{cluster="eu"}`))
 	require.NoError(t, err)
@@ -75,7 +75,7 @@ func TestLiveDataIsHidden(t *testing.T) {
 
 	_, err = block.CancelDelete(t.Context(), bkt, r.ID)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return count("1800")(fmt.Sprintf(eu, "120") + "," + us) }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return count("1800")(fmt.Sprintf(eu, "120") + "," + us) }, 30*time.Second, 5*time.Millisecond)
 }
 
 func selectionOf(t testing.TB, selector string) storeapi.Selection {

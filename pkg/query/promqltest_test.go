@@ -58,7 +58,7 @@ func overGRPC(t testing.TB, store storeapi.Store) storage.Queryable {
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, set.Run(ctx)) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	require.Eventually(t, func() bool { return set.Ready() == nil }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return set.Ready() == nil }, 30*time.Second, time.Millisecond)
 	fan := fanout.New(cfg.Fanout, set, labels.EmptyLabels(), parser.NewParser(parser.Options{}), reg)
 	return querier.New(cfg.Select, func([][]*labels.Matcher) storeapi.Store { return fan }, reg).
 		Queryable(querier.Options{Dedup: true, ReplicaLabels: []string{"__replica__"}})

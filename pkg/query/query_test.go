@@ -60,7 +60,7 @@ func listen(t testing.TB, address string, services storeapi.Services) (string, f
 // startQuery runs a querier until the test ends.
 func startQuery(t testing.TB, args ...string) *Query {
 	t.Helper()
-	cfg, err := parse(t, append([]string{"--endpoint.info-timeout=300ms", "--query.replica-label=replica"}, args...)...)
+	cfg, err := parse(t, append([]string{"--endpoint.info-timeout=1s", "--query.replica-label=replica"}, args...)...)
 	require.NoError(t, err)
 	q, err := New(cfg, Parts{}, quiet(), prometheus.NewRegistry())
 	require.NoError(t, err)
@@ -68,7 +68,7 @@ func startQuery(t testing.TB, args ...string) *Query {
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, q.Run(ctx)) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	require.Eventually(t, func() bool { return q.Ready() == nil }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return q.Ready() == nil }, 30*time.Second, time.Millisecond)
 	return q
 }
 
@@ -154,7 +154,7 @@ func TestPair(t *testing.T) {
 		ans = get(t, q, "/api/v1/query", "query", "requests_total", "time", "3000", "partial_response", "false")
 		require.GreaterOrEqual(t, ans.code, 422)
 		require.Contains(t, ans.Error, b)
-		require.Eventually(t, func() bool { return strings.Contains(storesOf(t, q), "lastError\":\"") }, 5*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return strings.Contains(storesOf(t, q), "lastError\":\"") }, 30*time.Second, 10*time.Millisecond)
 	}
 	ans = get(t, q, "/api/v1/label/cluster/values")
 	require.Equal(t, `["x"]`, string(ans.Data))
@@ -179,7 +179,7 @@ func TestAllDead(t *testing.T) {
 		require.NotContains(t, ans.Error, "desc = ")
 	}
 	check()
-	require.Eventually(t, func() bool { return strings.Contains(storesOf(t, q), "nothing listens there") }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(storesOf(t, q), "nothing listens there") }, 30*time.Second, 10*time.Millisecond)
 	check()
 }
 
@@ -207,7 +207,7 @@ func TestThreeLevels(t *testing.T) {
 		ans = get(t, top, "/api/v1/query", "query", "requests_total", "time", "3000", "partial_response", "false")
 		require.GreaterOrEqual(t, ans.code, 422)
 		require.Contains(t, ans.Error, leaf)
-		time.Sleep(500 * time.Millisecond) // by now the lowest knows without asking
+		time.Sleep(1500 * time.Millisecond) // by now the lowest knows without asking
 	}
 }
 
@@ -222,7 +222,7 @@ func TestCycle(t *testing.T) {
 	listen(t, bAt, b.Services())
 	require.Eventually(t, func() bool {
 		return !strings.Contains(storesOf(t, a)+storesOf(t, b), `"lastError":"`)
-	}, 10*time.Second, 10*time.Millisecond)
+	}, 30*time.Second, 10*time.Millisecond)
 	ans := get(t, a, "/api/v1/query", "query", "requests_total", "time", "3000")
 	require.Equal(t, 422, ans.code)
 	require.Contains(t, ans.Error, "cycle")
@@ -251,23 +251,24 @@ func TestHangingEndpoint(t *testing.T) {
 		flag      string
 		timeout   string
 	}{
-		"before headers":    {storetest.Behaviour{SeriesDelay: time.Hour}, "--store.response-timeout=300ms", "30s"},
-		"the query's own":   {storetest.Behaviour{SeriesDelay: time.Hour}, "--store.response-timeout=0s", "2s"},
-		"a shorter timeout": {storetest.Behaviour{SeriesDelay: time.Hour}, "--store.response-timeout=30s", "2s"},
+		"before headers":    {storetest.Behaviour{SeriesDelay: time.Hour}, "--store.response-timeout=300ms", "2m"},
+		"the query's own":   {storetest.Behaviour{SeriesDelay: time.Hour}, "--store.response-timeout=0s", "5s"},
+		"a shorter timeout": {storetest.Behaviour{SeriesDelay: time.Hour}, "--store.response-timeout=2m", "5s"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			hanging := counter(t, "cluster", "y")
 			at, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: hanging})
 			q := startQuery(t, "--endpoint="+good, "--endpoint="+at, c.flag)
 			hanging.Behave(c.behaviour)
 			began := time.Now()
 			ans := get(t, q, "/api/v1/query", "query", "requests_total", "time", "3000", "timeout", c.timeout)
-			require.Less(t, time.Since(began), 3*time.Second)
+			require.Less(t, time.Since(began), time.Minute, "less than the longer of both")
 			require.Equal(t, 200, ans.code, ans.Error)
 			require.Contains(t, string(ans.Data), `"cluster":"x"`)
 			require.Len(t, ans.Warnings, 1)
 			require.Contains(t, ans.Warnings[0], "endpoint "+at)
-			require.Eventually(t, func() bool { return hanging.Open() == 0 }, time.Second, time.Millisecond, "nothing goes on below")
+			require.Eventually(t, func() bool { return hanging.Open() == 0 }, 30*time.Second, time.Millisecond, "nothing goes on below")
 		})
 	}
 }
@@ -286,9 +287,9 @@ func TestClientLeaves(t *testing.T) {
 		req := httptest.NewRequest(http.MethodGet, "/api/v1/query?query=requests_total", nil).WithContext(ctx)
 		top.Handler().ServeHTTP(httptest.NewRecorder(), req)
 	})
-	require.Eventually(t, func() bool { return slow.Open() > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return slow.Open() > 0 }, 30*time.Second, time.Millisecond)
 	cancel()
-	require.Eventually(t, func() bool { return slow.Open() == 0 }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return slow.Open() == 0 }, 30*time.Second, time.Millisecond)
 	wg.Wait()
 }
 

@@ -224,7 +224,7 @@ func TestHanging(t *testing.T) {
 				err = set.Err()
 			}
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Less(t, time.Since(begun), 5*time.Second)
+			require.Less(t, time.Since(begun), 30*time.Second)
 		})
 	}
 }

@@ -380,11 +380,11 @@ func TestCancelReachesTheServer(t *testing.T) {
 			set, err := c.Series(ctx, everything())
 			require.NoError(t, err)
 			defer set.Close()
-			require.Eventually(t, func() bool { return fake.Open() == 1 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return fake.Open() == 1 }, 30*time.Second, time.Millisecond)
 			start := time.Now()
 			end(cancel, set)
-			require.Less(t, time.Since(start), 5*time.Second)
-			require.Eventually(t, func() bool { return fake.Open() == 0 }, 10*time.Second, time.Millisecond)
+			require.Less(t, time.Since(start), 30*time.Second)
+			require.Eventually(t, func() bool { return fake.Open() == 0 }, 30*time.Second, time.Millisecond)
 		})
 	}
 }

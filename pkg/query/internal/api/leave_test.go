@@ -32,5 +32,5 @@ func TestClientLeavesMidAnswer(t *testing.T) {
 	resp.Body.Close()
 	require.Eventually(t, func() bool {
 		return testutil.ToFloat64(a.metrics.running.WithLabelValues("/query_range")) == 0
-	}, time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 }

@@ -75,12 +75,12 @@ func run(t *testing.T, s *Set) {
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, s.Run(ctx)) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	require.Eventually(t, func() bool { return s.Ready() == nil }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Ready() == nil }, 30*time.Second, time.Millisecond)
 }
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	require.Eventually(t, f, 10*time.Second, 5*time.Millisecond, what)
+	require.Eventually(t, f, 30*time.Second, 5*time.Millisecond, what)
 }
 
 func TestEndpointGoesAndComes(t *testing.T) {

