@@ -138,7 +138,7 @@ func stoppedAt(t *testing.T, key *regexp.Regexp) {
 		}
 		return out
 	}
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		if n := strings.Count(answer(), fmt.Sprintf(`"%d"`, hours*240)); n != 20 {
 			return fmt.Errorf("%d of 20 series are whole: %.300s", n, answer())
 		}
@@ -151,12 +151,12 @@ func stoppedAt(t *testing.T, key *regexp.Regexp) {
 	first := r.compactor(filepath.Join(r.dir, "first"))
 	select {
 	case <-reached:
-	case <-time.After(time.Minute):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the first never came so far")
 	}
 	require.NoError(t, first.Freeze())
 	second := r.compactor(filepath.Join(r.dir, "second"))
-	eventually(t, 2*time.Minute, r.settled)
+	eventually(t, 4*time.Minute, r.settled)
 	require.Equal(t, want, answer())
 	before := r.visibleBlocks()
 

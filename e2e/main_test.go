@@ -75,7 +75,7 @@ func ask(ctx context.Context, c *stack.Clusters, path string, params url.Values)
 func eventually(t *testing.T, within time.Duration, check func() error) {
 	t.Helper()
 	var err error
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}

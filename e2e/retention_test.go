@@ -143,7 +143,7 @@ func (h *history) pass() {
 	h.t.Helper()
 	c, err := compact.New(h.compact, compact.Parts{Bucket: h.bkt, Log: logTo(filepath.Join(h.dir, "compact.log")), Metrics: prometheus.NewRegistry(), Now: h.clock.now})
 	require.NoError(h.t, err)
-	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(h.t.Context(), 5*time.Minute)
 	defer cancel()
 	require.NoError(h.t, c.Once(ctx))
 	require.NoError(h.t, c.Close())
@@ -153,7 +153,7 @@ func (h *history) pass() {
 func (h *history) waitShipped(end time.Time) {
 	h.t.Helper()
 	for _, p := range h.past.pair {
-		eventually(h.t, time.Minute, func() error {
+		eventually(h.t, 3*time.Minute, func() error {
 			ids, newest, err := localBlocks(p)
 			if err != nil || newest.Before(end) {
 				return fmt.Errorf("%s has cut blocks until %s: %w", p.Name, newest, err)

@@ -97,7 +97,7 @@ func (r *rig) launch(prefix []string, args ...string) *stack.Firnline {
 func (r *rig) start(args ...string) *stack.Firnline {
 	r.t.Helper()
 	f := r.launch(nil, args...)
-	eventually(r.t, 30*time.Second, func() error { return stack.OK(r.t.Context(), "http://"+f.HTTP+"/-/ready") })
+	eventually(r.t, time.Minute, func() error { return stack.OK(r.t.Context(), "http://"+f.HTTP+"/-/ready") })
 	return f
 }
 

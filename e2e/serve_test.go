@@ -84,7 +84,7 @@ func TestBrokenReads(t *testing.T) {
 	broken := r.upload("x", 5)
 	r.upload("y", 5)
 	q := r.historian()
-	eventually(t, 20*time.Second, func() error { return hasCount(count(t, q, 24, false), "x", hourOfSamples) })
+	eventually(t, time.Minute, func() error { return hasCount(count(t, q, 24, false), "x", hourOfSamples) })
 	for name, c := range map[string]struct {
 		object string
 		fault  s3proxy.Fault
@@ -112,7 +112,7 @@ func TestBrokenReads(t *testing.T) {
 		require.NoError(t, hasCount(a, "y", hourOfSamples), name)
 		require.Contains(t, strings.Join(a.Warnings, "\n"), broken.ULID.String(), name)
 		heal()
-		eventually(t, 90*time.Second, func() error { return hasCount(count(t, q, 24, false), "x", hourOfSamples) })
+		eventually(t, 2*time.Minute, func() error { return hasCount(count(t, q, 24, false), "x", hourOfSamples) })
 	}
 }
 
@@ -123,7 +123,7 @@ func TestStormOf503(t *testing.T) {
 	r := newRig(t)
 	r.upload("x", 5)
 	q := r.historian()
-	eventually(t, 20*time.Second, func() error { return hasCount(count(t, q, 24, false), "x", hourOfSamples) })
+	eventually(t, time.Minute, func() error { return hasCount(count(t, q, 24, false), "x", hourOfSamples) })
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	done := make(chan struct{})
@@ -150,7 +150,7 @@ func TestStormOf503(t *testing.T) {
 	stop()
 	<-done
 	heal()
-	eventually(t, 60*time.Second, func() error { return hasCount(count(t, q, 24, false), "x", hourOfSamples) })
+	eventually(t, 2*time.Minute, func() error { return hasCount(count(t, q, 24, false), "x", hourOfSamples) })
 }
 
 // RELIABILITY B3: a listing that lacks blocks takes nothing away, and neither
@@ -164,7 +164,7 @@ func TestListingHidesBlocks(t *testing.T) {
 	}
 	q := r.historian("--block-gone-delay=3s")
 	whole := func() error { return hasCount(count(t, q, 24, false), "x", hourOfSamples) }
-	eventually(t, 20*time.Second, whole)
+	eventually(t, time.Minute, whole)
 	heal := r.proxy.Inject(s3proxy.Match{Ops: []s3proxy.Op{s3proxy.List}}, s3proxy.Fault{HideKeys: regexp.MustCompile(`.`)})
 	for range 6 {
 		time.Sleep(time.Second)
@@ -182,7 +182,7 @@ func TestListingHidesBlocks(t *testing.T) {
 			require.NoError(t, r.minio.RemoveObject(t.Context(), stack.Bucket, name, minio.RemoveObjectOptions{}))
 		}
 	}
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		a := count(t, q, 24, false)
 		if a.Status != "success" || strings.Contains(string(a.Data), `"x"`) {
 			return errors.New("the block is still known")
@@ -219,7 +219,7 @@ func TestFrozenAndDeadEndpoints(t *testing.T) {
 		}
 		return nil
 	}
-	eventually(t, 30*time.Second, func() error { return clusters("x", "y") })
+	eventually(t, time.Minute, func() error { return clusters("x", "y") })
 
 	require.NoError(t, sidecars[1].Freeze())
 	began := time.Now()
@@ -231,7 +231,7 @@ func TestFrozenAndDeadEndpoints(t *testing.T) {
 	require.Equal(t, "error", a.Status)
 	require.Contains(t, a.Error, sidecars[1].GRPC)
 	require.NoError(t, sidecars[1].Signal(syscall.SIGCONT))
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		if a := up("false"); a.Status != "success" {
 			return errors.New(a.Error)
 		}
@@ -263,7 +263,7 @@ func TestQueriersOverQueriers(t *testing.T) {
 		require.NoError(t, err)
 		return a
 	}
-	eventually(t, 40*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		if a := ask(top); !strings.Contains(string(a.Data), `"x"`) || !strings.Contains(string(a.Data), `"y"`) {
 			return fmt.Errorf("%s %s", a.Data, a.Error)
 		}
@@ -280,7 +280,7 @@ func TestQueriersOverQueriers(t *testing.T) {
 	two, err := stack.StartFirnline(t.Context(), r.dir, "cycle", back, "query", "--endpoint="+one.GRPC)
 	require.NoError(t, err)
 	t.Cleanup(two.Kill)
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		if a := ask(one); !strings.Contains(a.Error+strings.Join(a.Warnings, "\n"), "cycle") {
 			return fmt.Errorf("%s %s %v", a.Data, a.Error, a.Warnings)
 		}

@@ -41,7 +41,7 @@ func TestKilledAtEachPut(t *testing.T) {
 		before := len(r.puts())
 		heal := r.proxy.Inject(s3proxy.Match{Ops: []s3proxy.Op{s3proxy.Put}, Key: blockKeys, After: 1}, s3proxy.Fault{Hang: true})
 		life := r.launch(nil, r.sidecarArgs(p)...)
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, time.Minute, func() error {
 			if len(r.puts()) > before || r.shipped(p, ids...) == nil {
 				return nil
 			}
@@ -67,7 +67,7 @@ func TestMetaLandedAnswerLost(t *testing.T) {
 	id := r.cut(p, 2)
 	heal := r.proxy.Inject(s3proxy.Match{Ops: []s3proxy.Op{s3proxy.Put}, Key: regexp.MustCompile(`meta\.json$`)}, s3proxy.Fault{LoseAnswer: true})
 	first := r.launch(nil, r.sidecarArgs(p)...)
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		if !r.visible(id) {
 			return errors.New("not visible")
 		}
@@ -78,7 +78,7 @@ func TestMetaLandedAnswerLost(t *testing.T) {
 	heal()
 	before := len(r.puts())
 	r.launch(nil, r.sidecarArgs(p)...)
-	eventually(t, 30*time.Second, func() error { return r.shipped(p, id) })
+	eventually(t, time.Minute, func() error { return r.shipped(p, id) })
 	r.sameAsLocal(p, id)
 	require.Len(t, r.puts(), before, "the next life sends nothing")
 	for _, req := range r.proxy.Log() {
@@ -104,7 +104,7 @@ func TestStoreKeepsLess(t *testing.T) {
 			broken := regexp.MustCompile(`^[0-9A-Z]{26}/` + c.key)
 			heal := r.proxy.Inject(s3proxy.Match{Ops: []s3proxy.Op{s3proxy.Put}, Key: broken}, c.fault)
 			f := r.start(r.sidecarArgs(p)...)
-			eventually(t, 30*time.Second, func() error {
+			eventually(t, time.Minute, func() error {
 				if _, body := get(t, "http://"+f.HTTP+"/metrics"); !regexp.MustCompile(`firnline_shipper_upload_failures_total [1-9]`).MatchString(body) {
 					return errors.New("the upload has not been found out")
 				}
@@ -113,7 +113,7 @@ func TestStoreKeepsLess(t *testing.T) {
 			require.Error(t, r.shipped(p, id))
 			require.False(t, r.visible(id))
 			heal()
-			eventually(t, 30*time.Second, func() error { return r.shipped(p, id) })
+			eventually(t, time.Minute, func() error { return r.shipped(p, id) })
 			r.sameAsLocal(p, id)
 		})
 	}
@@ -127,21 +127,21 @@ func TestEqualExternalLabels(t *testing.T) {
 	second, _ := r.prometheus("second", external("x"))
 	one, two := r.cut(first, 3), r.cut(second, 2)
 	a := r.start(r.sidecarArgs(first)...)
-	eventually(t, 30*time.Second, func() error { return r.shipped(first, one) })
+	eventually(t, time.Minute, func() error { return r.shipped(first, one) })
 	b := r.launch(nil, r.sidecarArgs(second)...)
-	eventually(t, 30*time.Second, func() error { return unready(t, b, "another shipper has the same external labels", "external_labels") })
+	eventually(t, time.Minute, func() error { return unready(t, b, "another shipper has the same external labels", "external_labels") })
 	_, metrics := get(t, "http://"+b.HTTP+"/metrics")
 	require.Contains(t, metrics, "firnline_shipper_held 1\n")
 	require.Error(t, r.shipped(second, two))
 	require.False(t, r.visible(two))
 
 	q := r.start("query", "--endpoint="+b.GRPC)
-	eventually(t, 20*time.Second, func() error { return servesLive(t, q) })
+	eventually(t, time.Minute, func() error { return servesLive(t, q) })
 
 	a.Kill()
-	eventually(t, 40*time.Second, func() error { return r.shipped(second, two) })
+	eventually(t, time.Minute, func() error { return r.shipped(second, two) })
 	r.sameAsLocal(second, two)
-	eventually(t, 10*time.Second, func() error { return stack.OK(t.Context(), "http://"+b.HTTP+"/-/ready") })
+	eventually(t, time.Minute, func() error { return stack.OK(t.Context(), "http://"+b.HTTP+"/-/ready") })
 }
 
 // servesLive is nil when a querier answers from its sidecar.
@@ -164,7 +164,7 @@ func TestBucketFailsForAWhile(t *testing.T) {
 	p, _ := r.prometheus("prometheus", external("x"))
 	f := r.start(r.sidecarArgs(p)...)
 	q := r.start("query", "--endpoint="+f.GRPC)
-	eventually(t, 20*time.Second, func() error { return servesLive(t, q) })
+	eventually(t, time.Minute, func() error { return servesLive(t, q) })
 	heal := r.proxy.Inject(s3proxy.Match{}, s3proxy.Fault{Status: http.StatusServiceUnavailable})
 	ids := []ulid.ULID{r.cut(p, 2), r.cut(p, 5), r.cut(p, 3)} // not in the order of their data
 	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
@@ -181,7 +181,7 @@ func TestBucketFailsForAWhile(t *testing.T) {
 	good, err := os.ReadFile(r.objstore)
 	require.NoError(t, err)
 	r.write(r.objstore, strings.Replace(string(good), stack.SecretKey, "expired", 1))
-	eventually(t, 30*time.Second, func() error { // until it is in use
+	eventually(t, time.Minute, func() error { // until it is in use
 		if !slices.ContainsFunc(r.proxy.Log(), func(req s3proxy.Request) bool { return req.Status == http.StatusForbidden }) {
 			_ = r.cut(p, 30+int(time.Now().Unix()%1000)) // something to ask the bucket for
 			time.Sleep(2 * time.Second)
@@ -213,7 +213,7 @@ func TestExternalLabelsLive(t *testing.T) {
 	p, cfg := r.prometheus("prometheus", nil)
 	old := r.cut(p, 3)
 	f := r.launch(nil, r.sidecarArgs(p)...)
-	eventually(t, 30*time.Second, func() error { return unready(t, f, "external_labels") })
+	eventually(t, time.Minute, func() error { return unready(t, f, "external_labels") })
 	time.Sleep(2 * time.Second)
 	require.False(t, r.visible(old))
 
@@ -224,7 +224,7 @@ func TestExternalLabelsLive(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, http.StatusOK, resp.StatusCode)
-		eventually(t, 20*time.Second, func() error {
+		eventually(t, time.Minute, func() error {
 			return r.shipped(p, old)
 		})
 	}
@@ -233,7 +233,7 @@ func TestExternalLabelsLive(t *testing.T) {
 	set("y")
 	time.Sleep(4 * time.Second) // the sidecar asks each second
 	later := r.cut(p, 2)
-	eventually(t, 30*time.Second, func() error { return r.shipped(p, later) })
+	eventually(t, time.Minute, func() error { return r.shipped(p, later) })
 	require.Equal(t, "y", r.clusterOf(later))
 	require.Equal(t, "x", r.clusterOf(old), "what was cut before keeps its labels")
 }
@@ -264,7 +264,7 @@ func TestCrashPoints(t *testing.T) {
 			r.forget(p)
 			life := r.launch([]string{strace, "-f", "-qq", "-o", "/dev/null", "-P", filepath.Join(p.DataDir, path),
 				"-e", "trace=fsync,/^rename", "-e", "inject=" + inject}, r.sidecarArgs(p)...)
-			eventually(t, 30*time.Second, func() error {
+			eventually(t, time.Minute, func() error {
 				select {
 				case <-life.Done():
 					return nil
@@ -281,7 +281,7 @@ func TestCrashPoints(t *testing.T) {
 			life.Kill()
 			r.complete()
 			life = r.launch(nil, r.sidecarArgs(p)...)
-			eventually(t, 30*time.Second, func() error { return r.shipped(p, id) })
+			eventually(t, time.Minute, func() error { return r.shipped(p, id) })
 			life.Kill()
 			r.sameAsLocal(p, id)
 		}
