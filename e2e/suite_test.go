@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/firnline/firnline/e2e/model"
 	"github.com/firnline/firnline/e2e/stack"
 )
 
@@ -117,7 +118,7 @@ func (h *history) want(expr string, s span) points {
 		h.known[key] = k
 	}
 	if from := k.until.Add(s.step); !from.After(s.to) {
-		matrix, err := h.engine.Range(h.t.Context(), h.model, expr, from, s.to, s.step)
+		matrix, err := h.engine.Range(h.t.Context(), h.model, expr, model.Steps{Start: from, End: s.to, Step: s.step})
 		require.NoError(h.t, err)
 		for _, series := range matrix {
 			require.Empty(h.t, series.Histograms, expr)

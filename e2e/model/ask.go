@@ -23,9 +23,15 @@ func NewEngine() *Engine {
 // Close gives back what the engine holds.
 func (e *Engine) Close() error { return e.ng.Close() }
 
+// Steps are the moments of a range query, both ends included.
+type Steps struct {
+	Start, End time.Time
+	Step       time.Duration
+}
+
 // Range evaluates a range query. The result is the caller's.
-func (e *Engine) Range(ctx context.Context, m *Model, expr string, start, end time.Time, step time.Duration) (promql.Matrix, error) {
-	q, err := e.ng.NewRangeQuery(ctx, m, nil, expr, start, end, step)
+func (e *Engine) Range(ctx context.Context, m *Model, expr string, at Steps) (promql.Matrix, error) {
+	q, err := e.ng.NewRangeQuery(ctx, m, nil, expr, at.Start, at.End, at.Step)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", expr, err)
 	}

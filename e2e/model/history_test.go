@@ -102,6 +102,7 @@ type history struct {
 	shipped  int
 	lateCame []lateSamples
 	corrupt  ulid.ULID
+	splits   bool // there were shards
 }
 
 // request is a delete request that was made.

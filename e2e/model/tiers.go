@@ -17,16 +17,6 @@ func (m *Model) Delete(mint, maxt int64, matchers ...*labels.Matcher) {
 	}
 }
 
-// Since returns what is left when of each series all is gone that is older than
-// from says.
-func (m *Model) Since(from func(labels.Labels) int64) *Model {
-	out := New()
-	for _, s := range m.series {
-		out.Add(labels.EmptyLabels(), s.labels, within(s.samples, from(s.labels), math.MaxInt64)...)
-	}
-	return out
-}
-
 // Window is what downsampling keeps of the samples of some time.
 type Window struct {
 	Count         float64 // samples
