@@ -7,13 +7,17 @@ import (
 	"strings"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
 )
 
 // Duplicates returns the blocks whose sources all lie in one other block of the
 // same group, so that they hold nothing that it does not. Of blocks with the
 // same sources the one with the lowest ULID stays. Of a group that was cut into
 // shards the closing one carries the sources of all of them; it covers those
-// only where the others are there too. A block that replicas were made one in
+// only where the others are there too. Since other shards name only themselves,
+// of these it counts what they were cut from (Shard.Sources): one is a duplicate
+// of a block that has all of that, at least for its part of the series, as the
+// same shard has once late data was cut too. A block that replicas were made one in
 // (Extension.ReplicaLabels) also covers theirs, whose groups are others: read
 // side by side, its windows and their samples would count twice. The result is
 // sorted.
@@ -35,6 +39,7 @@ type candidate struct {
 	ext     Extension   // zero where it can't be read
 	sources []ulid.ULID // sorted
 	stands  []ulid.ULID // sources that it covers, sorted
+	part    []ulid.ULID // what it is a part of, if it is a shard, sorted
 }
 
 // candidates reads what metas say, each once, by group.
@@ -47,6 +52,9 @@ func candidates(metas map[ulid.ULID]*Meta) map[string][]*candidate {
 		}
 		if ext, _, err := m.Extension(); err == nil {
 			c.ext = ext
+		}
+		if s := c.ext.Shard; s != nil {
+			c.part = slices.SortedFunc(slices.Values(s.Sources), ulid.ULID.Compare)
 		}
 		key := m.GroupKey()
 		groups[key] = append(groups[key], c)
@@ -61,6 +69,9 @@ func candidates(metas map[ulid.ULID]*Meta) map[string][]*candidate {
 	}
 	return groups
 }
+
+// size is how many sources a block speaks of.
+func (c *candidate) size() int { return max(len(c.sources), len(c.part)) }
 
 // shardsOf lists the shards of a group by the split that they are of.
 func shardsOf(group []*candidate) map[string][]*candidate {
@@ -95,10 +106,25 @@ func siblings(shards map[string][]*candidate, c *candidate) bool {
 
 // covers tells whether all sources of o are among those that c stands for.
 func (c *candidate) covers(o *candidate) bool {
-	return c.ULID != o.ULID && len(o.sources) <= len(c.stands) && !slices.ContainsFunc(o.sources, func(id ulid.ULID) bool {
-		_, found := slices.BinarySearchFunc(c.stands, id, ulid.ULID.Compare)
-		return !found
-	})
+	return c.ULID != o.ULID && subset(o.sources, c.stands)
+}
+
+// holds tells whether all of a shard is in c.
+func (c *candidate) holds(shard *candidate) bool {
+	if own := c.ext.Shard; own != nil {
+		return c.ULID != shard.ULID && subset(shard.part, c.part) && own.holds(shard.ext.Shard)
+	}
+	return subset(shard.part, c.stands)
+}
+
+// holds tells whether all series of o are among those of s.
+func (s *Shard) holds(o *Shard) bool {
+	return labels.Compare(s.From, o.From) <= 0 && (s.To.IsEmpty() || !o.To.IsEmpty() && labels.Compare(o.To, s.To) <= 0)
+}
+
+// subset tells whether all of a is in b; both are sorted.
+func subset(a, b []ulid.ULID) bool {
+	return len(a) <= len(b) && !slices.ContainsFunc(a, func(id ulid.ULID) bool { return !has(b, id) })
 }
 
 // coverers are blocks by each of the sources that they stand for.
@@ -107,6 +133,11 @@ type coverers map[ulid.ULID][]*candidate
 func (by coverers) add(c *candidate) {
 	for _, id := range c.stands {
 		by[id] = append(by[id], c)
+	}
+	for _, id := range c.part {
+		if !has(c.stands, id) {
+			by[id] = append(by[id], c)
+		}
 	}
 }
 
@@ -117,12 +148,16 @@ func (by coverers) of(c *candidate) []*candidate { return by[c.sources[0]] }
 func duplicates(group []*candidate) []ulid.ULID {
 	// The most sources first, so that whoever may cover a block is seen before it.
 	slices.SortFunc(group, func(a, b *candidate) int {
-		return cmp.Or(cmp.Compare(len(b.sources), len(a.sources)), a.ULID.Compare(b.ULID))
+		return cmp.Or(cmp.Compare(b.size(), a.size()), cmp.Compare(len(a.part), len(b.part)), a.ULID.Compare(b.ULID))
 	})
 	var out []ulid.ULID
 	kept := coverers{}
 	for _, c := range group {
 		if slices.ContainsFunc(kept.of(c), func(o *candidate) bool { return o.covers(c) }) {
+			out = append(out, c.ULID)
+			continue
+		}
+		if len(c.part) > 0 && slices.ContainsFunc(kept[c.part[0]], func(o *candidate) bool { return o.holds(c) }) {
 			out = append(out, c.ULID)
 			continue
 		}

@@ -221,7 +221,7 @@ func TestDuplicatesTwin(t *testing.T) {
 		want := map[ulid.ULID]bool{}
 		for _, a := range metas {
 			for _, b := range metas {
-				if a.ULID == b.ULID || a.GroupKey() != b.GroupKey() || !subset(a.Sources(), b.Sources()) {
+				if a.ULID == b.ULID || a.GroupKey() != b.GroupKey() || !allIn(a.Sources(), b.Sources()) {
 					continue
 				}
 				if len(a.Sources()) < len(b.Sources()) || a.ULID.Compare(b.ULID) > 0 {
@@ -267,6 +267,47 @@ func TestDuplicatesOfShards(t *testing.T) {
 	require.Empty(t, dups(source, first, later, closing), "another time's does not count")
 }
 
+// RELIABILITY C1: once late data was cut by the same bounds, the shards from
+// before hold nothing that the new ones don't, even while others are still to
+// come; and beside what it was cut from a shard would count twice.
+func TestDuplicatesOfShardsCutAgain(t *testing.T) {
+	id := func(n byte) ulid.ULID { return ulid.ULID{15: n} }
+	whole := &Meta{ULID: id(9), MaxTime: 100, Compaction: Compaction{Sources: []ulid.ULID{id(1), id(2)}}, Thanos: Thanos{Labels: map[string]string{"a": "b"}}}
+	middle := labels.FromStrings("x", "m")
+	shard := func(n byte, split string, index int, from ...byte) *Meta {
+		m := &Meta{ULID: id(n), MaxTime: 100, Compaction: Compaction{Sources: []ulid.ULID{id(n)}}, Thanos: whole.Thanos}
+		s := &Shard{Split: split, Index: index, Count: 2}
+		for _, n := range from {
+			s.Sources = append(s.Sources, id(n))
+		}
+		if s.To = middle; index == 1 {
+			s.From, s.To = middle, labels.EmptyLabels()
+			m.Compaction.Sources = append(s.Sources, id(n))
+		}
+		require.NoError(t, m.SetExtension(Extension{Shard: s}))
+		return m
+	}
+	dups := func(metas ...*Meta) (out []byte) {
+		all := map[ulid.ULID]*Meta{}
+		for _, m := range metas {
+			all[m.ULID] = m
+		}
+		for _, id := range Duplicates(all) {
+			out = append(out, id[15])
+		}
+		return out
+	}
+	a0, a1 := shard(11, "s", 0, 1, 2), shard(12, "s", 1, 1, 2)
+	b0, b1 := shard(13, "s", 0, 1, 2, 3), shard(14, "s", 1, 1, 2, 3)
+	require.Empty(t, dups(a0, a1), "one shard doesn't hold another")
+	require.Equal(t, []byte{11}, dups(a0, a1, b0), "the first is there anew")
+	require.Equal(t, []byte{11, 12}, dups(a0, a1, b0, b1))
+	require.Equal(t, []byte{11}, dups(whole, a0), "of a split that isn't done")
+	require.Equal(t, []byte{9}, dups(whole, a0, a1))
+	require.Empty(t, dups(a0, shard(15, "s", 0, 1, 3)), "each has something of its own")
+	require.Equal(t, []byte{15, 16}, dups(a0, a1, shard(15, "t", 0, 1, 2), shard(16, "t", 1, 1, 2)), "cut twice: one split stays whole")
+}
+
 // RELIABILITY C10: beside a block that replicas were made one in, theirs would
 // count twice, though their groups are others.
 func TestDuplicatesOfReplicas(t *testing.T) {
@@ -298,7 +339,7 @@ func TestDuplicatesOfReplicas(t *testing.T) {
 	require.Equal(t, []byte{2}, dups(block(2, map[string]string{"replica": "b"}, 0), deduped(block(4, map[string]string{"replica": Deduped}, 0, id(2)))))
 }
 
-func subset(a, b []ulid.ULID) bool {
+func allIn(a, b []ulid.ULID) bool {
 	for _, id := range a {
 		if !slices.Contains(b, id) {
 			return false
