@@ -542,7 +542,9 @@ func (h *history) forgotten() {
 		h.clock.add(h.deleteDelay + hour)
 		h.settle()
 	}
-	require.Equal(h, h.split, h.splits, "groups were split")
+	if h.interval <= 5*minute { // with fewer samples no group may be large enough
+		require.Equal(h, h.split, h.splits, "groups were split")
+	}
 	objects := h.memory.Objects()
 	for _, m := range h.metas() {
 		if objects[block.Name(m.ULID, block.DeletionMarkFilename)] != nil {
