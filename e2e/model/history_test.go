@@ -66,6 +66,9 @@ func draw(rnd *rand.Rand) settings {
 	return s
 }
 
+// splitAbove is the size of an index above which groups are split, if they are.
+const splitAbove = 16 << 10
+
 // ruled are the series that the policy file speaks of.
 const ruled = "pod-0"
 
@@ -436,7 +439,7 @@ func (w *worker) config() (cfg compact.Config) {
 		require.NoError(w, cfg.ReplicaLabels.Set("replica"))
 	}
 	if w.split {
-		cfg.MaxIndexBytes = 16 << 10
+		cfg.MaxIndexBytes = splitAbove
 	}
 	if !w.announced {
 		cfg.Blocks.ListInterval = model.Duration(time.Second)
