@@ -28,7 +28,10 @@ func (in *Ingester) Register(r grpc.ServiceRegistrar) {
 func (in *Ingester) exportOTLP(ctx context.Context, body []byte) ([]byte, error) {
 	id, err := in.cfg.Tenant.OfCall(ctx)
 	if err != nil {
-		return nil, grpcError(&refuse.Error{Reason: refuse.BadTenant, Detail: err.Error()})
+		return nil, grpcError(in.path.refused(outcome{err: &refuse.Error{Reason: refuse.BadTenant, Detail: err.Error()}}).err)
+	}
+	if err := (&limitedBody{tenant: id, most: in.maxBody(id)}).check(int64(len(body))); err != nil {
+		return nil, grpcError(in.path.refused(outcome{err: err}).err)
 	}
 	place, err := in.gate.Enter(int64(len(body)))
 	if err != nil {

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"errors"
+	"io"
 	"net/http"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/admit"
@@ -26,6 +27,7 @@ type writeHandler struct {
 	gate     *admit.Gate
 	pipeline *pipeline
 	otlp     func(tenant.ID) *wire.OTLP
+	maxBody  func(tenant.ID) int64 // bytes as sent; 0: no limit of the tenant's
 }
 
 // register adds the write paths to a mux.
@@ -37,7 +39,7 @@ func (h *writeHandler) register(mux *http.ServeMux) {
 		mux.HandleFunc("POST "+p, func(w http.ResponseWriter, r *http.Request) {
 			f, err := wire.Negotiate(r.Header.Get("Content-Type"), true)
 			if err != nil {
-				answerRemoteWrite(w, outcome{err: err}) // there is no format to answer in
+				answerRemoteWrite(w, h.pipeline.refused(outcome{err: err})) // there is no format to answer in
 				return
 			}
 			answerOTLP(w, f == wire.OTLPJSON, h.write(r, true))
@@ -49,7 +51,11 @@ func (h *writeHandler) register(mux *http.ServeMux) {
 func (h *writeHandler) write(r *http.Request, otlp bool) outcome {
 	id, err := h.tenants.OfRequest(r)
 	if err != nil {
-		return outcome{err: &refuse.Error{Reason: refuse.BadTenant, Detail: err.Error()}}
+		return h.pipeline.refused(outcome{err: &refuse.Error{Reason: refuse.BadTenant, Detail: err.Error()}})
+	}
+	sent := &limitedBody{from: r.Body, tenant: id, most: h.maxBody(id)}
+	if err := sent.check(r.ContentLength); err != nil {
+		return h.pipeline.refused(outcome{err: err})
 	}
 	format, err := wire.Negotiate(r.Header.Get("Content-Type"), otlp)
 	if err != nil {
@@ -59,7 +65,7 @@ func (h *writeHandler) write(r *http.Request, otlp bool) outcome {
 	if err != nil {
 		return h.pipeline.refused(outcome{err: err})
 	}
-	body, err := h.pipeline.decoder.Body(r.Body, format.Encoding(r.Header.Get("Content-Encoding")), r.ContentLength)
+	body, err := h.pipeline.decoder.Body(sent, format.Encoding(r.Header.Get("Content-Encoding")), r.ContentLength)
 	if err == nil {
 		err = place.Grow(int64(body.Len()))
 		if err != nil {
@@ -75,6 +81,32 @@ func (h *writeHandler) write(r *http.Request, otlp bool) outcome {
 		req.otlp = h.otlp(id)
 	}
 	return h.pipeline.write(tenant.NewContext(r.Context(), id), req)
+}
+
+// limitedBody is a body that may have so many bytes, a tenant's limit.
+type limitedBody struct {
+	from   io.Reader
+	tenant tenant.ID
+	most   int64 // 0: no limit
+	read   int64
+}
+
+// check is a *refuse.Error if so many bytes are too many.
+func (b *limitedBody) check(n int64) error {
+	if b.most == 0 || n <= b.most {
+		return nil
+	}
+	return refuse.Errorf(refuse.RequestTooLarge, b.tenant, "the request has a body of %d bytes or more, limit %d (request.size_bytes_limit of tenant %s); send smaller ones", n, b.most, b.tenant)
+}
+
+// Read implements io.Reader.
+func (b *limitedBody) Read(p []byte) (int, error) {
+	n, err := b.from.Read(p)
+	b.read += int64(n)
+	if over := b.check(b.read); over != nil {
+		return n, over
+	}
+	return n, err
 }
 
 // blame says that a body could not be read because its sender is gone: nobody

@@ -234,7 +234,7 @@ func (in *Ingester) Leave(ctx context.Context) error {
 func (in *Ingester) Handler() http.Handler {
 	mux := http.NewServeMux()
 	if in.cfg.routes() {
-		h := &writeHandler{tenants: in.cfg.Tenant, gate: in.gate, pipeline: &in.path, otlp: in.otlp}
+		h := &writeHandler{tenants: in.cfg.Tenant, gate: in.gate, pipeline: &in.path, otlp: in.otlp, maxBody: in.maxBody}
 		h.register(mux)
 	}
 	in.registerInsight(mux)
@@ -243,6 +243,9 @@ func (in *Ingester) Handler() http.Handler {
 
 // otlp is how a tenant's OTLP is translated.
 func (in *Ingester) otlp(id tenant.ID) *wire.OTLP { return &in.limits.Of(id).OTLP }
+
+// maxBody is the size of the largest body that a tenant may send.
+func (in *Ingester) maxBody(id tenant.ID) int64 { return in.limits.Of(id).Request.SizeBytesLimit }
 
 // What a process has none of.
 var (

@@ -251,3 +251,26 @@ func TestInsight(t *testing.T) {
 	code, _, _ := n.post("/api/v1/ingest/flush", "", nil)
 	require.Equal(t, http.StatusNotFound, code, "off unless --web.enable-admin-api is given")
 }
+
+// TestBodyLimit: a tenant's limit of bytes holds for bodies that say their size and for those that don't.
+func TestBodyLimit(t *testing.T) {
+	n := start(t, t.TempDir(), "--receive.limits-config=write: {default: {request: {size_bytes_limit: 60}}, tenants: {big: {request: {size_bytes_limit: 0}}}}")
+	large := rw1(time.Now(), 1, "a_metric_with_a_long_name", "another_metric_with_quite_a_long_name")
+	require.Greater(t, len(large), 60)
+	code, text, _ := n.post("/api/v1/write", protobuf, large)
+	require.Equal(t, http.StatusRequestEntityTooLarge, code)
+	require.Contains(t, text, "limit 60 (request.size_bytes_limit of tenant default-tenant)")
+
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, n.url+"/api/v1/write", io.MultiReader(bytes.NewReader(large))) // chunked
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", protobuf)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)
+
+	code, _, _ = n.post("/api/v1/write", protobuf, large, "THANOS-TENANT", "big")
+	require.Equal(t, http.StatusNoContent, code)
+	code, _, _ = n.post("/api/v1/write", protobuf, rw1(time.Now(), 1, "up"))
+	require.Equal(t, http.StatusNoContent, code)
+}

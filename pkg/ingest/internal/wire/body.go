@@ -96,6 +96,9 @@ func (d *Decoder) Body(r io.Reader, contentEncoding string, contentLength int64)
 		return nil, refuse.Errorf(refuse.RequestTooLarge, "", "a body of more than %d bytes (%s); send smaller requests or raise it", d.cfg.MaxBodyBytes, flagBody)
 	case err != nil:
 		sent.Free()
+		if refused, ok := errors.AsType[*refuse.Error](err); ok {
+			return nil, refused // the reader has a limit of its own
+		}
 		return nil, refuse.Errorf(refuse.BadRequest, "", "read the body at byte %d: %v", len(sent.b), err)
 	case encoding == "" || encoding == identityEncoding:
 		if int64(len(sent.b)) > d.cfg.MaxDecodedBytes {
