@@ -106,11 +106,14 @@ func (r *rig) sidecarArgs(p *stack.Prometheus, args ...string) []string {
 		"--shipper.interval=1s", "--shipper.max-backoff=2s", "--shipper.lease-ttl=10s", "--prometheus.get_config_interval=1s"}, args...)
 }
 
-// cut writes a block of the hour that began so many hours ago into the data
-// folder, in three segments.
+// cut puts a block of the hour that began so many hours ago into the data folder,
+// in three segments; all of it at once, as Prometheus does.
 func (r *rig) cut(p *stack.Prometheus, hoursAgo int) ulid.ULID {
 	r.t.Helper()
-	return blocktest.Write(r.t, p.DataDir, r.series(hoursAgo), labels.EmptyLabels(), blocktest.Options{SegmentBytes: 12_000}).ULID
+	beside := filepath.Join(r.dir, "cut")
+	id := blocktest.Write(r.t, beside, r.series(hoursAgo), labels.EmptyLabels(), blocktest.Options{SegmentBytes: 12_000}).ULID
+	require.NoError(r.t, os.Rename(filepath.Join(beside, id.String()), filepath.Join(p.DataDir, id.String())))
+	return id
 }
 
 func (r *rig) series(hoursAgo int) (out []blocktest.Series) {
