@@ -167,7 +167,7 @@ func (c *catalog) addLocked(k batch.Key, f *fate, tick uint8) (id uint32, isNew 
 		return id, false // of another request, or earlier in this one
 	}
 	n, ok := c.classLocked(f)
-	if !ok || c.mu.last == maxNumber-1 {
+	if !ok || c.mu.last == maxNumber {
 		return 0, false
 	}
 	cl := &c.load()[n]

@@ -33,7 +33,7 @@ const (
 	pageBits  = 8
 	pageSize  = 1 << pageBits
 	pageMask  = pageSize - 1
-	maxNumber = 1<<32 - 1
+	maxNumber = 1<<30 - 1 // owners take no larger ones
 )
 
 func (e *entry) is(k batch.Key) bool { return e.hi.Load() == k.Hi && e.lo.Load() == k.Lo }

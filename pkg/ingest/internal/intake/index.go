@@ -1,8 +1,6 @@
 package intake
 
 import (
-	"math/bits"
-	"math/rand/v2"
 	"sync/atomic"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
@@ -17,15 +15,14 @@ const (
 // index finds IDs by key: extendible hashing, so that it grows by a few slots
 // at a time and never stops anybody. A slot is
 //
-//	4 bytes  tag: a hash of the key │ 4 bytes  ID, 0: the slot is empty
+//	4 bytes  tag, of the key │ 4 bytes  ID, 0: the slot is empty
 //
 // The upper bits of a tag choose its segment, the lower ones the slot there,
 // from which it goes on to the next empty one. Readers take no lock; there is
 // one writer at a time. A reader may miss what is being added, and then asks
 // again under the writers' lock.
 type index struct {
-	seed batch.Key // so that nobody outside can choose keys that meet
-	dir  atomic.Pointer[directory]
+	dir atomic.Pointer[directory]
 }
 
 type directory struct {
@@ -40,23 +37,21 @@ type segment struct {
 }
 
 func newIndex() *index {
-	x := &index{seed: batch.Key{Hi: rand.Uint64(), Lo: rand.Uint64()}}
+	x := &index{}
 	d := &directory{segments: make([]atomic.Pointer[segment], 1)}
 	d.segments[0].Store(&segment{slots: make([]atomic.Uint64, minSegment)})
 	x.dir.Store(d)
 	return x
 }
 
-func (x *index) tag(k batch.Key) uint32 {
-	hi, lo := bits.Mul64(k.Hi^x.seed.Hi, k.Lo^x.seed.Lo)
-	return uint32((hi ^ lo) >> 32)
-}
+// tagOf takes the hash that a key is: decoders seed it, so that nobody outside can choose keys that meet.
+func tagOf(k batch.Key) uint32 { return uint32(k.Hi >> 32) }
 
 func (d *directory) of(tag uint32) *segment { return d.segments[tag>>(32-d.depth)].Load() }
 
 // find returns the ID and entry of a key, 0 if it is not known.
 func (x *index) find(k batch.Key, entries []pageRef) (uint32, *entry) {
-	tag := x.tag(k)
+	tag := tagOf(k)
 	slots := x.dir.Load().of(tag).slots
 	mask := uint32(len(slots) - 1)
 	for i := tag & mask; ; i = (i + 1) & mask {
@@ -74,7 +69,7 @@ func (x *index) find(k batch.Key, entries []pageRef) (uint32, *entry) {
 
 // add makes a key known. Its entry is written before.
 func (x *index) add(k batch.Key, id uint32) {
-	tag := x.tag(k)
+	tag := tagOf(k)
 	s := x.dir.Load().of(tag)
 	for s.used+1 > len(s.slots)/8*7 {
 		x.widen(tag, s)

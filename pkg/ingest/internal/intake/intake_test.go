@@ -111,3 +111,5 @@ func TestKnownSeriesKeepTheirNumbers(t *testing.T) {
 	require.Equal(t, uint64(1), other.Series[0].ID)
 	require.NotEqual(t, first.Series[7].Hash, other.Series[0].Hash)
 }
+
+func sum(s string) uint64 { return xxhash.Sum64String(s) }

@@ -84,20 +84,21 @@ func ordered(l labels.Labels) labels.Labels {
 
 // valid checks what no relabelling can mend.
 func (r *rules) valid(l labels.Labels) *refuse.Error {
-	if name, twice := l.HasDuplicateLabelNames(); twice {
-		return r.refused(refuse.BadLabels, "series %s has the label %q twice; send each once", l, name)
-	}
 	var wrong *refuse.Error
+	last := ""
 	l.Range(func(one labels.Label) {
 		switch {
 		case wrong != nil:
 		case one.Name == "":
 			wrong = r.refused(refuse.BadLabels, "series %s has a label without a name", l)
+		case one.Name == last:
+			wrong = r.refused(refuse.BadLabels, "series %s has the label %q twice; send each once", l, short(one.Name))
 		case !utf8.ValidString(one.Name):
-			wrong = r.refused(refuse.BadLabels, "series %s has a label name %q that is not UTF-8", l, one.Name)
+			wrong = r.refused(refuse.BadLabels, "series %s has a label name %q that is not UTF-8", l, short(one.Name))
 		case !utf8.ValidString(one.Value):
-			wrong = r.refused(refuse.BadLabels, "series %s has a value %q of label %q that is not UTF-8", l, one.Value, one.Name)
+			wrong = r.refused(refuse.BadLabels, "series %s has a value %q of label %q that is not UTF-8", l, short(one.Value), short(one.Name))
 		}
+		last = one.Name
 	})
 	return wrong
 }
@@ -145,11 +146,11 @@ func (r *rules) within(l labels.Labels) *refuse.Error {
 	var wrong *refuse.Error
 	l.Range(func(one labels.Label) {
 		if n, most := len(one.Name), r.lim.MaxLabelNameBytes; wrong == nil && most > 0 && n > most {
-			wrong = r.refused(refuse.LabelNameTooLong, "series %s has a label name %s of %d bytes, limit %d (max_label_name_bytes of tenant %s)",
+			wrong = r.refused(refuse.LabelNameTooLong, "series %s has a label name %q of %d bytes, limit %d (max_label_name_bytes of tenant %s)",
 				l, short(one.Name), n, most, r.own)
 		}
 		if n, most := len(one.Value), r.lim.MaxLabelValueBytes; wrong == nil && most > 0 && n > most {
-			wrong = r.refused(refuse.LabelValueTooLong, "series %s has a value %s of label %s of %d bytes, limit %d (max_label_value_bytes of tenant %s)",
+			wrong = r.refused(refuse.LabelValueTooLong, "series %s has a value %q of label %q of %d bytes, limit %d (max_label_value_bytes of tenant %s)",
 				l, short(one.Value), short(one.Name), n, most, r.own)
 		}
 	})
