@@ -35,6 +35,7 @@ func (c *call) dropFuture() {
 		return
 	}
 	refused := func(i, n int, at int64) {
+		c.cut += n
 		c.tally.Add(refuse.SampleTooFarInTime, n, func() *refuse.Error {
 			l, _ := b.Labels(i) // without them the text is poorer
 			return refuse.Errorf(refuse.SampleTooFarInTime, id, "series %s has a sample at %s, %s ahead of our clock, limit %s (max_future of tenant %s); set the sender's clock",

@@ -23,7 +23,7 @@ type catalog struct {
 	index   *index
 	entries pages
 	classes atomic.Pointer[[]class] // grows only
-	phase   atomic.Uint32           // where the next request's samples of its metrics begin
+	calls   atomic.Uint32
 	live    atomic.Int64
 
 	mu struct { // of those that add, and sweep

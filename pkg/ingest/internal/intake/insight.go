@@ -110,6 +110,12 @@ func (c *catalog) addTo(all map[tenant.ID]*Activity) {
 	}
 }
 
+// firstMetered is the first series of a request that counts for others. It goes
+// round by the golden ratio, so that no order of senders makes some never count.
+func (c *catalog) firstMetered() int {
+	return int(c.calls.Add(1) * 2654435769 >> (32 - sampleBits))
+}
+
 // meter counts the samples of some series, in the place of all, for their metrics.
 func (c *call) meter() {
 	all := c.cat.load()

@@ -7,7 +7,7 @@ import (
 
 type metrics struct {
 	samples, dropped, standby, exemplars, learned, forgotten prometheus.Counter
-	sweep                                                    prometheus.Gauge
+	sweep, bytes                                             prometheus.Gauge
 }
 
 func newMetrics(in *Intake, reg prometheus.Registerer) *metrics {
@@ -27,6 +27,8 @@ func newMetrics(in *Intake, reg prometheus.Registerer) *metrics {
 		exemplars: counter("intake_dropped_exemplars_total", "Exemplars left out since they were too far ahead of our clock."),
 		learned:   counter("catalog_learned_series_total", "Series whose labels were looked at."),
 		forgotten: counter("catalog_forgotten_series_total", "Series forgotten since nobody sent them, or since limits changed."),
+		bytes: f.NewGauge(prometheus.GaugeOpts{Name: "firnline_ingest_catalog_bytes",
+			Help: "Memory of what the router remembers of series, at the last look for idle ones."}),
 		sweep: f.NewGauge(prometheus.GaugeOpts{Name: "firnline_ingest_catalog_sweep_duration_seconds",
 			Help: "Time of the last look for idle series."}),
 	}

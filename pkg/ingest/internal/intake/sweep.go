@@ -3,6 +3,7 @@ package intake
 import (
 	"maps"
 	"time"
+	"unsafe"
 
 	"github.com/firnline/firnline/pkg/tenant"
 )
@@ -38,7 +39,7 @@ func (in *Intake) sweep(now time.Time) {
 		idle = ticks(time.Duration(in.cfg.ActiveWindow))
 	}
 	active := ticks(time.Duration(in.cfg.ActiveWindow))
-	total := int64(0)
+	total, size := int64(0), 0
 	for id, s := range in.snapshot() {
 		left, forgotten := s.cat.sweep(now, idle, active)
 		in.metrics.forgotten.Add(float64(forgotten))
@@ -51,10 +52,12 @@ func (in *Intake) sweep(now time.Time) {
 			in.replace(id, s, &state{lim: s.lim, cat: newCatalog(s.cat.rules)})
 		default:
 			total += left
+			size += s.cat.bytes()
 		}
 	}
 	in.live.Store(total) // what was added to catalogs that were replaced meanwhile is corrected here
 	in.rates.forget(now)
+	in.metrics.bytes.Set(float64(size))
 	in.metrics.sweep.Set(time.Since(began).Seconds())
 }
 
@@ -158,4 +161,19 @@ func (c *catalog) cleanSegment(n int) (next int, more bool) {
 		e := at(dir, id)
 		return e == nil || e.empty()
 	})
+}
+
+// bytes is the memory that entries and index take.
+func (c *catalog) bytes() int {
+	n := c.index.bytes()
+	for i, dir := 0, c.entries.load(); i < len(dir); i++ {
+		n += int(unsafe.Sizeof(pageRef{}))
+		if dir[i].entries.Load() != nil {
+			n += int(unsafe.Sizeof(page{}))
+		}
+		if dir[i].own.Load() != nil {
+			n += 4 * pageSize
+		}
+	}
+	return n
 }

@@ -45,6 +45,7 @@ type scratch struct {
 	owners  []*owner // of all series, if some are special; nil: left out
 	noted   []noted
 	left    bool // some series were refused without being learned
+	cut     int  // samples taken out of their spans
 }
 
 // special is a series whose class must be looked at.
@@ -67,7 +68,8 @@ type noted struct {
 
 const (
 	// sampleEvery is how many series share one that is counted for its metric.
-	sampleEvery = 64
+	sampleBits  = 6
+	sampleEvery = 1 << sampleBits
 	// keptElements bounds the scratch memory that is kept for the next request.
 	keptElements = 256 << 10
 )
@@ -120,7 +122,7 @@ func (c *call) release() {
 func (c *call) recognise() {
 	dir, index, series := c.cat.entries.load(), c.cat.index, c.batch.Series
 	ordinary := uint64(c.tick) | plainBit
-	meter := int(-c.cat.phase.Add(uint32(len(series))) % sampleEvery)
+	meter := c.cat.firstMetered()
 	var before *entry
 	guess := uint32(1)
 	for i := range series {
@@ -160,7 +162,7 @@ func (c *call) recognise() {
 func (c *call) parts() []Part {
 	self, n := c.cat.self, len(c.batch.Series)
 	if len(c.special) == 0 && !c.left {
-		return []Part{{Tenant: self.id, Session: self.session, Series: c.in.numbers(n), Samples: c.batch.Samples()}}
+		return []Part{{Tenant: self.id, Session: self.session, Series: c.in.numbers(n), Samples: c.batch.Samples() - c.cut}}
 	}
 	c.judge()
 	c.report()
