@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
+	"github.com/firnline/firnline/pkg/ingest/internal/wire"
 	"github.com/firnline/firnline/pkg/tenant"
 )
 
@@ -61,6 +62,7 @@ write:
     relabel_configs:
     - {source_labels: [a], target_label: b}
     ha: {enabled: true, replica_label: r}
+    otlp: {promote_resource_attributes: [service.name], target_info: false}
 `)
 	require.NoError(t, err)
 	a := l.Of("a")
@@ -68,6 +70,8 @@ write:
 	require.Equal(t, "cluster", a.HA.ClusterLabel)
 	require.Equal(t, "r", a.HA.ReplicaLabel)
 	require.Len(t, a.RelabelConfigs, 1)
+	require.Equal(t, []string{"service.name"}, a.OTLP.PromoteResourceAttributes)
+	require.Equal(t, wire.DefaultOTLP().TranslationStrategy, a.OTLP.TranslationStrategy)
 	require.True(t, a.Drop[0].Matches(labels.FromStrings("__name__", "go_gc")))
 	require.False(t, a.Drop[0].Matches(labels.FromStrings("__name__", "up")))
 	names := a.ActiveSeries.Names()
@@ -81,6 +85,7 @@ func TestWrongLimits(t *testing.T) {
 		{`max_labels: -1`, "--limits-config:1: default: max_labels: -1: give 0 for no limit, or more"},
 		{`relabel_configs: [{action: hashmod, target_label: a}]`, "--limits-config:1: default: relabel_configs: rule 1: relabel configuration for hashmod requires non-zero modulus"},
 		{`relabel_configs: [{actoin: drop}]`, `--limits-config:1: unknown key "actoin"`},
+		{`otlp: {translation_strategy: any}`, `--limits-config:1: default: otlp: translation_strategy "any" is none of`},
 		{`drop: ["{"]`, "--limits-config:1: a series selector is wanted"},
 		{`ha: {enabled: true, update_interval: 20s}`, "--limits-config:1: default: ha: failover_timeout 30s: give at least twice update_interval 20s, which is more than 0"},
 		{`ha: {enabled: true, replica_label: cluster}`, `--limits-config:1: default: ha: cluster_label "cluster" and replica_label "cluster": give two names`},
