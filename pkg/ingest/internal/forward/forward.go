@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/tsdb/fileutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/firnline/firnline/pkg/content"
@@ -98,7 +99,8 @@ type Forwarder struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	reloads sync.Mutex // one at a time
+	reloads sync.Mutex        // one at a time
+	lock    fileutil.Releaser // of dir, held from the first look at queues to the end; nil: there are none
 	mu      struct {
 		sync.RWMutex
 		content   []byte // of the rules in force
@@ -152,6 +154,9 @@ func (f *Forwarder) reload() error {
 	if same {
 		return nil
 	}
+	if err := f.take(len(rules.Endpoints) > 0); err != nil {
+		return err
+	}
 	// Two of one name would share a folder, so the old ones go first: what is in
 	// their queues stays on disk.
 	f.set(nil, nil)
@@ -171,6 +176,23 @@ func (f *Forwarder) reload() error {
 	}
 	f.set(started, append([]byte{}, text...))
 	return f.forget(rules)
+}
+
+// take makes the queues this process' own, before one is opened or removed. If
+// no queue is wanted and none is there, nothing is.
+func (f *Forwarder) take(wanted bool) error {
+	if _, err := os.Stat(f.dir); f.lock != nil || !wanted && errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := os.MkdirAll(f.dir, 0o755); err != nil {
+		return fmt.Errorf("folder of queues: %w", err)
+	}
+	lock, _, err := fileutil.Flock(filepath.Join(f.dir, "lock"))
+	if err != nil {
+		return fmt.Errorf("--tsdb.path: %s is in use by another process: give each its own: %w", f.dir, err)
+	}
+	f.lock = lock
+	return nil
 }
 
 // set puts endpoints in force and starts them if Run runs.
@@ -245,6 +267,12 @@ func (f *Forwarder) closeAll() error {
 	var errs []error
 	for _, e := range endpoints {
 		errs = append(errs, e.stop())
+	}
+	f.reloads.Lock()
+	defer f.reloads.Unlock()
+	if f.lock != nil {
+		errs = append(errs, f.lock.Release())
+		f.lock = nil
 	}
 	return errors.Join(errs...)
 }

@@ -362,3 +362,28 @@ func TestBadRules(t *testing.T) {
 		require.ErrorContains(t, err, "rules.yml")
 	}
 }
+
+// TestOneProcess: a second process on the same folder neither opens nor removes queues.
+func TestOneProcess(t *testing.T) {
+	dir := t.TempDir()
+	open := func(rules string) (*forward.Forwarder, error) {
+		return forward.New(forward.Config{Rules: rules, Interval: model.Duration(time.Hour)}, dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	}
+	end := func(f *forward.Forwarder) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.NoError(t, f.Run(ctx))
+	}
+	f, err := open(`endpoints: [{name: a, url: "http://127.0.0.1:1/write"}]`)
+	require.NoError(t, err)
+	for _, rules := range []string{"", `endpoints: [{name: a, url: "http://127.0.0.1:1/write"}]`} {
+		_, err := open(rules)
+		require.ErrorContains(t, err, "in use by another process")
+	}
+	require.DirExists(t, filepath.Join(dir, "a"))
+	end(f)
+	f, err = open("")
+	require.NoError(t, err)
+	require.NoDirExists(t, filepath.Join(dir, "a"), "nobody wants it any more")
+	end(f)
+}

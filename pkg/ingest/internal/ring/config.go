@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/grafana/dskit/flagext"
@@ -125,6 +126,18 @@ func (c *GossipConfig) validate() error {
 		}
 		if _, _, err := splitPort(a.value); err != nil {
 			errs = append(errs, fmt.Errorf("--%s=%q: %w", a.flag, a.value, err))
+		}
+	}
+	for _, a := range c.Join {
+		kind, address, found := strings.Cut(a, "+")
+		if !found {
+			kind, address = "", a
+		}
+		if strings.HasPrefix(kind, "dnssrv") {
+			continue // its records have the port
+		}
+		if _, _, err := splitPort(address); err != nil {
+			errs = append(errs, fmt.Errorf("--ring.join=%q: %w; give host:port, the port being that of --ring.bind-address there", a, err))
 		}
 	}
 	if c.Tokens < 1 || c.Tokens > maxTokens {

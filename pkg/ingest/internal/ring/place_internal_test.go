@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"flag"
 	"fmt"
 	"math/rand"
 	"slices"
@@ -263,5 +264,15 @@ func BenchmarkPlace(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		newPlacing(members, 3, 0, "").view()
+	}
+}
+
+// TestJoinNeedsAPort: a name that could never be dialled is told at the start.
+func TestJoinNeedsAPort(t *testing.T) {
+	for addr, good := range map[string]bool{"a:7946": true, "dns+a:7946": true, "dnssrv+_gossip._tcp.a": true, "a": false, "dns+a": false} {
+		var c Config
+		c.RegisterFlags(flag.NewFlagSet("", flag.PanicOnError))
+		c.Gossip.Join = []string{addr}
+		require.Equal(t, good, c.Validate() == nil, addr)
 	}
 }
