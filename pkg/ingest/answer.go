@@ -25,14 +25,17 @@ type outcome struct {
 // reason is why something was refused.
 func (o outcome) reason() refuse.Reason { return refuse.ReasonOf(o.err) }
 
-// answerRemoteWrite answers as the remote-write specification (2.0) asks: the
-// counts in any case; 400 for what must not be sent again, although the rest of
-// the request is written.
-func answerRemoteWrite(w http.ResponseWriter, o outcome) {
+// answerRemoteWrite answers as the remote-write specification (2.0) asks: with
+// the counts in any case, by which senders know a receiver of version 2, so they
+// are not told for version 1; 400 for what must not be sent again, although the
+// rest of the request is written.
+func answerRemoteWrite(w http.ResponseWriter, counts bool, o outcome) {
 	h := w.Header()
-	h.Set("X-Prometheus-Remote-Write-Samples-Written", strconv.Itoa(o.samples))
-	h.Set("X-Prometheus-Remote-Write-Histograms-Written", strconv.Itoa(o.histograms))
-	h.Set("X-Prometheus-Remote-Write-Exemplars-Written", strconv.Itoa(o.exemplars))
+	if counts {
+		h.Set("X-Prometheus-Remote-Write-Samples-Written", strconv.Itoa(o.samples))
+		h.Set("X-Prometheus-Remote-Write-Histograms-Written", strconv.Itoa(o.histograms))
+		h.Set("X-Prometheus-Remote-Write-Exemplars-Written", strconv.Itoa(o.exemplars))
+	}
 	if o.err == nil {
 		w.WriteHeader(http.StatusNoContent)
 		return

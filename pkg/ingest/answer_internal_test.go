@@ -39,7 +39,7 @@ func TestAnswersOfRemoteWrite(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := httptest.NewRecorder()
-			answerRemoteWrite(w, c.o)
+			answerRemoteWrite(w, true, c.o)
 			require.Equal(t, c.code, w.Code)
 			require.Equal(t, c.retry, w.Header().Get("Retry-After") != "")
 			require.Equal(t, strconv.Itoa(c.o.samples), w.Header().Get("X-Prometheus-Remote-Write-Samples-Written"))
@@ -48,6 +48,10 @@ func TestAnswersOfRemoteWrite(t *testing.T) {
 			if c.o.err != nil {
 				require.Equal(t, c.o.err.Error()+"\n", w.Body.String())
 			}
+			w = httptest.NewRecorder()
+			answerRemoteWrite(w, false, c.o)
+			require.Equal(t, c.code, w.Code)
+			require.NotContains(t, w.Header(), "X-Prometheus-Remote-Write-Samples-Written", "version 1 knows no counts")
 		})
 	}
 }

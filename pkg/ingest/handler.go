@@ -33,13 +33,16 @@ type writeHandler struct {
 // register adds the write paths to a mux.
 func (h *writeHandler) register(mux *http.ServeMux) {
 	for _, p := range remoteWritePaths {
-		mux.HandleFunc("POST "+p, func(w http.ResponseWriter, r *http.Request) { answerRemoteWrite(w, h.write(r, false)) })
+		mux.HandleFunc("POST "+p, func(w http.ResponseWriter, r *http.Request) {
+			f, _ := wire.Negotiate(r.Header.Get("Content-Type"), false) // write refuses what it can't read
+			answerRemoteWrite(w, f == wire.RW2, h.write(r, false))
+		})
 	}
 	for _, p := range otlpPaths {
 		mux.HandleFunc("POST "+p, func(w http.ResponseWriter, r *http.Request) {
 			f, err := wire.Negotiate(r.Header.Get("Content-Type"), true)
 			if err != nil {
-				answerRemoteWrite(w, h.pipeline.refused(outcome{err: err})) // there is no format to answer in
+				answerRemoteWrite(w, false, h.pipeline.refused(outcome{err: err})) // there is no format to answer in
 				return
 			}
 			answerOTLP(w, f == wire.OTLPJSON, h.write(r, true))
@@ -61,11 +64,15 @@ func (h *writeHandler) write(r *http.Request, otlp bool) outcome {
 	if err != nil {
 		return h.pipeline.refused(outcome{err: err})
 	}
+	encoding, err := format.Encoding(r.Header.Get("Content-Encoding"))
+	if err != nil {
+		return h.pipeline.refused(outcome{err: err})
+	}
 	place, err := h.gate.Enter(r.ContentLength)
 	if err != nil {
 		return h.pipeline.refused(outcome{err: err})
 	}
-	body, err := h.pipeline.decoder.Body(sent, format.Encoding(r.Header.Get("Content-Encoding")), r.ContentLength)
+	body, err := h.pipeline.decoder.Body(sent, encoding, r.ContentLength)
 	if err == nil {
 		err = place.Grow(int64(body.Len()))
 		if err != nil {

@@ -84,6 +84,9 @@ func ordered(l labels.Labels) labels.Labels {
 
 // valid checks what no relabelling can mend.
 func (r *rules) valid(l labels.Labels) *refuse.Error {
+	if l.IsEmpty() {
+		return r.refused(refuse.BadLabels, "series %s has no labels; send at least %s", l, model.MetricNameLabel)
+	}
 	var wrong *refuse.Error
 	last := ""
 	l.Range(func(one labels.Label) {

@@ -153,9 +153,19 @@ func TestNegotiate(t *testing.T) {
 		}
 		require.Equal(t, c.want, f.String(), c.contentType)
 	}
-	require.Equal(t, "snappy", RW1.Encoding(""))
-	require.Equal(t, "identity", RW2.Encoding("identity"))
-	require.Equal(t, "identity", OTLPProto.Encoding(""))
+	for _, c := range []struct {
+		f              Format
+		header, answer string // "": refused
+	}{
+		{RW1, "", "snappy"}, {RW1, "gzip", "gzip"}, {RW2, "", "snappy"}, {RW2, "Snappy", "Snappy"}, {RW2, "gzip", ""}, {RW2, "identity", ""},
+		{OTLPProto, "", "identity"}, {OTLPJSON, "zstd", "zstd"},
+	} {
+		got, err := c.f.Encoding(c.header)
+		require.Equal(t, c.answer, got)
+		if c.answer == "" {
+			require.Equal(t, refuse.UnsupportedType, refuse.ReasonOf(err))
+		}
+	}
 }
 
 // The labels and histograms of a Batch outlive it; its body is used again.

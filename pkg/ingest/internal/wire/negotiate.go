@@ -3,6 +3,7 @@ package wire
 import (
 	"cmp"
 	"mime"
+	"strings"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 )
@@ -58,10 +59,14 @@ func Negotiate(contentType string, otlp bool) (Format, error) {
 
 // Encoding is how a body of this format is compressed, by its request's
 // Content-Encoding. Remote write without one is taken for snappy, since
-// Prometheus and Thanos take it so and some senders rely on that.
-func (f Format) Encoding(header string) string {
-	if header == "" && (f == RW1 || f == RW2) {
-		return snappyEncoding
+// Prometheus and Thanos take it so and some senders rely on that. Version 2
+// is snappy alone, by its specification; senders of version 1 use others too.
+func (f Format) Encoding(header string) (string, error) {
+	switch {
+	case f == RW2 && header != "" && !strings.EqualFold(header, snappyEncoding):
+		return "", refuse.Errorf(refuse.UnsupportedType, "", "content encoding %q is not that of remote write 2: send %s", header, snappyEncoding)
+	case header == "" && (f == RW1 || f == RW2):
+		return snappyEncoding, nil
 	}
-	return cmp.Or(header, identityEncoding)
+	return cmp.Or(header, identityEncoding), nil
 }
