@@ -30,13 +30,13 @@ import (
 
 // node is one process' ingest, alone in its ring.
 type node struct {
-	t    *testing.T
+	t    testing.TB
 	in   *ingest.Ingester
 	url  string
 	stop func()
 }
 
-func start(t *testing.T, dir string, args ...string) *node {
+func start(t testing.TB, dir string, args ...string) *node {
 	t.Helper()
 	var cfg ingest.Config
 	fs := flag.NewFlagSet("", flag.ContinueOnError)
