@@ -3,6 +3,7 @@ package intake
 import (
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -127,7 +128,7 @@ func (c *call) whyFull(l labels.Labels) *refuse.Error {
 	id := c.cat.rules.own
 	if c.fullShare() {
 		return refuse.Errorf(refuse.SeriesLimit, id, "series %s of metric %q is new, and tenant %s has sent far more than %d series (head_series_limit of tenant %s); send fewer or raise it",
-			short(l.String()), short(l.Get(labels.MetricName)), id, c.lim.HeadSeriesLimit, id)
+			short(l.String()), short(l.Get(model.MetricNameLabel)), id, c.lim.HeadSeriesLimit, id)
 	}
 	return refuse.Errorf(refuse.SeriesLimit, id, "series %s is new, and the catalog is full with %d series of all tenants (--%scatalog.max-series); send fewer or raise it",
 		short(l.String()), c.in.cfg.MaxSeries, c.in.cfg.prefix)

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
 	"github.com/firnline/firnline/pkg/ingest/internal/ha"
@@ -132,7 +132,7 @@ func (c *catalog) classLocked(f *fate) (uint32, bool) {
 		k.verdict = dropped
 	default:
 		k.owner = c.ownerLocked(f.tenant)
-		k.metric = c.metricLocked(k.owner, f.labels.Get(labels.MetricName))
+		k.metric = c.metricLocked(k.owner, f.labels.Get(model.MetricNameLabel))
 		k.active = c.rules.lim.ActiveSeries.Mask(c.rules.names, f.labels)
 		if f.cluster != "" {
 			k.pair = ha.Pair{Tenant: k.owner.id, Cluster: strings.Clone(f.cluster)}

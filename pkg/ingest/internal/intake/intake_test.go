@@ -68,7 +68,7 @@ func request(series ...labels.Labels) *batch.Batch {
 func many(from, n int) []labels.Labels {
 	var all []labels.Labels
 	for i := from; i < from+n; i++ {
-		all = append(all, labels.FromStrings(labels.MetricName, fmt.Sprintf("metric_%d", i%10), "instance", fmt.Sprint(i)))
+		all = append(all, labels.FromStrings(model.MetricNameLabel, fmt.Sprintf("metric_%d", i%10), "instance", fmt.Sprint(i)))
 	}
 	return all
 }

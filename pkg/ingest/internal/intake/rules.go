@@ -140,8 +140,8 @@ func (r *rules) splitReplica(b *labels.Builder, f *fate) {
 
 // within holds final labels against limits.
 func (r *rules) within(l labels.Labels) *refuse.Error {
-	if !model.UTF8Validation.IsValidMetricName(l.Get(labels.MetricName)) {
-		return r.refused(refuse.BadLabels, "series %s has no name of a metric; send the label %s", l, labels.MetricName)
+	if !model.UTF8Validation.IsValidMetricName(l.Get(model.MetricNameLabel)) {
+		return r.refused(refuse.BadLabels, "series %s has no name of a metric; send the label %s", l, model.MetricNameLabel)
 	}
 	if n, most := l.Len(), r.lim.MaxLabels; most > 0 && n > most {
 		return r.refused(refuse.TooManyLabels, "series %s has %d labels, limit %d (max_labels of tenant %s); drop some of them or raise it", l, n, most, r.own)

