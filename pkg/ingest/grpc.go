@@ -16,7 +16,7 @@ import (
 // Register offers what senders and other nodes call over gRPC.
 func (in *Ingester) Register(r grpc.ServiceRegistrar) {
 	if in.owned != nil {
-		replicate.NewServer(in.cfg.Owners, in.owned).Register(r)
+		replicate.NewServer(in.cfg.Owners, in.owner).Register(r)
 	}
 	replicate.RegisterWriteable(r, in.writeThanos)
 	if in.cfg.routes() {

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/grafana/dskit/kv/codec"
@@ -57,7 +58,11 @@ type Ingester struct {
 	tracker *ha.Tracker
 	ring    rings
 	owned   *heads.Heads // nil: a router
+	owner   *owner       // the same, for writes
 	path    pipeline
+
+	mu      sync.Mutex // of the ring's state
+	leaving bool
 }
 
 // rings is what both kinds of ring can do.
@@ -81,7 +86,8 @@ func New(cfg Config, p Parts) (*Ingester, error) {
 	var local replicate.Owner
 	if in.cfg.owns() {
 		in.owned = heads.New(cfg.Heads, heads.Parts{Bucket: p.Bucket, Log: p.Log, Metrics: p.Metrics, Limits: in.headLimits, RingLabels: in.ringLabels})
-		local = in.owned
+		in.owner = &owner{Owner: in.owned}
+		local = in.owner
 	}
 	in.gate = admit.New(cfg.Admit, runtime.GOMAXPROCS(0), admit.NewProcessGauges(), p.Metrics)
 	in.path = pipeline{
@@ -193,14 +199,13 @@ func (in *Ingester) activate(ctx context.Context) error {
 	if !ok || in.owned == nil {
 		return nil
 	}
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for in.owned.Ready() != nil {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	if in.awaitHeads(ctx) != nil {
+		return nil // told to stop
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.leaving {
+		return nil
 	}
 	if err := g.Activate(ctx); err != nil && ctx.Err() == nil {
 		return err
@@ -208,26 +213,63 @@ func (in *Ingester) activate(ctx context.Context) error {
 	return nil
 }
 
+// awaitHeads returns when the logs are replayed.
+func (in *Ingester) awaitHeads(ctx context.Context) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := in.owned.Ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+// ringTimeout bounds what leaving waits for the ring.
+const ringTimeout = 10 * time.Second
+
 // Leave is called before the server stops: the ring learns that this node takes
 // no more writes. With --ingest.leave-on-stop everything is then cut into
 // blocks, shipped and verified, while it can still be read here.
 func (in *Ingester) Leave(ctx context.Context) error {
-	if g, ok := in.ring.(*ring.Gossip); ok && in.owned != nil {
-		if err := g.Leave(ctx, in.cfg.LeaveOnStop); err != nil {
-			return err
-		}
-	}
-	if !in.cfg.LeaveOnStop || in.owned == nil {
+	if in.owned == nil {
 		return nil
+	}
+	if err := in.leaveRing(ctx); err != nil || !in.cfg.LeaveOnStop {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(in.cfg.LeaveTimeout))
 	defer cancel()
 	in.log.Info("leaving for good: cutting all samples into blocks and shipping them")
-	if err := in.owned.FlushAll(ctx); err != nil {
+	in.owner.close()
+	err := in.awaitHeads(ctx)
+	if err == nil {
+		err = in.owned.FlushAll(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("leave (what is not shipped stays in --tsdb.path=%s): %w", in.cfg.Heads.Dir, err)
 	}
 	in.log.Info("everything is shipped and verified in the bucket")
 	return nil
+}
+
+// leaveRing tells the ring, and keeps activate from joining it again.
+func (in *Ingester) leaveRing(ctx context.Context) error {
+	in.mu.Lock()
+	in.leaving = true
+	in.mu.Unlock()
+	g, ok := in.ring.(*ring.Gossip)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, ringTimeout)
+	defer cancel()
+	return g.Leave(ctx, in.cfg.LeaveOnStop)
 }
 
 // Handler answers writes and what is asked about them.

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -87,8 +88,9 @@ func (p *pipeline) distribute(ctx context.Context, id tenant.ID, b *held, to app
 	for _, part := range parts {
 		w := &batch.Write{Tenant: part.Tenant, Session: part.Session, Batch: b.Batch, Only: part.Series}
 		b.readers.Add(1)
+		failed := unavailable(&t)
 		to(ctx, w, &t, b.release)
-		if r := refuse.ReasonOf(t.Err()); t.Samples() == 0 || !r.Retry() { // else it is sent, and forwarded, once more
+		if unavailable(&t) == failed { // else it is sent, and forwarded, once more
 			p.forwarder.Offer(w)
 		}
 	}
@@ -96,6 +98,16 @@ func (p *pipeline) distribute(ctx context.Context, id tenant.ID, b *held, to app
 	left := o.refused - b.Refused.Samples() // out of what was decoded; of a mixed request samples count first
 	o.samples, o.histograms = max(0, o.samples-left), o.histograms-max(0, left-o.samples)
 	return p.refused(o)
+}
+
+// unavailable is how many samples were refused that every sender sends again.
+func unavailable(t *refuse.Tally) (n int) {
+	t.Each(func(r refuse.Reason, samples int, _ *refuse.Error) {
+		if r.Status() == http.StatusServiceUnavailable {
+			n += samples
+		}
+	})
+	return n
 }
 
 // refused counts what an outcome tells of.

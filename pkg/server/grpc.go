@@ -9,6 +9,7 @@ import (
 	"net"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,7 +61,7 @@ func (s *Server) newGRPC(extra []grpc.ServerOption) (*grpc.Server, error) {
 		s.AddReloader("gRPC certificates", func(context.Context) error { return current.reload() })
 		opts = append(opts, grpc.Creds(credentials.NewTLS(following(current.get))))
 	}
-	srv := grpc.NewServer(append(opts, extra...)...)
+	srv := grpc.NewServer(append(slices.Clone(extra), opts...)...) // of two that set the same the last counts: an operator's
 	healthpb.RegisterHealthServer(srv, s.health)
 	reflection.Register(srv)
 	return srv, nil

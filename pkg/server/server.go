@@ -45,7 +45,7 @@ type Server struct {
 
 // New wires a Server and starts nothing; call Run. Config errors name their
 // flag. reg gets the server's metrics and is what /metrics shows. The options
-// go to the gRPC server, after its own.
+// go to the gRPC server, before its own.
 func New(cfg Config, log *slog.Logger, reg *prometheus.Registry, tracing *Tracing, opts ...grpc.ServerOption) (*Server, error) {
 	logged, err := cfg.requestLogging()
 	if err != nil {
