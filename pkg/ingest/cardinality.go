@@ -81,8 +81,8 @@ func (in *Ingester) cardinalityRequest(r *http.Request) (q cardinalityRequest, e
 	}
 	q.names, q.limit = r.Form["label_names[]"], defaultCardinality
 	if s := r.Form.Get("limit"); s != "" {
-		if q.limit, err = strconv.Atoi(s); err != nil || q.limit < 0 || q.limit > maxCardinality {
-			return q, fmt.Errorf("limit: want 0 to %d, got %q", maxCardinality, s)
+		if q.limit, err = strconv.Atoi(s); err != nil || q.limit < 1 || q.limit > maxCardinality {
+			return q, fmt.Errorf("limit: want 1 to %d, got %q", maxCardinality, s)
 		}
 	}
 	if s := r.Form.Get("selector"); s != "" {

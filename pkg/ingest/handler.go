@@ -68,6 +68,9 @@ func (h *writeHandler) write(r *http.Request, otlp bool) outcome {
 	if err != nil {
 		return h.pipeline.refused(outcome{err: err})
 	}
+	if err := h.pipeline.decoder.Declared(r.ContentLength); err != nil {
+		return h.pipeline.refused(outcome{err: err})
+	}
 	place, err := h.gate.Enter(r.ContentLength)
 	if err != nil {
 		return h.pipeline.refused(outcome{err: err})

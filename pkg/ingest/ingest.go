@@ -190,6 +190,7 @@ func (in *Ingester) Run(ctx context.Context) error {
 	if in.owned != nil {
 		stages = append(stages, []job{in.owned.Run})
 	}
+	defer in.path.decoder.Close()
 	return runStages(ctx, stages)
 }
 

@@ -45,7 +45,7 @@ func start(t testing.TB, dir string, args ...string) *node {
 	require.NoError(t, cfg.Validate())
 	in, err := ingest.New(cfg, ingest.Parts{Address: "127.0.0.1:1", Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // which is done before cleaning up
 	done := make(chan error, 1)
 	go func() { done <- in.Run(ctx) }()
 	srv := httptest.NewServer(in.Handler())

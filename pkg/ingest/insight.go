@@ -89,21 +89,24 @@ func (in *Ingester) activity(w http.ResponseWriter, r *http.Request) {
 
 // tsdbStatus answers as Thanos' receive: statistics of the tenant's head.
 func (in *Ingester) tsdbStatus(w http.ResponseWriter, r *http.Request) {
-	stats, _, err := in.owned.Services().Status.TSDBStats(r.Context(), limitOf(r, 10), false)
-	if err != nil {
-		writeError(w, http.StatusServiceUnavailable, "unavailable", err)
-		return
-	}
-	if r.FormValue("all_tenants") == "true" {
-		writeData(w, stats)
-		return
-	}
+	ctx, all := r.Context(), r.FormValue("all_tenants") == "true"
 	id, err := in.cfg.Tenant.OfRequest(r)
 	if err != nil {
 		writeError(w, http.StatusBadRequest, "bad_data", err)
 		return
 	}
-	writeData(w, stats[string(id)])
+	if !all {
+		ctx = tenant.NewContext(ctx, id)
+	}
+	stats, _, err := in.owned.Services().Status.TSDBStats(ctx, limitOf(r, 10), false)
+	switch {
+	case err != nil:
+		writeError(w, http.StatusServiceUnavailable, "unavailable", err)
+	case all:
+		writeData(w, stats)
+	default:
+		writeData(w, stats[string(id)])
+	}
 }
 
 // flush cuts a tenant's head, or all of them, into blocks and ships these.

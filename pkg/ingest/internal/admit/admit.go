@@ -168,13 +168,17 @@ func (g *Gate) Enter(declared int64) (*Place, error) {
 // Grow asks for memory before it is taken. Leave gives it back.
 func (p *Place) Grow(bytes int64) error {
 	g := p.gate
-	if now := g.bytes.Add(bytes); now > int64(g.cfg.MaxBytes) {
-		g.bytes.Add(-bytes)
-		return g.refuse("bytes", fmt.Sprintf("%d bytes of bodies are in memory, and %d more are above the limit %s (--ingest.max-bytes-in-flight)",
-			now-bytes, bytes, &g.cfg.MaxBytes))
+	for {
+		now := g.bytes.Load()
+		if bytes > int64(g.cfg.MaxBytes)-now {
+			return g.refuse("bytes", fmt.Sprintf("%d bytes of bodies are in memory, and %d more are above the limit %s (--ingest.max-bytes-in-flight)",
+				now, bytes, &g.cfg.MaxBytes))
+		}
+		if g.bytes.CompareAndSwap(now, now+bytes) {
+			p.bytes += bytes
+			return nil
+		}
 	}
-	p.bytes += bytes
-	return nil
 }
 
 // Leave gives the place back.

@@ -280,7 +280,7 @@ func TestDiskFullInTheMiddle(t *testing.T) {
 		require.True(t, refused(acked+2+i), "nothing is taken behind a torn record")
 	}
 	require.Len(t, r.read(t.Context(), named("m0"))[seriesName("m0")], acked)
-	resize(64 << 20)
+	resize(512 << 20) // the TSDB takes a file of 128 MiB at once when it replays
 	r.advance(time.Minute)
 	next := acked + 1
 	require.Eventually(t, func() bool {

@@ -153,8 +153,7 @@ func (st *store) Info(ctx context.Context) (storeapi.Info, error) {
 		SupportsSharding: true, SupportsWithoutReplicaLabels: true,
 		Services: storeapi.ServiceSet{Store: true, Metadata: true, Exemplars: true, Status: true, ExemplarsMaxt: storeapi.MaxTime},
 	}
-	add := func(id tenant.ID, mint int64) {
-		ext := hs.externalOf(id)
+	add := func(ext labels.Labels, mint int64) {
 		info.LabelSets = append(info.LabelSets, ext)
 		info.TSDBs = append(info.TSDBs, storeapi.TSDBInfo{Labels: ext, Mint: mint, Maxt: storeapi.MaxTime})
 		info.Mint = min(info.Mint, mint)
@@ -164,10 +163,15 @@ func (st *store) Info(ctx context.Context) (storeapi.Info, error) {
 		if !ok {
 			mint = hs.now().UnixMilli()
 		}
-		add(h.id, mint)
+		add(hs.externalOf(h.id), mint)
 	}
 	for id := range r.missing { // what it holds is not known, so all is asked of us, and answered with a warning
-		add(id, math.MinInt64)
+		add(hs.externalOf(id), math.MinInt64)
+	}
+	if _, one := tenant.FromContext(ctx); !one {
+		// A tenant that sends for the first time is to be asked for at once, not
+		// when this is heard the next time.
+		add(hs.external, hs.now().Add(-time.Duration(hs.cfg.Retention)).UnixMilli())
 	}
 	info.Services.ExemplarsMint = info.Mint
 	return info, nil

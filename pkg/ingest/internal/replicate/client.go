@@ -62,7 +62,7 @@ func (c *client) Append(ctx context.Context, w *batch.Write) (batch.Result, erro
 	if err != nil {
 		return batch.Result{}, c.wrap(err)
 	}
-	s.tell(w.Batch.Families, c.now())
+	s.tell(w.Tenant, w.Batch.Families, c.now())
 	return res, nil
 }
 
@@ -128,7 +128,7 @@ func (c *client) encode(frame *[]byte, w *batch.Write, s *session) (size int64, 
 	defer c.writers.Put(f)
 	now := c.now()
 	s.mu.RLock()
-	payload, err := f.write(w, func(id uint64) bool { return !s.knows(id) }, func(i int) bool { return !s.told(&w.Batch.Families[i], now) })
+	payload, err := f.write(w, func(id uint64) bool { return !s.knows(id) }, func(i int) bool { return !s.told(w.Tenant, &w.Batch.Families[i], now) })
 	s.mu.RUnlock()
 	if err != nil {
 		return 0, 0, fmt.Errorf("labels of a series: %w", err)

@@ -56,8 +56,9 @@ func TestSessionsAreBounded(t *testing.T) {
 
 	now := time.Unix(1000, 0)
 	families := []batch.Family{{Name: "a"}, {Name: "b"}}
-	x.tell(families[:1], now)
-	require.True(t, x.told(&families[0], now))
-	require.False(t, x.told(&families[1], now))
-	require.False(t, x.told(&families[0], now.Add(announceAgain)), "now and then again")
+	x.tell("a", families[:1], now)
+	require.True(t, x.told("a", &families[0], now))
+	require.False(t, x.told("a", &families[1], now))
+	require.False(t, x.told("b", &families[0], now), "what another tenant says is not said by this one")
+	require.False(t, x.told("a", &families[0], now.Add(announceAgain)), "now and then again")
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
+	"github.com/firnline/firnline/pkg/tenant"
 )
 
 // Bounds of what is remembered of one node.
@@ -89,11 +90,11 @@ func (s *session) learn(w *batch.Write, except map[uint32]struct{}, known bool) 
 	}
 }
 
-// familyHash stands for all that is said of a metric.
-func familyHash(f *batch.Family) uint64 {
+// familyHash stands for all that a tenant says of a metric.
+func familyHash(id tenant.ID, f *batch.Family) uint64 {
 	var d xxhash.Digest
 	d.Reset()
-	for _, s := range []string{f.Name, string(f.Type), f.Unit, f.Help} {
+	for _, s := range []string{string(id), f.Name, string(f.Type), f.Unit, f.Help} {
 		_, _ = d.WriteString(s)
 		_, _ = d.Write([]byte{0xff})
 	}
@@ -101,21 +102,21 @@ func familyHash(f *batch.Family) uint64 {
 }
 
 // told tells whether the node was told of a family of late.
-func (s *session) told(f *batch.Family, now time.Time) bool {
+func (s *session) told(id tenant.ID, f *batch.Family, now time.Time) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	_, ok := s.announced[familyHash(f)]
+	_, ok := s.announced[familyHash(id, f)]
 	return ok && now.Sub(s.since) < announceAgain
 }
 
 // tell takes note of the families that the node has taken.
-func (s *session) tell(families []batch.Family, now time.Time) {
+func (s *session) tell(id tenant.ID, families []batch.Family, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.announced == nil || now.Sub(s.since) >= announceAgain || len(s.announced) > maxAnnounced {
 		s.announced, s.since = map[uint64]struct{}{}, now
 	}
 	for i := range families {
-		s.announced[familyHash(&families[i])] = struct{}{}
+		s.announced[familyHash(id, &families[i])] = struct{}{}
 	}
 }

@@ -137,8 +137,9 @@ func TestGossip(t *testing.T) {
 	c = startNode(t, nodeOptions{id: "c", join: join, wait: time.Hour, dir: dir})
 	a.sees(t, map[string]ring.State{"a": ring.Active, "b": ring.Active, "c": ring.Joining})
 	require.NoError(t, c.Activate(t.Context()))
-	a.sees(t, all)
-	c.sees(t, all)
+	for _, n := range []*node{a, b, c, r} {
+		n.sees(t, all)
+	}
 	require.Equal(t, tokens, memberOf(a, "c").Tokens, "it has the tokens it had")
 	requireSame(t, a, b, c, r)
 

@@ -76,6 +76,14 @@ func (d *Decoder) buffer() *Body {
 	return b
 }
 
+// Declared refuses a body of so many bytes if it can never be taken.
+func (d *Decoder) Declared(bytes int64) error {
+	if bytes <= d.cfg.MaxBodyBytes {
+		return nil
+	}
+	return refuse.Errorf(refuse.RequestTooLarge, "", "a body of %d bytes, at most %d are taken (%s); send smaller requests or raise it", bytes, d.cfg.MaxBodyBytes, flagBody)
+}
+
 // Body reads a request's body and decompresses it. contentLength is the
 // declared size, -1 if there is none.
 func (d *Decoder) Body(r io.Reader, contentEncoding string, contentLength int64) (*Body, error) {
@@ -85,11 +93,12 @@ func (d *Decoder) Body(r io.Reader, contentEncoding string, contentLength int64)
 	default:
 		return nil, refuse.Errorf(refuse.UnsupportedType, "", "content encoding %q is unknown: send snappy, gzip, zstd or identity", contentEncoding)
 	}
-	if contentLength > d.cfg.MaxBodyBytes {
-		return nil, refuse.Errorf(refuse.RequestTooLarge, "", "a body of %d bytes, at most %d are taken (%s); send smaller requests or raise it", contentLength, d.cfg.MaxBodyBytes, flagBody)
+	if err := d.Declared(contentLength); err != nil {
+		return nil, err
 	}
 	sent := d.buffer()
-	err := sent.fill(r, min(contentLength, d.cfg.MaxBodyBytes), d.cfg.MaxBodyBytes)
+	err := sent.fill(r, contentLength, d.cfg.MaxBodyBytes)
+	n := len(sent.b)
 	switch {
 	case errors.Is(err, errFull):
 		sent.Free()
@@ -99,11 +108,11 @@ func (d *Decoder) Body(r io.Reader, contentEncoding string, contentLength int64)
 		if refused, ok := errors.AsType[*refuse.Error](err); ok {
 			return nil, refused // the reader has a limit of its own
 		}
-		return nil, refuse.Errorf(refuse.BadRequest, "", "read the body at byte %d: %v", len(sent.b), err)
+		return nil, refuse.Errorf(refuse.BadRequest, "", "read the body at byte %d: %v", n, err)
 	case encoding == "" || encoding == identityEncoding:
-		if int64(len(sent.b)) > d.cfg.MaxDecodedBytes {
+		if int64(n) > d.cfg.MaxDecodedBytes {
 			sent.Free()
-			return nil, d.decodedTooLarge(fmt.Sprintf("%d bytes", len(sent.b)))
+			return nil, d.decodedTooLarge(fmt.Sprintf("%d bytes", n))
 		}
 		return sent, nil
 	}
