@@ -138,9 +138,7 @@ func join(in []*choice, l *lane, w mergeWindow) ([]*choice, error) {
 
 func (c *choice) join(l *lane, w mergeWindow) error {
 	// Windows of one lane follow each other in time: none is a copy.
-	if l != c.lane && slices.ContainsFunc(c.parts, func(o mergeWindow) bool {
-		return o.t == w.t && o.count == w.count && o.min == w.min && o.max == w.max && o.sum.equal(w.sum)
-	}) {
+	if l != c.lane && slices.ContainsFunc(c.parts, w.copyOf) {
 		return nil
 	}
 	most := slices.MaxFunc(c.parts, func(a, b mergeWindow) int { return cmp.Compare(a.count, b.count) })

@@ -67,6 +67,13 @@ func laneOf(tb testing.TB, payloads [][]byte) *lane {
 	return all
 }
 
+func (a number) equal(b number) bool {
+	if a.h == nil || b.h == nil {
+		return a.h == b.h && same(a.f, b.f)
+	}
+	return a.h.Equals(b.h)
+}
+
 func merged(tb testing.TB, parts ...Part) *lane {
 	tb.Helper()
 	chunks, err := Merge(Resolution5m, parts)
@@ -263,6 +270,40 @@ func TestMergeLate(t *testing.T) {
 	for i, w := range want.windows {
 		g := got.windows[i]
 		require.Equal(t, []any{w.slot(), w.count, w.sum, w.min, w.max}, []any{g.slot(), g.count, g.sum, g.min, g.max})
+	}
+}
+
+// Samples that came twice, once in a chunk with coarser buckets and once in one
+// that ends with them, count once.
+func TestMergeCopiesOfOtherChunks(t *testing.T) {
+	tier := func(until int64) (out []Part) {
+		d := NewDownsampler(Resolution5m)
+		for at := int64(10_000); at < until; at += 70_000 {
+			schema := int32(2)
+			if at > 3_600_000 {
+				schema = 1
+			}
+			require.NoError(t, d.Histogram(at, &histogram.FloatHistogram{
+				Schema: schema, Count: float64(at), Sum: float64(at) / 2, ZeroThreshold: 0.001,
+				PositiveSpans: []histogram.Span{{Length: 2}}, PositiveBuckets: []float64{1, float64(at) - 1},
+			}))
+		}
+		chunks, err := d.Finish(Resolution5m)
+		require.NoError(t, err)
+		for _, c := range chunks {
+			out = append(out, Part{Payload: slices.Clone(c.Payload)})
+		}
+		return out
+	}
+	short, long := tier(3_600_000), tier(7_200_000)
+	want := merged(t, long...)
+	for _, parts := range [][]Part{slices.Concat(short, long), slices.Concat(long, short)} {
+		got := merged(t, parts...)
+		require.Len(t, got.windows, len(want.windows))
+		for i, w := range want.windows {
+			g := got.windows[i]
+			require.Equal(t, []float64{w.count, w.sum.h.Count, w.sum.h.Sum}, []float64{g.count, g.sum.h.Count, g.sum.h.Sum}, "window %d", i)
+		}
 	}
 }
 

@@ -17,6 +17,20 @@ type mergeWindow struct {
 	resolution int64
 }
 
+// copyOf tells whether both are of the same samples. How a window is capped and
+// how coarse its buckets are depends on what else is in its chunk.
+func (w *mergeWindow) copyOf(o mergeWindow) bool {
+	if w.count != o.count {
+		return false
+	}
+	if w.sum.h != nil {
+		return same(w.sum.h.Count, o.sum.h.Count) && same(w.sum.h.Sum, o.sum.h.Sum)
+	}
+	return same(w.min, o.min) && same(w.max, o.max) && same(w.sum.f, o.sum.f)
+}
+
+func same(a, b float64) bool { return a == b || a != a && b != b }
+
 func (w *mergeWindow) slot() int64 { return windowEnd(w.t, w.resolution) }
 
 // lane are the windows of one replica and layout that follow one another, chunk

@@ -42,10 +42,3 @@ func (a number) grown(b number) (number, error) {
 	}
 	return b.minus(b)
 }
-
-func (a number) equal(b number) bool {
-	if a.h == nil || b.h == nil {
-		return a.h == b.h && (a.f == b.f || a.f != a.f && b.f != b.f)
-	}
-	return a.h.Equals(b.h)
-}
