@@ -119,13 +119,16 @@ func (c *floatChunk) readCounter() {
 	}
 }
 
-// since leaves out the windows up to t.
+// since leaves out the windows up to t, and begins behind it.
 func (c *floatChunk) since(t int64) {
 	i, found := slices.BinarySearch(c.t, t)
 	if found {
 		i++
 	}
 	if i == 0 {
+		if c.firstT <= t {
+			c.firstT = t + 1
+		}
 		return
 	}
 	if i < len(c.t) {

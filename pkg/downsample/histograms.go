@@ -256,13 +256,16 @@ func (c *histChunk) readCounter(ts []int64, hs []*histogram.FloatHistogram) {
 	}
 }
 
-// since leaves out the windows up to t.
+// since leaves out the windows up to t, and begins behind it.
 func (c *histChunk) since(t int64) {
 	i, found := slices.BinarySearch(c.t, t)
 	if found {
 		i++
 	}
-	if i > 0 && i < len(c.t) {
+	switch {
+	case i == 0 && c.firstT <= t:
+		c.firstT = t + 1
+	case i > 0 && i < len(c.t):
 		c.firstT, c.first = c.t[i], c.counter[i].Copy()
 		c.first.CounterResetHint = histogram.UnknownCounterReset
 	}

@@ -349,3 +349,34 @@ func TestMergeRefusesDamage(t *testing.T) {
 	_, err = Merge(Resolution5m, []Part{{Payload: p}, {Payload: append([]byte{0}, p...), Replica: 1}})
 	require.ErrorIs(t, err, ErrCorrupt)
 }
+
+// Late samples of another kind may begin before the window ends that stands
+// before theirs; the chunks of 1h follow one another all the same.
+func TestAggregateBeginsBehindTheLast(t *testing.T) {
+	chunk := func(hists bool, ts ...int64) Chunk {
+		d := NewDownsampler(Resolution5m)
+		for _, at := range ts {
+			if hists {
+				require.NoError(t, d.Histogram(at, mergeHist(float64(at))))
+			} else {
+				require.NoError(t, d.Floats([]int64{at}, []float64{float64(at)}))
+			}
+		}
+		out, err := d.Finish(Resolution5m)
+		require.NoError(t, err)
+		require.Len(t, out, 1)
+		c, err := Decode(slices.Clone(out[0].Payload))
+		require.NoError(t, err)
+		return c
+	}
+	for _, hists := range []bool{false, true} {
+		d := NewDownsampler(Resolution1h)
+		require.NoError(t, d.Aggregate(chunk(hists, 10_000, 590_000)))
+		require.NoError(t, d.Aggregate(chunk(!hists, 580_000, 700_000)))
+		out, err := d.Finish(Resolution1h)
+		require.NoError(t, err)
+		require.Len(t, out, 2)
+		require.Less(t, out[0].MaxTime, out[1].MinTime)
+		require.LessOrEqual(t, out[1].MinTime, out[1].MaxTime)
+	}
+}
