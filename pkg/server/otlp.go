@@ -18,6 +18,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc/credentials"
+
+	"github.com/firnline/firnline/pkg/content"
 )
 
 // otlpConfig is the part of the tracing YAML under "config", as Thanos has it.
@@ -62,12 +64,12 @@ type otlpTLS struct {
 }
 
 // parseTracing reads the tracing YAML; nil when it is empty.
-func parseTracing(content []byte) (*otlpConfig, error) {
+func parseTracing(data []byte) (*otlpConfig, error) {
 	var f struct {
 		Type   string    `yaml:"type"`
 		Config yaml.Node `yaml:"config"`
 	}
-	switch err := decodeStrict(content, &f); {
+	switch err := content.DecodeYAML(data, &f); {
 	case errors.Is(err, io.EOF):
 		return nil, nil
 	case err != nil:
@@ -83,7 +85,7 @@ func parseTracing(content []byte) (*otlpConfig, error) {
 			Type   string      `yaml:"type"`
 			Config *otlpConfig `yaml:"config"`
 		}{Config: &c}
-		if err := decodeStrict(content, &whole); err != nil {
+		if err := content.DecodeYAML(data, &whole); err != nil {
 			return nil, err
 		}
 	}

@@ -126,9 +126,9 @@ func (c *Config) requestLogging() (requestLogging, error) {
 	return out, nil
 }
 
-func parseRequestLogging(content []byte) (requestLogging, error) {
+func parseRequestLogging(data []byte) (requestLogging, error) {
 	var f requestLogFile
-	if err := decodeStrict(content, &f); err != nil && !errors.Is(err, io.EOF) {
+	if err := content.DecodeYAML(data, &f); err != nil && !errors.Is(err, io.EOF) {
 		return requestLogging{}, err
 	}
 	httpRule, err := rule(f.Options, f.HTTP.Options)

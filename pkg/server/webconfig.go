@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/firnline/firnline/pkg/content"
 )
 
 // webConfig is what a web configuration file asks for, ready for use.
@@ -34,23 +36,23 @@ func loadWebConfig(path string) (*webConfig, []string, error) {
 	if path == "" {
 		return &webConfig{http2: true}, nil, nil
 	}
-	content, err := os.ReadFile(path)
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--http.config: %w", err)
 	}
-	cfg, files, err := parseWebConfig(content, filepath.Dir(path))
+	cfg, files, err := parseWebConfig(data, filepath.Dir(path))
 	if err != nil {
 		return nil, nil, fmt.Errorf("--http.config: %s: %w", path, err)
 	}
 	return cfg, append([]string{path}, files...), nil
 }
 
-func parseWebConfig(content []byte, dir string) (*webConfig, []string, error) {
+func parseWebConfig(data []byte, dir string) (*webConfig, []string, error) {
 	c := web.Config{
 		TLSConfig:  web.TLSConfig{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13},
 		HTTPConfig: web.HTTPConfig{HTTP2: true},
 	}
-	switch err := decodeStrict(content, &c); {
+	switch err := content.DecodeYAML(data, &c); {
 	case errors.Is(err, io.EOF):
 		return nil, nil, errEmptyWebConfig
 	case err != nil:

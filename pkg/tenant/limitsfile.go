@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/firnline/firnline/pkg/content"
 )
 
 // A file of limits is YAML, T being what the component knows:
@@ -68,7 +69,7 @@ func (f *Form[T]) make(layers ...*yaml.Node) (one[T], error) {
 			continue
 		}
 		if err := n.Decode(&v); err != nil {
-			return one[T]{}, speakOfKeys(err)
+			return one[T]{}, content.YAMLError(err)
 		}
 	}
 	if c, ok := any(&v).(interface{ Validate() error }); ok {
@@ -90,7 +91,7 @@ func (f *Form[T]) strict(root *yaml.Node, data []byte) (ignored []string, err er
 	case errors.Is(err, io.EOF): // half written, most likely: without its limits a tenant could do anything
 		return nil, fmt.Errorf("line 1: it is empty; write \"%s: {}\" for no limits", f.Section)
 	case err != nil:
-		return nil, speakOfKeys(err)
+		return nil, content.YAMLError(err)
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is more than one document; one is wanted")
@@ -104,7 +105,7 @@ func (f *Form[T]) strict(root *yaml.Node, data []byte) (ignored []string, err er
 	known := yaml.NewDecoder(bytes.NewReader(data))
 	known.KnownFields(true)
 	if err := known.Decode(&typed); err != nil {
-		return nil, speakOfKeys(err)
+		return nil, content.YAMLError(err)
 	}
 	for key := range typed[f.Section].Global {
 		ignored = append(ignored, f.Section+".global."+key)
@@ -168,22 +169,4 @@ func located(source string, errs ...error) error {
 		all = append(all, err)
 	}
 	return errors.Join(all...)
-}
-
-// speakOfKeys makes the decoder's errors say the line first and name no Go types.
-func speakOfKeys(err error) error {
-	var typed *yaml.TypeError
-	if !errors.As(err, &typed) {
-		text := strings.TrimPrefix(err.Error(), "yaml: ")
-		if !strings.HasPrefix(text, "line ") {
-			text = "line 1: " + text // the parser leaves out the first
-		}
-		return errors.New(text)
-	}
-	unknown := regexp.MustCompile(`^(line \d+): field (\S+) not found in type .*$`)
-	lines := make([]string, len(typed.Errors))
-	for i, e := range typed.Errors {
-		lines[i] = unknown.ReplaceAllString(e, `$1: unknown key "$2"`)
-	}
-	return errors.New(strings.Join(lines, "; "))
 }

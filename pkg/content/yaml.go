@@ -1,4 +1,4 @@
-package server
+package content
 
 import (
 	"bytes"
@@ -10,15 +10,21 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// decodeStrict reads YAML; unknown keys are errors. Its errors say the line and
-// speak of keys, not of Go types. Empty content is io.EOF.
-func decodeStrict(content []byte, into any) error {
+// DecodeYAML reads one document; unknown keys are errors. Its errors are those
+// of YAMLError. Empty content is io.EOF.
+func DecodeYAML(content []byte, into any) error {
 	dec := yaml.NewDecoder(bytes.NewReader(content))
 	dec.KnownFields(true)
 	err := dec.Decode(into)
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
+	return YAMLError(err)
+}
+
+// YAMLError makes an error of the decoder say the line first and speak of keys,
+// not of Go types.
+func YAMLError(err error) error {
 	var typed *yaml.TypeError
 	if !errors.As(err, &typed) {
 		text := strings.TrimPrefix(err.Error(), "yaml: ")
