@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -13,10 +11,6 @@ import (
 	"github.com/firnline/firnline/pkg/compact"
 	"github.com/firnline/firnline/pkg/server"
 )
-
-// gcPercent is how much garbage there may be beside what a compactor holds: that
-// is buffers without a pointer, which cost next to nothing to look through.
-const gcPercent = 40
 
 // newCompact makes the command of these parts:
 //
@@ -38,9 +32,7 @@ undone. What it would do is told by firnline tools compact plan.`,
   firnline compact --deduplication.replica-label=replica --retention.resolution-raw=30d ...`,
 		parts: []configurer{&cfg, &bkt},
 		build: func(ctx context.Context, p *process) ([]runner, error) {
-			if os.Getenv("GOGC") == "" {
-				debug.SetGCPercent(gcPercent)
-			}
+			lessGarbage() // what it holds are buffers without a pointer, which cost next to nothing to look through
 			b, err := bkt.open(ctx, p)
 			if err != nil {
 				return nil, err

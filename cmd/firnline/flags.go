@@ -67,30 +67,21 @@ func (f *flags) attach(fs *pflag.FlagSet) {
 		if fs.Lookup(i.name) != nil {
 			continue
 		}
-		fs.AddFlag(hidden(i, ignoredValue{f, i}))
-		if i.isBool {
-			no := i
-			no.name = "no-" + i.name
-			fs.AddFlag(hidden(no, ignoredValue{f, i}))
-		}
+		addHidden(fs, i, ignoredValue{f, i})
 	}
 	for _, e := range elsewhere() {
-		fs.AddFlag(hidden(e, elsewhereValue{e}))
-		if e.isBool {
-			no := e
-			no.name = "no-" + e.name
-			fs.AddFlag(hidden(no, elsewhereValue{e}))
-		}
+		addHidden(fs, e, elsewhereValue{e})
 	}
 }
 
-// hidden makes a flag of Thanos known that help does not show.
-func hidden(n noEffect, v pflag.Value) *pflag.Flag {
+// addHidden makes a flag of Thanos known that help does not show, a boolean as --no-X too.
+func addHidden(fs *pflag.FlagSet, n noEffect, v pflag.Value) {
 	p := &pflag.Flag{Name: n.name, Hidden: true, Value: v}
 	if n.isBool {
 		p.NoOptDefVal = "true"
+		fs.AddFlag(&pflag.Flag{Name: "no-" + n.name, Hidden: true, NoOptDefVal: "true", Value: v})
 	}
-	return p
+	fs.AddFlag(p)
 }
 
 // resolve fills in what the command line has left to the environment and to the

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
-	"runtime/debug"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
@@ -13,9 +11,6 @@ import (
 	"github.com/firnline/firnline/pkg/server"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
-
-// ingestGCPercent trades a little CPU for memory: most of what an ingester holds stays.
-const ingestGCPercent = 40
 
 // newIngest makes the command of these parts:
 //
@@ -48,9 +43,7 @@ quorum asks for. One node alone is a ring of one.`,
   firnline ingest --ring.join=dns+ingest:7946 --ring.zone=a ...`,
 		parts: []configurer{&cfg, &bkt},
 		build: func(ctx context.Context, p *process) ([]runner, error) {
-			if os.Getenv("GOGC") == "" {
-				debug.SetGCPercent(ingestGCPercent)
-			}
+			lessGarbage() // a little CPU for memory: most of what it holds stays
 			var parts []runner
 			var to block.Bucket // nil: ship nothing
 			if bkt.Given() {

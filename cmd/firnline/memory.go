@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
+	"runtime/debug"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
@@ -41,5 +43,13 @@ func (c *memoryConfig) apply(log *slog.Logger) {
 		log.Debug("no memory limit of a container found", "err", err)
 	case limit > 0 && limit < math.MaxInt64:
 		log.Info("memory limit for the Go runtime set", "bytes", limit)
+	}
+}
+
+// lessGarbage lets less garbage gather before it is collected than Go does by
+// itself, unless the operator has said how much.
+func lessGarbage() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(40)
 	}
 }
