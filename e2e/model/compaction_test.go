@@ -546,7 +546,7 @@ func (h *history) compareAnswers(gateway storeapi.Store) {
 // forgotten waits until marked blocks are removed and delete requests done. Then
 // a corrupt block is set aside, what has expired is gone, what is too large for
 // one block was split, and nothing of what requests asked for is in the bucket: it shows
-// to nobody who doesn't know of them. RELIABILITY C6, C12
+// to nobody who doesn't know of them. RELIABILITY C4, C7
 func (h *history) forgotten() {
 	for range 3 {
 		h.clock.add(h.deleteDelay + hour)
