@@ -3,10 +3,14 @@ package heads
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/prometheus/tsdb/fileutil"
 )
 
 // freeInterval is how long a look at the free space is good for. At a gigabyte
@@ -54,6 +58,29 @@ func (d *disk) check() error {
 		d.log.Warn("whether the disk has room for samples has changed", "free", free, "least", d.least, "err", d.mu.err)
 	}
 	return d.mu.err
+}
+
+// openingBytes is the space that reading a log may take: a TSDB writes the chunks
+// anew that it had in memory. It ends the whole process if it can't.
+const openingBytes = 64 << 20
+
+// checkOpening tells why the TSDB in dir can't be opened for want of space, or
+// nil. What has been freed counts at once.
+func (d *disk) checkOpening(dir string) error {
+	var need int64
+	for _, log := range []string{walDir, wblDir} {
+		n, err := fileutil.DirSize(filepath.Join(dir, log))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		need += n
+	}
+	need = min(need, openingBytes)
+	free, err := d.free(d.dir)
+	if err != nil || free >= need {
+		return nil //nolint:nilerr // can't be told
+	}
+	return fmt.Errorf("%w: %d bytes are free below %s, reading the log may take %d", errDiskFull, free, d.dir, need)
 }
 
 // errDiskFull marks what ends by itself when there is space again.

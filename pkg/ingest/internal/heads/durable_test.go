@@ -279,8 +279,10 @@ func TestDiskFullInTheMiddle(t *testing.T) {
 	for i := range 5 {
 		require.True(t, refused(acked+2+i), "nothing is taken behind a torn record")
 	}
-	require.Len(t, r.read(t.Context(), named("m0"))[seriesName("m0")], acked)
-	resize(512 << 20) // the TSDB takes a file of 128 MiB at once when it replays
+	r.advance(time.Minute)
+	r.tend(t.Context())
+	require.Len(t, r.read(t.Context(), named("m0"))[seriesName("m0")], acked, "while there is no space to open it anew")
+	resize(512 << 20)
 	r.advance(time.Minute)
 	next := acked + 1
 	require.Eventually(t, func() bool {
@@ -299,6 +301,26 @@ func TestDiskFullInTheMiddle(t *testing.T) {
 	check()
 	r.restart()
 	check()
+}
+
+// TestDiskFullAtStart: a tenant whose log can't be read for want of space waits for it.
+//
+// RELIABILITY I4
+func TestDiskFullAtStart(t *testing.T) {
+	var free atomic.Int64
+	free.Store(1 << 30)
+	r := newRig(t, func(_ *Config, p *Parts) {
+		p.FreeBytes = func(string) (int64, error) { return free.Load(), nil }
+	})
+	r.put(write("t", 1, one("up", 0, 1)))
+	free.Store(10)
+	r.restart()
+	_, err := r.Append(t.Context(), write("t", 1, one("up", 1000, 2)))
+	require.ErrorContains(t, asRefuse(t, err, refuse.Unavailable), "10 bytes are free")
+	free.Store(1 << 30)
+	r.advance(retryOpening)
+	r.put(write("t", 1, one("up", 1000, 2)))
+	require.Len(t, r.read(t.Context(), named("up"))[seriesName("up")], 2)
 }
 
 // smallDisk is a folder on a file system of its own.

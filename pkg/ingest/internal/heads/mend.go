@@ -55,6 +55,9 @@ func (h *head) openTSDB(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
 	if err := m.prepare(); err != nil {
 		return nil, err
 	}
+	if err := h.heads.disk.checkOpening(h.dir); err != nil {
+		return nil, err
+	}
 	if err := m.hold(); err != nil {
 		return nil, err
 	}

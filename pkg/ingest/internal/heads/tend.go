@@ -71,8 +71,8 @@ func (h *head) tend(ctx context.Context) error {
 	}()
 	h.sessions.expire()
 	if err := h.failure(); err != nil {
-		if !passes(err) || h.heads.disk.check() != nil {
-			return nil
+		if !passes(err) || h.heads.disk.check() != nil || h.heads.disk.checkOpening(h.dir) != nil {
+			return nil // what is open can be read
 		}
 		held = false
 		h.release()
