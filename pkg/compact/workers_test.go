@@ -21,7 +21,7 @@ func TestTwoWorkers(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	require.NoError(t, alone.compactor(func(_ *compact.Config, p *compact.Parts) { p.Metrics = reg }).Once(context.Background()))
 	jobs := value(t, reg, "jobs_total")
-	require.EqualValues(t, 6, jobs, "two of two days and one of 14 days for each window")
+	require.EqualValues(t, 18, jobs, "seven of two days and, raw and at 5m, one of 14 days for each window")
 
 	both := newInStep(2)
 	regs := []*prometheus.Registry{prometheus.NewRegistry(), prometheus.NewRegistry()}

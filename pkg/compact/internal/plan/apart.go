@@ -13,9 +13,8 @@ func (p *planner) area(l *lane, w window) string {
 
 // Apart yields the jobs in the order in which a worker tries them: that of the
 // plan, but those in areas where somebody else is at work come last. The largest
-// job of an area needs the results of all others and can't be shared: workers
-// that clear one area after the other together would all wait for each in turn,
-// and for the last one in the end.
+// job of an area needs the results of all others and can't be shared: of workers
+// that clear one area together all but one have to leave it in the end.
 //
 // atWork is asked of an area when its job's turn comes, since to try a job is also
 // to find out who does it.

@@ -23,7 +23,7 @@ func (p *planner) compact(l *lane) {
 	top := len(p.cfg.Ranges) - 1
 	p.misfits(l, blocks, p.cfg.Ranges[top])
 	blocks = slices.DeleteFunc(blocks, func(e *entry) bool { return e.taken })
-	p.level(l, blocks, top, len(blocks))
+	p.level(l, blocks, top)
 }
 
 // free tells whether a block may be an input of compaction.
@@ -55,55 +55,56 @@ func (p *planner) maxInputs() int {
 }
 
 // level looks at the windows of one range, from the newest on, and at the smaller
-// ones within those that are not complete, until there will be so many blocks
-// fewer as are enough.
-func (p *planner) level(l *lane, blocks []*entry, level, enough int) {
-	lowest, before := min(1, len(p.cfg.Ranges)-1), len(p.plan.Jobs)
+// ones within those that are not complete.
+func (p *planner) level(l *lane, blocks []*entry, level int) {
+	lowest := min(1, len(p.cfg.Ranges)-1)
 	windows, held := inWindows(blocks, p.cfg.Ranges[level])
-	for i := len(windows) - 1; i >= 0 && fewer(p.plan.Jobs[before:]) < enough; i-- {
+	for i := len(windows) - 1; i >= 0; i-- {
 		w, in := windows[i], held[i]
 		switch {
 		case !p.due(l.tier, w):
 			if level > lowest {
-				p.level(l, in, level-1, len(in))
+				p.level(l, in, level-1)
 			}
 		case len(in) < 2 && p.splitIn(l, w) == nil:
-		case len(in) > p.maxInputs():
-			p.tooMany(l, w, in, level)
+		case len(in) > p.maxInputs() || p.begun(l, in, level):
+			p.smallerFirst(l, w, in, level)
 		default:
 			p.merge(l, w, in, fmt.Sprintf("%s of %s fill %s", count(len(in), "block"), blockLengths(in), w))
 		}
 	}
 }
 
-// fewer is how many blocks less there are after jobs.
-func fewer(jobs []Job) (n int) {
-	for _, j := range jobs {
-		if j.Replaces {
-			n += len(j.Inputs) - 1
-		}
+// begun tells whether smaller windows, by which the coarser tier is filled too,
+// are done in part. To leave the others out would save to write their blocks once
+// more, but then the coarser tier were made anew of everything, which takes longer.
+// And as what is to be done does not depend on how far it is, several workers do
+// the same jobs as one.
+func (p *planner) begun(l *lane, in []*entry, level int) bool {
+	to := l.tier.coarser()
+	if to == nil || !p.cfg.Downsample || level == 0 || p.cfg.Ranges[level-1] < p.window(to) {
+		return false
 	}
-	return n
+	missing := slices.ContainsFunc(in, func(e *entry) bool { return p.wants(e, to) })
+	return missing && slices.ContainsFunc(in, func(e *entry) bool { return !p.wants(e, to) })
 }
 
-// tooMany goes by smaller windows first or, where these are done, takes as many
-// blocks as a job may have: neighbours. It goes by no more of the smaller windows
-// than it takes, since their blocks are all written once more in the end. Which
-// these are does not change while one after the other is done, so that several
-// workers do no more of them than one does. The others wait meanwhile.
-func (p *planner) tooMany(l *lane, w window, in []*entry, level int) {
+// smallerFirst goes by smaller windows first or, where these are done, takes as
+// many blocks as a job may have: neighbours.
+func (p *planner) smallerFirst(l *lane, w window, in []*entry, level int) {
 	before := len(p.plan.Jobs)
 	if level > 0 {
-		p.level(l, in, level-1, len(in)-p.maxInputs())
+		p.level(l, in, level-1)
 	}
-	if len(p.plan.Jobs) == before {
-		part := in[:p.maxInputs()]
-		p.merge(l, w, part, fmt.Sprintf("%d of the %d blocks in %s, the most that a job takes", len(part), len(in), w))
+	if len(p.plan.Jobs) > before {
 		return
 	}
-	for _, e := range in {
-		e.taken = true
+	why := fmt.Sprintf("%s of %s fill %s", count(len(in), "block"), blockLengths(in), w)
+	if n := p.maxInputs(); len(in) > n {
+		why = fmt.Sprintf("%d of the %d blocks in %s, the most that a job takes", n, len(in), w)
+		in = in[:n]
 	}
+	p.merge(l, w, in, why)
 }
 
 // merge plans a job that puts one block, or the shards of a split, in the place
