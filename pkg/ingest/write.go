@@ -77,8 +77,8 @@ func (h *held) release() {
 func (p *pipeline) distribute(ctx context.Context, id tenant.ID, b *held, to appendTo) outcome {
 	defer b.release()
 	o := outcome{samples: len(b.Floats), histograms: len(b.Histograms), exemplars: len(b.Exemplars)}
-	t := b.Refused // by the decoder
-	parts, err := p.intake.Take(ctx, id, b.Batch, &t)
+	t := b.Refused.Clone() // by the decoder
+	parts, err := p.intake.Take(ctx, id, b.Batch, t)
 	if err != nil {
 		return p.refused(outcome{refused: b.Samples(), err: err})
 	}
@@ -88,9 +88,9 @@ func (p *pipeline) distribute(ctx context.Context, id tenant.ID, b *held, to app
 	for _, part := range parts {
 		w := &batch.Write{Tenant: part.Tenant, Session: part.Session, Batch: b.Batch, Only: part.Series}
 		b.readers.Add(1)
-		failed := unavailable(&t)
-		to(ctx, w, &t, b.release)
-		if unavailable(&t) == failed { // else it is sent, and forwarded, once more
+		failed := unavailable(t)
+		to(ctx, w, t, b.release)
+		if unavailable(t) == failed { // else it is sent, and forwarded, once more
 			p.forwarder.Offer(w)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/firnline/firnline/pkg/tenant"
@@ -92,10 +93,21 @@ func ReasonOf(err error) Reason {
 }
 
 // Tally counts what was refused of one request, by reason, and keeps the
-// first refusal of each reason as its example. The zero value is empty. It is used by one goroutine.
+// first refusal of each reason as its example. The zero value is empty. It is used by one goroutine,
+// and never copied but by Clone: two copies would count in the same memory.
 type Tally struct {
+	_      noCopy
 	counts []count // few: a list beats a map
 }
+
+// noCopy lets go vet find copies of what has it.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
+
+// Clone returns a Tally of its own that has counted the same.
+func (t *Tally) Clone() *Tally { return &Tally{counts: slices.Clone(t.counts)} }
 
 type count struct {
 	reason  Reason
