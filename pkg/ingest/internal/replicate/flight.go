@@ -2,7 +2,6 @@ package replicate
 
 import (
 	"context"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,21 +31,20 @@ type flight struct {
 	odd    map[uint32]*oddSeries
 }
 
-// oddSeries is a series that an owner refused while it took others of the same set.
+// oddSeries is a series of which an owner refused something while it took others of the same set.
 type oddSeries struct {
-	set             uint32
-	refused, failed uint16 // owners that count as ok for its set, but not for it
-	settled         bool
-
-	why  []batch.Refused // of the first owner that refused it for good
-	soft *refuse.Error   // the worst refusal that may pass
-
-	from       uint16 // owner that refused it last, and whether that may pass, and whether it is the first
-	fromSoft   bool
-	collecting bool
+	set     uint32
+	settled bool
+	by      []refusedBy
 }
 
-const nobody = math.MaxUint16
+// refusedBy is what one owner refused of a series.
+type refusedBy struct {
+	owner      uint16
+	hard, soft int             // samples refused for good, and those that may pass
+	why        []batch.Refused // those for good
+	pass       *refuse.Error   // the worst of the others
+}
 
 func (r *Replicator) flight(w *batch.Write, release func()) *flight {
 	f, ok := r.flights.Get().(*flight)
@@ -131,8 +129,8 @@ func (f *flight) vote(p *part, res batch.Result, err error) {
 		}
 	}
 	for n, o := range f.odd {
-		if !o.settled && f.verdict(o) != open {
-			f.odd[n].settled = true
+		if !o.settled && o.decided(f.split.sets[o.set].votes, samples(f.write.Batch, n)) {
+			o.settled = true
 			f.open--
 		}
 	}
@@ -157,40 +155,38 @@ func (f *flight) voteSet(n uint32, err error) {
 	}
 }
 
-// except counts what an owner refused of one series of a set that it took. One
-// that has something that may pass is one that failed.
+// except counts what an owner refused of one series of a set that it took.
 func (f *flight) except(p *part, x batch.Refused) {
 	o := f.odd[x.Series]
 	if o == nil {
 		at, _ := slices.BinarySearch(f.write.Only, x.Series)
-		o = &oddSeries{set: f.split.of[at], from: nobody}
+		o = &oddSeries{set: f.split.of[at]}
 		f.odd[x.Series] = o
 		f.open++
 	}
-	if o.from != p.instance {
-		o.from, o.fromSoft, o.collecting = p.instance, false, len(o.why) == 0
-		o.refused++
+	if n := len(o.by); n == 0 || o.by[n-1].owner != p.instance {
+		o.by = append(o.by, refusedBy{owner: p.instance})
 	}
-	switch soft := x.Err.Reason.Retry(); {
-	case soft:
-		o.soft = worse(o.soft, x.Err)
-		if !o.fromSoft {
-			o.fromSoft = true
-			o.refused--
-			o.failed++
-		}
-	case o.collecting:
-		o.why = append(o.why, x)
+	by := &o.by[len(o.by)-1]
+	if !x.Err.Reason.Retry() {
+		by.hard += x.Samples
+		by.why = append(by.why, x)
+		return
 	}
+	by.soft += x.Samples
+	by.pass = worse(by.pass, x.Err)
 }
 
-// verdict of an odd series: its votes are those of its set but for the owners that refused it.
-func (f *flight) verdict(o *oddSeries) verdict {
-	v := f.split.sets[o.set].votes
-	v.ok -= o.refused + o.failed
-	v.refused += o.refused
-	v.failed += o.failed
-	return v.verdict()
+// decided tells whether answers that are missing change nothing for an odd series.
+func (o *oddSeries) decided(v votes, all int) bool {
+	missing := v.owners - v.ok - v.refused - v.failed
+	taken, refused := v, v
+	taken.ok += missing
+	refused.refused += missing
+	written, hard, _ := o.counts(v, all)
+	mostWritten, _, _ := o.counts(taken, all)
+	_, mostHard, _ := o.counts(refused, all)
+	return written == mostWritten && hard == mostHard
 }
 
 // wait waits until all is decided, the request is given up or its time is over.
@@ -229,41 +225,79 @@ func (f *flight) report(t *refuse.Tally) {
 	}
 	for i, n := range f.write.Only {
 		set := f.split.of[i]
-		v, o := f.split.sets[set].votes.verdict(), f.odd[n]
-		if o != nil {
-			v = f.verdict(o)
+		if o := f.odd[n]; o != nil {
+			f.reportOdd(t, n, o)
+			continue
 		}
-		switch v {
+		switch f.split.sets[set].votes.verdict() {
 		case refused:
-			f.reportRefused(t, n, set, o)
+			e := f.causes[set].refused
+			t.Add(e.Reason, samples(f.write.Batch, n), func() *refuse.Error { return e })
 		case failed, open:
-			f.reportFailed(t, samples(f.write.Batch, n), set, o)
+			f.reportFailed(t, samples(f.write.Batch, n), set, nil)
 		}
 	}
+}
+
+// reportOdd adds what was not accepted of a series that owners took in part: samples
+// that are refused for good, and those that may have a quorum later.
+func (f *flight) reportOdd(t *refuse.Tally, n uint32, o *oddSeries) {
+	all := samples(f.write.Batch, n)
+	written, hard, by := o.counts(f.split.sets[o.set].votes, all)
+	switch {
+	case by != nil:
+		for _, x := range by.why {
+			t.Add(x.Err.Reason, x.Samples, func() *refuse.Error { return x.Err })
+		}
+	case hard > 0:
+		e := f.causes[o.set].refused
+		t.Add(e.Reason, hard, func() *refuse.Error { return e })
+	}
+	if left := all - written - hard; left > 0 {
+		f.reportFailed(t, left, o.set, o)
+	}
+}
+
+// counts tells how many samples of a series have a quorum, and how many are
+// refused by so many owners that they can't have one; by says why, nil: as all of the set.
+// Owners tell numbers, not which samples: what one of them refuses is taken to be among what another
+// one does that refuses more, as it is where they have the same samples.
+func (o *oddSeries) counts(v votes, all int) (written, hard int, by *refusedBy) {
+	taken, refusals := make([]int, 0, v.owners), make([]*refusedBy, 0, v.owners)
+	for range int(v.ok) - len(o.by) {
+		taken = append(taken, all)
+	}
+	for i := range o.by {
+		taken = append(taken, all-o.by[i].hard-o.by[i].soft)
+		refusals = append(refusals, &o.by[i])
+	}
+	slices.SortFunc(taken, func(a, b int) int { return b - a })
+	if q := int(v.quorum); len(taken) >= q {
+		written = taken[q-1]
+	}
+	slices.SortFunc(refusals, func(a, b *refusedBy) int { return b.hard - a.hard })
+	switch need := int(v.owners) - int(v.quorum) - int(v.refused); { // beside those that refused all of the set
+	case need < 0:
+		return 0, all, nil
+	case need < len(refusals):
+		by = refusals[need]
+		return written, by.hard, by
+	}
+	return written, 0, nil
 }
 
 // reportFailed adds samples of a series that may have a quorum later.
 func (f *flight) reportFailed(t *refuse.Tally, samples int, set uint32, o *oddSeries) {
 	e := f.causes[set].failed
 	if o != nil {
-		e = worse(e, o.soft)
+		for i := range o.by {
+			e = worse(e, o.by[i].pass)
+		}
 	}
 	if e == nil {
 		e = refuse.Errorf(refuse.Unavailable, f.write.Tenant, "too few of the nodes that own a series have confirmed it in time")
 	}
 	t.Add(e.Reason, samples, func() *refuse.Error { return e })
-}
-
-// reportRefused adds a series that can't have a quorum for good.
-func (f *flight) reportRefused(t *refuse.Tally, n, set uint32, o *oddSeries) {
-	if o == nil || len(o.why) == 0 {
-		e := f.causes[set].refused
-		t.Add(e.Reason, samples(f.write.Batch, n), func() *refuse.Error { return e })
-		return
-	}
-	for _, x := range o.why {
-		t.Add(x.Err.Reason, x.Samples, func() *refuse.Error { return x.Err })
-	}
 }
 
 // cause is why owners did not take the series of a set.

@@ -65,6 +65,102 @@ func refusing(reason refuse.Reason, samples int) func(context.Context, *batch.Wr
 	}
 }
 
+// RELIABILITY I6: of a series that owners took in part, each sample is written if
+// a quorum took it, refused if none can any more, else to be sent again: as a
+// twin counts that knows which samples they were.
+func TestOddSeries(t *testing.T) {
+	seed := time.Now().UnixNano()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewSource(seed))
+	for range 20_000 {
+		owners := 1 + r.Intn(4)
+		v := votes{owners: uint16(owners), quorum: uint16(owners/2 + 1)}
+		all, o := r.Intn(6), oddSeries{}
+		took, refused := make([]int, all), make([]int, all) // owners, by sample
+		for i := range owners {
+			switch r.Intn(5) {
+			case 0:
+				v.failed++
+			case 1:
+				v.refused++
+				for s := range all {
+					refused[s]++
+				}
+			case 2: // has not answered
+			case 3:
+				v.ok++
+				for s := range all {
+					took[s]++
+				}
+			default: // refuses the first, of which the first for good
+				v.ok++
+				by := refusedBy{owner: uint16(i), hard: r.Intn(all + 1)}
+				by.soft = r.Intn(all + 1 - by.hard)
+				o.by = append(o.by, by)
+				for s := range all {
+					if s < by.hard {
+						refused[s]++
+					} else if s >= by.hard+by.soft {
+						took[s]++
+					}
+				}
+			}
+		}
+		written, hard, by := o.counts(v, all)
+		wantWritten, wantHard := 0, 0
+		for s := range all {
+			if took[s] >= int(v.quorum) {
+				wantWritten++
+			}
+			if refused[s] > owners-int(v.quorum) {
+				wantHard++
+			}
+		}
+		require.Equal(t, []int{wantWritten, wantHard}, []int{written, hard}, "%+v %+v", v, o)
+		if hard > 0 && by != nil {
+			require.Equal(t, hard, by.hard)
+		}
+		if int(v.ok+v.refused+v.failed) == owners {
+			require.True(t, o.decided(v, all))
+		}
+	}
+}
+
+// RELIABILITY I6: an owner that takes a series in part is not a quorum of two,
+// and what its sender is told asks for the rest again.
+func TestPartOfASeries(t *testing.T) {
+	old, down := refusing(refuse.SampleTooOld, 2), failing(refuse.Errorf(refuse.Unavailable, "team", "the disk is full"))
+	for _, c := range []struct {
+		name          string
+		nodes         []func(context.Context, *batch.Write) (batch.Result, error)
+		refused, left int
+	}{
+		{"of two one is away", []func(context.Context, *batch.Write) (batch.Result, error){old, down}, 2, 3},
+		{"of two the other takes all", []func(context.Context, *batch.Write) (batch.Result, error){old, nil}, 2, 0},
+		{"of three one is away", []func(context.Context, *batch.Write) (batch.Result, error){old, old, down}, 2, 0},
+		{"of three two refuse different numbers", []func(context.Context, *batch.Write) (batch.Result, error){old, refusing(refuse.SampleTooOld, 4), down}, 2, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cl := startCluster(t, len(c.nodes), len(c.nodes), testConfig())
+			for i, f := range c.nodes {
+				cl.nodes[i].set(f)
+			}
+			w := newRouter("r").write(1000, 7, "first")
+			w.Batch.Floats = []batch.Float{{T: 1}, {T: 2}, {T: 3}, {T: 4}, {T: 5}}
+			w.Batch.Series[0].Floats.To = 5
+			got := map[refuse.Reason]int{}
+			tally := cl.send(t, w)
+			tally.Each(func(r refuse.Reason, n int, _ *refuse.Error) { got[r] = n })
+			want := map[refuse.Reason]int{refuse.SampleTooOld: c.refused}
+			if c.left > 0 {
+				want[refuse.Unavailable] = c.left
+			}
+			require.Equal(t, want, got)
+			require.Equal(t, c.left > 0, refuse.ReasonOf(tally.Err()).Retry())
+		})
+	}
+}
+
 func failing(err error) func(context.Context, *batch.Write) (batch.Result, error) {
 	return func(context.Context, *batch.Write) (batch.Result, error) { return batch.Result{}, err }
 }
