@@ -93,7 +93,7 @@ func New(cfg Config, p Parts) (*Ingester, error) {
 	in.path = pipeline{
 		decoder:  wire.New(cfg.Wire, time.Now),
 		intake:   intake.New(cfg.Intake, in.limits, in.tracker, p.Log, p.Metrics),
-		replicas: replicate.New(cfg.Owners, replicate.Parts{Ring: in.ring, Local: local, Dial: append(p.Dial, grpc.WithTransportCredentials(cfg.Client.Credentials())), Log: p.Log, Reg: p.Metrics, Now: time.Now}),
+		replicas: replicate.New(cfg.Owners, replicate.Parts{Ring: in.ring, Local: local, Dial: append(p.Dial, grpc.WithTransportCredentials(cfg.Client.Credentials())), Log: p.Log, Reg: p.Metrics, Now: time.Now, Away: in.away}),
 		metrics:  newMetrics(p.Metrics),
 	}
 	in.path.forwarder, err = forward.New(cfg.Forward, filepath.Join(cfg.Heads.Dir, forwardDir), p.Log, p.Metrics)
@@ -212,6 +212,24 @@ func (in *Ingester) activate(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// away says why this node is not written to although it is there: it is
+// starting or stopping.
+func (in *Ingester) away() error {
+	g, ok := in.ring.(*ring.Gossip)
+	if !ok || in.owned == nil {
+		return nil
+	}
+	for _, m := range g.Members() {
+		if m.ID == g.ID() && m.State == ring.Active {
+			return nil
+		}
+	}
+	if err := in.owned.Ready(); err != nil {
+		return fmt.Errorf("this node owns no series yet: %w", err)
+	}
+	return errors.New("this node owns no series for now: it is about to join or to leave the ring")
 }
 
 // awaitHeads returns when the logs are replayed.

@@ -38,6 +38,21 @@ type node struct {
 
 func start(t testing.TB, dir string, args ...string) *node {
 	t.Helper()
+	n := launch(t, dir, args...)
+	require.Eventually(t, func() bool {
+		for _, check := range n.in.Checks() {
+			if check() != nil {
+				return false
+			}
+		}
+		return true
+	}, 30*time.Second, 10*time.Millisecond)
+	return n
+}
+
+// launch is start that does not wait until writes are taken.
+func launch(t testing.TB, dir string, args ...string) *node {
+	t.Helper()
 	var cfg ingest.Config
 	fs := flag.NewFlagSet("", flag.ContinueOnError)
 	cfg.RegisterFlags(fs)
@@ -57,14 +72,6 @@ func start(t testing.TB, dir string, args ...string) *node {
 		require.NoError(t, <-done)
 	})
 	t.Cleanup(n.stop)
-	require.Eventually(t, func() bool {
-		for _, check := range in.Checks() {
-			if check() != nil {
-				return false
-			}
-		}
-		return true
-	}, 30*time.Second, 10*time.Millisecond)
 	return n
 }
 
@@ -144,6 +151,32 @@ func TestWriteAndRead(t *testing.T) {
 	n = start(t, dir)
 	require.Equal(t, []string{`{__name__="up", ingest="a", job="x", tenant_id="default-tenant"} 3`}, n.read("up"))
 	require.Equal(t, []string{`{__name__="temp", ingest="a", tenant_id="team-a"} 1`}, n.read("temp"))
+}
+
+// RELIABILITY P9, P12: a node that starts, for the first time or again, or is about to stop says so, not
+// that nodes are missing.
+func TestNotReady(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		n, refused := launch(t, dir), 0
+		require.Eventually(t, func() bool {
+			code, text, _ := n.post("/api/v1/write", protobuf, rw1(time.Now(), 1, "up"))
+			if code == http.StatusNoContent {
+				return true
+			}
+			refused++
+			require.Equal(t, http.StatusServiceUnavailable, code, text)
+			require.Contains(t, text, "[not-ready]")
+			return false
+		}, 30*time.Second, time.Millisecond)
+		require.Positive(t, refused)
+		require.NoError(t, n.in.Leave(t.Context()))
+		require.Eventually(t, func() bool {
+			code, text, _ := n.post("/api/v1/write", protobuf, rw1(time.Now(), 1, "up"))
+			return code == http.StatusServiceUnavailable && strings.Contains(text, "[not-ready]")
+		}, 5*time.Second, 10*time.Millisecond)
+		n.stop()
+	}
 }
 
 // RELIABILITY P12: malformed input is 4xx and changes nothing.

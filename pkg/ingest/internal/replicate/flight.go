@@ -78,7 +78,7 @@ func (f *flight) start(ctx context.Context, v *ring.View) {
 			f.open++
 			continue
 		}
-		f.causes[i].failed = refuse.Errorf(refuse.Unavailable, f.write.Tenant, "%d of the nodes that own the series can be written to, %d must confirm", u.votes.owners, u.votes.quorum)
+		f.causes[i].failed = f.r.tooFew(&f.write, u.votes)
 	}
 	if f.open == 0 {
 		close(f.decided)

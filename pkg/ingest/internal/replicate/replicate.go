@@ -85,6 +85,8 @@ type Parts struct {
 	Log   *slog.Logger
 	Reg   prometheus.Registerer
 	Now   func() time.Time
+	// Away says why this process, an owner, is none for now; nil when it is one. nil: it always is.
+	Away func() error
 }
 
 // Replicator writes to owners.
@@ -179,6 +181,17 @@ func asRefusal(w *batch.Write, err error) *refuse.Error {
 
 func unknownSeries(w *batch.Write) *refuse.Error {
 	return refuse.Errorf(refuse.Unavailable, w.Tenant, "an owner does not know a series by its number, nor by its labels")
+}
+
+// tooFew is why series that have fewer owners than must confirm are not written.
+// A node that is about to own series again says that: no other is missing then.
+func (r *Replicator) tooFew(w *batch.Write, v votes) *refuse.Error {
+	if r.parts.Away != nil {
+		if err := r.parts.Away(); err != nil {
+			return refuse.Errorf(refuse.NotReady, w.Tenant, "%v; %d of the nodes that own the series can be written to, %d must confirm", err, v.owners, v.quorum)
+		}
+	}
+	return refuse.Errorf(refuse.Unavailable, w.Tenant, "%d of the nodes that own the series can be written to, %d must confirm", v.owners, v.quorum)
 }
 
 // samples counts those of series n.
