@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/thanos-io/objstore"
+
 	"github.com/firnline/firnline/pkg/bucket"
 )
 
@@ -24,18 +26,41 @@ func (c *bucketConfig) Validate() error {
 		}
 		return errors.Join(errs...)
 	}
+	if _, err := c.target(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// target reads the YAML.
+func (c *bucketConfig) target() (*bucket.Target, error) {
 	content, source := []byte(c.Objstore), "--objstore.config"
 	if c.ObjstoreFile != "" {
 		var err error
 		source = "--objstore.config-file: " + c.ObjstoreFile
 		if content, err = os.ReadFile(c.ObjstoreFile); err != nil {
-			return errors.Join(append(errs, fmt.Errorf("--objstore.config-file: %w", err))...)
+			return nil, fmt.Errorf("--objstore.config-file: %w", err)
 		}
 	}
-	if _, err := bucket.ParseConfig(content); err != nil {
-		errs = append(errs, fmt.Errorf("%s: %w", source, err))
+	t, err := bucket.ParseConfig(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", source, err)
 	}
-	return errors.Join(errs...)
+	return t, nil
+}
+
+// folderMissing tells of a bucket that is a local folder and isn't there.
+func (c *bucketConfig) folderMissing() error {
+	t, err := c.target()
+	if err != nil || t.Type != objstore.FILESYSTEM {
+		return err
+	}
+	if info, err := os.Stat(t.Bucket()); err != nil {
+		return fmt.Errorf("bucket folder %s: %w; a folder is not made by looking at it [%s]", t.Bucket(), errors.Unwrap(err), bucket.CauseMissing)
+	} else if !info.IsDir() {
+		return fmt.Errorf("bucket folder %s: it is a file [%s]", t.Bucket(), bucket.CauseMissing)
+	}
+	return nil
 }
 
 // open makes the bucket, with metrics, traces and retries.

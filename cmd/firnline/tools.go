@@ -27,7 +27,8 @@ type toolGroup struct {
 // tool is a command that an operator runs by hand: it does one thing and ends.
 // Data goes to stdout, talk to stderr.
 type tool struct {
-	use                  string // the verb and its arguments, such as "cancel ID"
+	use                  string   // the verb and its arguments, such as "cancel ID"
+	aliases              []string // other names of the verb
 	short, long, example string
 	args                 cobra.PositionalArgs // nil: takes none
 
@@ -40,6 +41,7 @@ type tool struct {
 type toolRun struct {
 	out, talk io.Writer
 	in        io.Reader // an operator's answers
+	board     *board    // what talk is, for lines that are drawn anew
 	log       *slog.Logger
 	reg       *prometheus.Registry
 }
@@ -68,7 +70,7 @@ func (t *tool) all() []configurer { return append([]configurer{&t.log}, t.parts.
 // command makes the command line of a tool.
 func (t *tool) command() *cobra.Command {
 	f := newFlags(t.all())
-	cmd := &cobra.Command{Use: t.use, Short: t.short, Long: t.long, Example: t.example, Args: t.args}
+	cmd := &cobra.Command{Use: t.use, Aliases: t.aliases, Short: t.short, Long: t.long, Example: t.example, Args: t.args}
 	if t.args == nil {
 		cmd.Args = noArgs
 	}
@@ -88,15 +90,20 @@ func (t *tool) command() *cobra.Command {
 		ctx, stop := untilSignal(cmd.Context())
 		defer stop()
 		r := &toolRun{out: cmd.OutOrStdout(), talk: cmd.ErrOrStderr(), in: cmd.InOrStdin(), reg: prometheus.NewRegistry()}
-		r.log = newLogger(t.log, r.talk)
+		r.board = newBoard(r.talk)
+		r.log = newLogger(t.log, r.board)
 		f.warn(r.log)
 		return t.run(ctx, r, args)
 	}
 	return cmd
 }
 
-// open makes the bucket that a tool works on.
+// open makes the bucket that a tool works on. A folder that isn't there is a
+// mistake here, where a component would make it.
 func (r *toolRun) open(ctx context.Context, c *bucketConfig) (*bucket.Handle, error) {
+	if err := c.folderMissing(); err != nil {
+		return nil, unreachableError{err}
+	}
 	return bucket.Open(ctx, c.Config, bucket.Parts{Log: r.log, Metrics: r.reg})
 }
 

@@ -15,11 +15,6 @@ func compactTools() toolGroup {
 	return toolGroup{name: "compact", short: "What a compactor would do", tools: []*tool{newCompactPlan()}}
 }
 
-// bucketTools are the verbs of firnline tools bucket.
-func bucketTools() toolGroup {
-	return toolGroup{name: "bucket", short: "Work on the blocks of a bucket", tools: []*tool{newMergeShards()}}
-}
-
 func newCompactPlan() *tool {
 	var cfg compact.Config
 	var out outputConfig

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -25,32 +24,6 @@ import (
 // deleteTools are the verbs of firnline tools delete.
 func deleteTools() toolGroup {
 	return toolGroup{name: "delete", short: "Requests to delete series", tools: []*tool{newDeleteCreate(), newDeleteList(), newDeleteCancel()}}
-}
-
-// outputConfig is the form in which a tool prints what it has found.
-type outputConfig struct{ Format string }
-
-// RegisterFlags implements configurer.
-func (c *outputConfig) RegisterFlags(fs *flag.FlagSet) {
-	fs.StringVar(&c.Format, outputFlag, "table", "Form of what is printed: table or json.")
-}
-
-// Validate implements configurer.
-func (c *outputConfig) Validate() error {
-	if c.Format != "table" && c.Format != "json" {
-		return fmt.Errorf("--%s: want table or json, got %q", outputFlag, c.Format)
-	}
-	return nil
-}
-
-// print writes v as JSON, or by table.
-func (c *outputConfig) print(w io.Writer, v any, table func(io.Writer) error) error {
-	if c.Format == "table" {
-		return table(w)
-	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }
 
 // deleteFlags say what is to be deleted.

@@ -86,7 +86,7 @@ func TestToolsDeleteExitCodes(t *testing.T) {
 		"everything":    {[]string{"create", `--match={job!=""}`}, exitUsage, "matches nearly every series"},
 		"upside down":   {[]string{"create", "--match=up", "--start=-1h", "--end=-2h"}, exitUsage, "before it begins"},
 		"both":          {[]string{"create", "--match=up", "--yes", "--dry-run"}, exitUsage, "give one of them"},
-		"output":        {[]string{"list", "-o", "xml"}, exitUsage, "want table or json"},
+		"output":        {[]string{"list", "-o", "xml"}, exitUsage, "want table, json or yaml"},
 		"no id":         {[]string{"cancel"}, exitUsage, "want one argument"},
 		"not an id":     {[]string{"cancel", "x"}, exitUsage, `"x" is no id`},
 		"unknown id":    {[]string{"cancel", ulid.Make().String()}, exitProblem, "no such delete request"},

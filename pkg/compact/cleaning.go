@@ -54,6 +54,15 @@ func (c *Compactor) clean(ctx context.Context) error {
 	return block.FirstError(errs)
 }
 
+// CleanUp looks at the bucket and makes one round of removing what was marked
+// long ago and partial blocks that were left alone. It may run beside others.
+func (c *Compactor) CleanUp(ctx context.Context) error {
+	if err := c.look(ctx); err != nil {
+		return err
+	}
+	return c.clean(ctx)
+}
+
 // remover removes what a plan says, unless what has happened since the marks
 // speaks against it.
 type remover struct {
