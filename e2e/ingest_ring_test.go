@@ -34,16 +34,20 @@ type setWriter struct {
 	sent  []int    // samples of each series, by lane: all of them or their requests were tried
 	acked []int
 	tries int
-	odd   error // an answer that no fault explains
+	said  map[string]map[int]int // how many answers of a node had a status; 0: none came
+	odd   error                  // an answer that no fault explains
 }
 
 // setStep is the time between two samples of a series.
 const setStep = 250
 
+// setTimeout is how long an answer is waited for.
+const setTimeout = 2 * time.Second
+
 func newSetWriter(nodes ...*stack.Firnline) *setWriter {
 	w := &setWriter{tenant: "set", lanes: 4, series: 10, pause: 20 * time.Millisecond,
 		base: time.Now().Add(-10*time.Minute).UnixMilli() / setStep * setStep}
-	w.sent, w.acked = make([]int, w.lanes), make([]int, w.lanes)
+	w.sent, w.acked, w.said = make([]int, w.lanes), make([]int, w.lanes), map[string]map[int]int{}
 	w.use(nodes...)
 	return w
 }
@@ -100,18 +104,31 @@ func (w *setWriter) post(node string, lane, n int) bool {
 		series = append(series, floats([]string{"__name__", "set", "series", fmt.Sprintf("%d-%d", lane, s)},
 			prompb.Sample{Timestamp: w.base + int64(n)*setStep, Value: w.value(lane, s, n)}))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), setTimeout)
 	defer cancel()
 	a, err := stack.PostSeries(ctx, "http://"+node+"/api/v1/write", ofTenant(w.tenant), series)
 	if err != nil {
-		return false // it is down, or stands still
+		a = stack.Posted{} // it is down, or stands still
 	}
-	if a.Status != http.StatusNoContent && a.Status != http.StatusServiceUnavailable {
-		w.mu.Lock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.said[node] == nil {
+		w.said[node] = map[int]int{}
+	}
+	w.said[node][a.Status]++
+	switch a.Status {
+	case 0, http.StatusNoContent, http.StatusServiceUnavailable:
+	default:
 		w.odd = errors.Join(w.odd, fmt.Errorf("lane %d sample %d at %s: %d: %s", lane, n, node, a.Status, a.Body))
-		w.mu.Unlock()
 	}
 	return a.Status == http.StatusNoContent
+}
+
+// answers is how many of a node's had a status.
+func (w *setWriter) answers(node *stack.Firnline, status int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.said[node.HTTP][status]
 }
 
 // acknowledged is how many requests were answered with 2xx.

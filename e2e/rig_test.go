@@ -81,8 +81,16 @@ func (r *rig) prometheusOf(cfg stack.PrometheusConfig) (*stack.Prometheus, stack
 // launch runs a component and does not wait until it is ready.
 func (r *rig) launch(prefix []string, args ...string) *stack.Firnline {
 	r.t.Helper()
+	on, err := stack.FreeAddresses()
+	require.NoError(r.t, err)
+	return r.launchOn(on, prefix, args...)
+}
+
+// launchOn is launch on addresses that are given.
+func (r *rig) launchOn(on stack.Addresses, prefix []string, args ...string) *stack.Firnline {
+	r.t.Helper()
 	r.started++
-	f, err := stack.LaunchFirnline(r.dir, fmt.Sprintf("%s-%d", args[0], r.started), prefix, args...)
+	f, err := stack.LaunchFirnlineOn(r.dir, fmt.Sprintf("%s-%d", args[0], r.started), on, prefix, args...)
 	require.NoError(r.t, err)
 	r.t.Cleanup(func() {
 		f.Kill()

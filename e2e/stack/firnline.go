@@ -64,6 +64,11 @@ func LaunchFirnline(dir, name string, prefix []string, args ...string) (*Firnlin
 	if err != nil {
 		return nil, err
 	}
+	return LaunchFirnlineOn(dir, name, on, prefix, args...)
+}
+
+// LaunchFirnlineOn is LaunchFirnline on addresses that are given.
+func LaunchFirnlineOn(dir, name string, on Addresses, prefix []string, args ...string) (*Firnline, error) {
 	f, err := newFirnline(dir, name, on, args)
 	if err != nil {
 		return nil, err
