@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -10,8 +9,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/firnline/firnline/e2e/stack"
 )
 
 // TestReliabilityRowsHaveTests: every test that docs/reliability.md names is there.
@@ -31,23 +28,6 @@ func TestReliabilityRowsHaveTests(t *testing.T) {
 		}
 		require.True(t, found, "%s has no %s", n[1], n[2])
 	}
-}
-
-// TestAlertRules: Prometheus takes the rule files that we ship.
-func TestAlertRules(t *testing.T) {
-	promtool, err := stack.Peer("prometheus", "promtool")
-	require.NoError(t, err)
-	files, err := filepath.Glob("../deploy/alerts/*.yaml")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	out, err := exec.CommandContext(t.Context(), promtool, append([]string{"check", "rules"}, files...)...).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-
-	files, err = filepath.Glob("../deploy/alerts/tests/*.yaml")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	out, err = exec.CommandContext(t.Context(), promtool, append([]string{"test", "rules"}, files...)...).CombinedOutput()
-	require.NoError(t, err, "%s", out)
 }
 
 // TestFlagsHaveThemes: a component's page names each of its flags, by itself or by a pattern.
