@@ -66,6 +66,14 @@ func TestSixtyDays(t *testing.T) {
 	}
 }
 
+// TestUnmergedPairBehindTiers asks over ranges that begin in downsampled data of
+// both servers in one and end in raw blocks, as long as one another, of each: what
+// is behind a counter's reset has to go on from there.
+func TestUnmergedPairBehindTiers(t *testing.T) {
+	t.Parallel()
+	newHistory(t, 12*time.Hour, 12*time.Hour).stage(5 * day)
+}
+
 // history is what TestSixtyDays runs.
 type history struct {
 	*rig

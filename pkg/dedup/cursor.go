@@ -119,7 +119,7 @@ type cursor struct {
 	headGap int64    // from prev to head, ms; 0: no prev
 	gaps    [4]int64 // those before that, newest first
 
-	missed float64 // added to the values of a corrected counter; see firnline.raise
+	missed missed // of a corrected counter; see level
 
 	resetT, beforeResetT int64 // head and prev of the newest sample that lay below its predecessor
 }

@@ -74,7 +74,7 @@ func New(kind Kind, counter bool, replicas ...chunkenc.Iterator) chunkenc.Iterat
 	}
 	switch kind {
 	case Penalty:
-		return newPenalties(counter, replicas)
+		return newPenalties(counter, false, replicas)
 	case Chain:
 		return storage.ChainSampleIteratorFromIterators(nil, replicas)
 	default:
@@ -92,9 +92,9 @@ func NewCorrected(kind Kind, replicas ...chunkenc.Iterator) chunkenc.Iterator {
 		return replicas[0]
 	}
 	if kind == Penalty {
-		return newPenalties(true, replicas)
+		return newPenalties(true, true, replicas)
 	}
 	f := newFirnline(false, replicas)
-	f.level = true
+	f.level = &level{}
 	return f
 }

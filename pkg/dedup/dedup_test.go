@@ -214,6 +214,123 @@ func TestCorrectedCounters(t *testing.T) {
 	}
 }
 
+// Histograms of corrected counters are raised as floats are: each float of a
+// random history stands for a histogram with that many times the same buckets.
+func TestCorrectedHistograms(t *testing.T) {
+	for seed := range uint64(50) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		truth := newTruth(rng, 1_800_000)
+		var all [][]point
+		for range 2 + rng.IntN(2) {
+			var points []point
+			add, down := float64(rng.IntN(1000)), int64(-1) // what it knows of resets before
+			for at := rng.Int64N(400_000); at < 1_800_000; at += 30_000 {
+				if rng.IntN(20) == 0 {
+					down = at + rng.Int64N(300_000)
+				}
+				if n := len(points); n > 0 {
+					add += max(0, points[n-1].v-truth.at(at)-add) // its resets are corrected
+				}
+				if at >= down {
+					points = append(points, point{at, truth.at(at) + add})
+				}
+			}
+			all = append(all, points)
+		}
+		for _, kind := range []Kind{Firnline, Penalty, Chain} {
+			var plain, native []chunkenc.Iterator
+			for _, points := range all {
+				plain = append(plain, storage.NewListSeriesIterator(listOf(points, false)))
+				native = append(native, storage.NewListSeriesIterator(listOf(points, true)))
+			}
+			want, it := drain(t, NewCorrected(kind, plain...)), NewCorrected(kind, native...)
+			var before *histogram.FloatHistogram
+			for _, p := range want {
+				require.Equal(t, chunkenc.ValFloatHistogram, it.Next(), "%s, seed %d", kind, seed)
+				at, h := it.AtFloatHistogram(nil)
+				require.Equal(t, p, point{at, h.Count}, "%s, seed %d", kind, seed)
+				require.Equal(t, native1.Copy().Mul(p.v), h, "%s, seed %d", kind, seed)
+				require.False(t, before != nil && h.DetectReset(before), "%s, seed %d", kind, seed)
+				before = h
+			}
+			require.Equal(t, chunkenc.ValNone, it.Next())
+			require.NoError(t, it.Err())
+		}
+	}
+}
+
+// native1 is a histogram of one observation.
+var native1 = &histogram.FloatHistogram{
+	Count: 1, Sum: 4, ZeroCount: 0.25, ZeroThreshold: 0.001, PositiveSpans: []histogram.Span{{Offset: 0, Length: 1}, {Offset: 1, Length: 1}},
+	PositiveBuckets: []float64{0.25, 0.5}, NegativeSpans: []histogram.Span{}, NegativeBuckets: []float64{},
+}
+
+type listed struct {
+	point
+	h *histogram.FloatHistogram
+}
+
+func (l listed) ST() int64                     { return 0 }
+func (l listed) T() int64                      { return l.t }
+func (l listed) F() float64                    { return l.v }
+func (l listed) H() *histogram.Histogram       { return nil }
+func (l listed) FH() *histogram.FloatHistogram { return l.h }
+func (l listed) Copy() chunks.Sample           { return l }
+func (l listed) Type() chunkenc.ValueType {
+	if l.h != nil {
+		return chunkenc.ValFloatHistogram
+	}
+	return chunkenc.ValFloat
+}
+
+type list []listed
+
+func (l list) Get(i int) chunks.Sample { return l[i] }
+func (l list) Len() int                { return len(l) }
+
+func listOf(points []point, native bool) (out list) {
+	for _, p := range points {
+		l := listed{point: p}
+		if native {
+			l.h = native1.Copy().Mul(p.v)
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// Only histograms of one kind continue one another, and what is no counter is
+// handed on; nor does what is not a number count.
+func TestCorrectedOfSeveralKinds(t *testing.T) {
+	custom := &histogram.FloatHistogram{
+		Schema: histogram.CustomBucketsSchema, Count: 2, Sum: 4, CustomValues: []float64{1},
+		PositiveSpans: []histogram.Span{{Offset: 0, Length: 2}}, PositiveBuckets: []float64{1, 1},
+	}
+	gauge := native1.Copy().Mul(3)
+	gauge.CounterResetHint = histogram.GaugeType
+	stale := &histogram.FloatHistogram{Sum: staleV}
+	a := list{{point{1000, 0}, native1.Copy().Mul(8)}, {point{2000, 0}, native1.Copy().Mul(9)}}
+	b := list{
+		{point{31_000, 0}, native1.Copy().Mul(5)}, {point{32_000, 0}, stale}, {point{33_000, 0}, native1.Copy().Mul(6)},
+		{point{34_000, 0}, gauge}, {point{35_000, 0}, custom}, {point{36_000, 7}, nil}, {point{37_000, math.NaN()}, nil}, {point{38_000, 8}, nil},
+	}
+	for _, kind := range []Kind{Firnline, Penalty} {
+		it := NewCorrected(kind, storage.NewListSeriesIterator(a), storage.NewListSeriesIterator(b))
+		var got []string
+		for typ := it.Next(); typ != chunkenc.ValNone; typ = it.Next() {
+			if typ == chunkenc.ValFloat {
+				_, v := it.At()
+				got = append(got, fmt.Sprint(v))
+				continue
+			}
+			_, h := it.AtFloatHistogram(&histogram.FloatHistogram{})
+			got = append(got, fmt.Sprint("h", h.Count))
+		}
+		require.NoError(t, it.Err())
+		require.Equal(t, []string{"h8", "h9", "h9", "h0", "h10", "h3", "h2", "7", "NaN", "8"}, got, kind)
+	}
+}
+
 // RELIABILITY Q5
 func TestRandomPairs(t *testing.T) {
 	for seed := range uint64(400) {

@@ -23,8 +23,7 @@ import (
 // The result doesn't depend on where a reader seeks to: a Seek walks.
 type firnline struct {
 	counter bool
-	level   bool    // see NewCorrected
-	top     float64 // greatest value returned, where level is set
+	level   *level // see NewCorrected; else nil
 	cursors []*cursor
 	cur     *cursor // whose head is the current sample
 
@@ -54,7 +53,10 @@ func (f *firnline) Next() chunkenc.ValueType {
 	default:
 		f.advance()
 	}
-	if f.err = f.failed(); f.err != nil {
+	if f.err == nil {
+		f.err = f.failed()
+	}
+	if f.err != nil {
 		f.at.typ = chunkenc.ValNone
 	}
 	return f.at.typ
@@ -163,8 +165,8 @@ func (f *firnline) settle(c *cursor, moved bool) {
 	if !f.at.ok() {
 		return
 	}
-	if f.level {
-		f.raise(c)
+	if f.level != nil {
+		f.err = f.raise(c, moved)
 	}
 	if moved && f.counter {
 		f.raiseFloor(c, &before)
@@ -177,15 +179,15 @@ func (f *firnline) settle(c *cursor, moved bool) {
 	}
 }
 
-// raise adds to the current sample what c's counter has missed: as much as keeps
-// it from going down.
-func (f *firnline) raise(c *cursor) {
-	if f.at.typ != chunkenc.ValFloat || f.at.stale() {
-		return
+// raise adds to the current sample what c's counter has missed.
+func (f *firnline) raise(c *cursor, moved bool) (err error) {
+	switch f.at.typ {
+	case chunkenc.ValFloat:
+		f.at.v = f.level.float(f.at.v, &c.missed)
+	case chunkenc.ValFloatHistogram:
+		f.at.fh, err = f.level.histogram(f.at.fh, &c.missed, moved)
 	}
-	c.missed += max(0, f.top-(f.at.v+c.missed))
-	f.at.v += c.missed
-	f.top = f.at.v
+	return err
 }
 
 // raiseFloor looks, after a move to c, whether its head lies below the sample

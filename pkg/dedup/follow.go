@@ -11,7 +11,7 @@ var _ Follower = (*firnline)(nil)
 
 // Follow implements [Follower].
 func (f *firnline) Follow() (replica, n int) {
-	if !f.started || f.err != nil || f.level || f.floored || f.at.typ != chunkenc.ValFloat || f.at.stale() {
+	if !f.started || f.err != nil || f.level != nil || f.floored || f.at.typ != chunkenc.ValFloat || f.at.stale() {
 		return 0, 0
 	}
 	if n = f.cur.follow(); n == 0 {

@@ -11,11 +11,14 @@ import (
 // no interval between samples is known (COMPAT A4.12).
 const initialPenaltyMillis = 5000
 
-// newPenalties folds replicas pairwise.
-func newPenalties(counter bool, replicas []chunkenc.Iterator) chunkenc.Iterator {
+// newPenalties folds replicas pairwise; corrected: see NewCorrected.
+func newPenalties(counter, corrected bool, replicas []chunkenc.Iterator) chunkenc.Iterator {
 	merged := replicas[0]
 	for _, r := range replicas[1:] {
 		p := &penalties{counter: counter, lastT: math.MinInt64}
+		if corrected {
+			p.level = &level{}
+		}
 		p.side[0].Iterator, p.side[1].Iterator = merged, r
 		merged = p
 	}
@@ -28,34 +31,60 @@ func newPenalties(counter bool, replicas []chunkenc.Iterator) chunkenc.Iterator 
 // replica is raised by the difference from there on.
 type penalties struct {
 	counter bool
+	level   *level // where counters are corrected ones; else nil
 	side    [2]penalised
 	use     int // side of the current sample
 
 	started bool
 	typ     chunkenc.ValueType
 	lastT   int64
+	v       float64                   // of the current sample, raised, where level is set
+	h       *histogram.FloatHistogram // likewise
+	err     error
 }
 
 type penalised struct {
 	chunkenc.Iterator
 	typ     chunkenc.ValueType
-	penalty int64   // ms
-	raise   float64 // added to float values
+	penalty int64 // ms
+	missed  missed
 }
 
 func (p *penalties) Next() chunkenc.ValueType {
+	if p.err != nil {
+		return chunkenc.ValNone
+	}
 	lastV, wasFloat := 0.0, p.started && p.typ == chunkenc.ValFloat
 	if wasFloat {
 		_, lastV = p.At()
 	}
-	before := p.use
+	before, began := p.use, p.started
 	p.choose()
-	if p.counter && wasFloat && p.use != before && p.typ == chunkenc.ValFloat {
+	moved := began && p.use != before
+	switch {
+	case p.level != nil:
+		p.raise(moved)
+	case p.counter && wasFloat && moved && p.typ == chunkenc.ValFloat:
 		if _, v := p.At(); lastV > v {
-			p.side[p.use].raise += lastV - v
+			p.side[p.use].missed.v += lastV - v
 		}
 	}
 	return p.typ
+}
+
+// raise adds to the current sample what its side's counter has missed.
+func (p *penalties) raise(moved bool) {
+	s := &p.side[p.use]
+	switch p.typ {
+	case chunkenc.ValFloat:
+		_, v := s.At()
+		p.v = p.level.float(v, &s.missed)
+	case chunkenc.ValFloatHistogram:
+		_, h := s.AtFloatHistogram(nil)
+		if p.h, p.err = p.level.histogram(h, &s.missed, moved); p.err != nil {
+			p.typ = chunkenc.ValNone
+		}
+	}
 }
 
 func (p *penalties) choose() {
@@ -114,10 +143,13 @@ func (p *penalties) Seek(t int64) chunkenc.ValueType {
 func (p *penalties) At() (int64, float64) {
 	s := &p.side[p.use]
 	t, v := s.At()
-	if s.raise == 0 { // Adding would not keep the bits of a stale marker.
+	switch {
+	case p.level != nil:
+		return t, p.v
+	case s.missed.v == 0: // Adding would not keep the bits of a stale marker.
 		return t, v
 	}
-	return t, v + s.raise
+	return t, v + s.missed.v
 }
 
 func (p *penalties) AtHistogram(h *histogram.Histogram) (int64, *histogram.Histogram) {
@@ -125,13 +157,23 @@ func (p *penalties) AtHistogram(h *histogram.Histogram) (int64, *histogram.Histo
 }
 
 func (p *penalties) AtFloatHistogram(fh *histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
-	return p.side[p.use].AtFloatHistogram(fh)
+	switch {
+	case p.level == nil:
+		return p.side[p.use].AtFloatHistogram(fh)
+	case fh == nil:
+		return p.lastT, p.h.Copy()
+	}
+	p.h.CopyTo(fh)
+	return p.lastT, fh
 }
 
 func (p *penalties) AtT() int64  { return p.lastT }
 func (p *penalties) AtST() int64 { return p.side[p.use].AtST() }
 
 func (p *penalties) Err() error {
+	if p.err != nil {
+		return p.err
+	}
 	if err := p.side[0].Err(); err != nil {
 		return err
 	}

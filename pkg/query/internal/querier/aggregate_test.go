@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/dedup"
@@ -91,6 +93,50 @@ func TestCounterOverlapsDownsampled(t *testing.T) {
 	at, v := it.At()
 	require.Equal(t, int64(810_000), at)
 	require.InDelta(t, 554, v, 1, "wherever a reader begins")
+}
+
+// A downsampled histogram that was reset, and raw ones of a pair that were not
+// merged yet and go on behind it: the growth over the seam is that of the raw
+// samples, and no reset is counted twice.
+func TestHistogramsBehindDownsampled(t *testing.T) {
+	one := tsdbutil.GenerateTestFloatHistogram(0)
+	one.CounterResetHint = histogram.GaugeType // so that the appender takes them as they are
+	hists := func(points ...float64) storeapi.Data {
+		c := chunkenc.NewFloatHistogramChunk()
+		app, err := c.Appender()
+		require.NoError(t, err)
+		for i := 0; i < len(points); i += 2 {
+			_, _, _, err := app.AppendFloatHistogram(nil, 0, int64(points[i]), one.Copy().Mul(points[i+1]), true)
+			require.NoError(t, err)
+		}
+		d := storeapi.DataOf(c)
+		d.Bytes[2] = d.Bytes[2]&^chunkenc.CounterResetHeaderMask | byte(chunkenc.UnknownCounterReset)
+		return d
+	}
+	raw := func(replica uint32, from int64) storeapi.Chunk {
+		var points []float64
+		for at := from; at < 900_000; at += 15_000 {
+			points = append(points, float64(at), float64(at/15_000)) // 40, 41, …
+		}
+		return storeapi.Chunk{MinTime: from, MaxTime: int64(points[len(points)-2]), Replica: replica, Raw: hists(points...)}
+	}
+	// Up to 500 at 299, then reset: 40 at 599.
+	counter := hists(0, 100, 99_000, 300, 199_000, 400, 299_000, 500, 399_000, 526, 499_000, 533, 599_000, 540, 599_000, 40)
+	series := storeapi.Series{Chunks: []storeapi.Chunk{
+		{MinTime: 0, MaxTime: 599_000, Replica: 1, Aggr: &storeapi.Aggregates{Counter: counter}}, raw(2, 600_000), raw(3, 607_000),
+	}}
+	for _, kind := range []dedup.Kind{dedup.Firnline, dedup.Penalty, dedup.Chain} {
+		it := newSeries(series, &shape{read: readCounter, counter: true, kind: kind, bounds: bounds{0, 1_000_000}}).Iterator(nil)
+		var last *histogram.FloatHistogram
+		for it.Next() != chunkenc.ValNone {
+			_, h := it.AtFloatHistogram(nil)
+			require.False(t, last != nil && h.DetectReset(last), "%s at %d ms", kind, it.AtT())
+			last = h
+		}
+		require.NoError(t, it.Err())
+		// 540 at 599, and 19 more until 885, or fewer where penalty is silent for two windows.
+		require.InDelta(t, 552, last.Count/one.Count, 8, kind)
+	}
 }
 
 // Raw counters are not corrected; that is PromQL's part.
