@@ -97,7 +97,7 @@ func (h *head) commit(ctx context.Context, w *batch.Write) (batch.Result, error)
 	if ahead := time.Duration(h.heads.cfg.TooFarAhead); ahead > 0 {
 		a.latest = h.heads.now().Add(ahead).UnixMilli()
 	}
-	if err := a.all(); err != nil {
+	if err := a.offerAll(); err != nil {
 		return batch.Result{}, errors.Join(err, a.app.Rollback())
 	}
 	err := h.heads.fault("append/commit")
@@ -139,7 +139,10 @@ type appending struct {
 	heard  []heard
 }
 
-func (a *appending) all() error {
+// offerAll offers the samples to the TSDB, which tells of some at once that it won't have them.
+func (a *appending) offerAll() error {
+	a.head.offering.RLock()
+	defer a.head.offering.RUnlock()
 	for _, n := range a.write.Only {
 		if err := a.series(n); err != nil {
 			return err
@@ -229,21 +232,22 @@ func (a *appending) store(ref storage.SeriesRef, list []exemplar.Exemplar) (bad 
 
 // droppedSince tells whether any commit has left samples out since settled was
 // read. The TSDB's counters move an instant before ours when a sample is refused
-// that was offered, so a difference has to last.
+// that was offered, so a difference is looked at again when nobody offers any.
+//
+// Invariant: settled is never above the number of samples left out at commits. Were
+// it, the next one that is left out would not be noticed, and be acknowledged.
 func (h *head) droppedSince(settled int64) bool {
-	now := h.droppedNow()
-	for tries := 0; now > settled; tries++ {
-		if tries == 20 {
-			h.settled.Store(now)
-			return true
-		}
-		time.Sleep(50 * time.Microsecond)
-		now = h.droppedNow()
+	if h.droppedNow() == settled {
+		return false
 	}
-	return false
+	h.offering.Lock()
+	defer h.offering.Unlock()
+	now := h.droppedNow()
+	h.settled.Store(now)
+	return now != settled
 }
 
-// droppedNow is at least the number of samples left out at commits.
+// droppedNow is the number of samples left out at commits, and more while samples are offered.
 func (h *head) droppedNow() int64 {
 	rejected := h.rejected.Load() // first: it only grows
 	return h.drops.total() - rejected

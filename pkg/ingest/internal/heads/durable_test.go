@@ -493,6 +493,38 @@ func TestOvertaken(t *testing.T) {
 	require.Equal(t, refuse.SampleOutOfOrder, res.Refused[0].Err.Reason)
 }
 
+// TestOvertakenAfterDelay: a write whose refusal the TSDB has counted and we have not yet
+// neither fails another write nor hides what is left out later.
+func TestOvertakenAfterDelay(t *testing.T) {
+	r := newRig(t)
+	_, err := r.Append(t.Context(), write("t", 1, one("up", 1000, 1)))
+	require.NoError(t, err)
+	h, err := r.acquire(t.Context(), "t")
+	require.NoError(t, err)
+	defer h.release()
+
+	h.offering.RLock() // a write that stands still in its offers
+	h.drops[0].WithLabelValues("float").Inc()
+	other := make(chan error, 1)
+	go func() {
+		_, err := r.Append(context.Background(), write("t", 2, one("down", 1000, 1)))
+		other <- err
+	}()
+	select {
+	case err := <-other:
+		t.Fatalf("answered before it can be known: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	h.rejected.Add(1)
+	h.offering.RUnlock()
+	require.NoError(t, <-other)
+
+	b := write("t", 3, one("late", 2000, 2), one("late", 1000, 1))
+	b.Batch.Series[1].ID = b.Batch.Series[0].ID
+	_, err = r.Append(t.Context(), b)
+	asRefuse(t, err, refuse.Unavailable)
+}
+
 // TestConcurrentWrites: many routers at once, each with its own session; all that is acknowledged is there.
 func TestConcurrentWrites(t *testing.T) {
 	r := newRig(t, func(c *Config, _ *Parts) { c.MaxSessions = 3 })

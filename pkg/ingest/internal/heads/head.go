@@ -63,6 +63,10 @@ type head struct {
 	// while settings change, which the TSDB does not guard.
 	cutting sync.RWMutex
 
+	// offering is held for reading while samples are offered to the TSDB, and for
+	// writing to compare its counters with ours. After cutting.
+	offering sync.RWMutex
+
 	mu struct {
 		sync.Mutex
 		uses    int
