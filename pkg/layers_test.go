@@ -20,7 +20,7 @@ const module = "github.com/firnline/firnline/"
 // floors is the map: a room may import rooms on floors below its own, none
 // beside it. docs/architecture.md draws it.
 var floors = map[string]int{
-	"pkg/content": -1, "pkg/rawchunk": -1, // so small that floor 0 may use them
+	"pkg/content": -1, "pkg/gokit": -1, "pkg/rawchunk": -1, // so small that floor 0 may use them
 	"pkg/block": 0, "pkg/downsample": 0, "pkg/bucket": 0, "pkg/tenant": 0, "pkg/ui": 0,
 	"pkg/storeapi": 1, "pkg/dedup": 1, "pkg/server": 1,
 	"pkg/sidecar": 2, "pkg/store": 2, "pkg/query": 2, "pkg/compact": 2, "pkg/ingest": 2, "pkg/tools": 2,

@@ -16,6 +16,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 	"github.com/thanos-io/objstore"
 	"github.com/thanos-io/objstore/providers/azure"
+
+	"github.com/firnline/firnline/pkg/gokit"
 )
 
 // azureBucket is objstore's bucket with the calls it lacks.
@@ -28,7 +30,7 @@ type azureBucket struct {
 var _ Bucket = (*azureBucket)(nil)
 
 // openAzure makes objstore's bucket, and a client of our own beside it.
-func openAzure(ctx context.Context, c azure.Config, log goKit) (Bucket, error) {
+func openAzure(ctx context.Context, c azure.Config, log gokit.Logger) (Bucket, error) {
 	client, err := azureClient(c)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/thanos-io/objstore/providers/gcs"
 	"google.golang.org/api/iterator"
+
+	"github.com/firnline/firnline/pkg/gokit"
 )
 
 // gcsBucket is objstore's bucket with the calls it lacks. Its ETags are
@@ -30,7 +32,7 @@ var _ Bucket = (*gcsBucket)(nil)
 const gcsTransferTimeout = 24 * time.Hour
 
 // openGCS makes objstore's bucket.
-func openGCS(ctx context.Context, c gcs.Config, log goKit) (Bucket, error) {
+func openGCS(ctx context.Context, c gcs.Config, log gokit.Logger) (Bucket, error) {
 	if c.MaxRetries == 0 {
 		c.MaxRetries = 1 // one try: retrying is the retry layer's, which has a budget
 	}

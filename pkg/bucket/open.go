@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/firnline/firnline/pkg/gokit"
 )
 
 // Parts is what a bucket is given by the command line.
@@ -81,13 +83,15 @@ func stack(b Bucket, prefix string, cfg Config, parts Parts, m *metrics) Bucket 
 
 // openTarget makes the provider's bucket. Its error shows no secrets.
 func openTarget(ctx context.Context, t *Target, log *slog.Logger) (b Bucket, err error) {
+	// With trace.enable the S3 client logs whole requests, secrets and all.
+	logger := gokit.Logger{Slog: log, Name: "objstore", Redact: t.redact}
 	switch t.Type {
 	case objstore.S3:
-		b, err = openS3(*t.s3, goKit{log, t})
+		b, err = openS3(*t.s3, logger)
 	case objstore.GCS:
-		b, err = openGCS(ctx, *t.gcs, goKit{log, t})
+		b, err = openGCS(ctx, *t.gcs, logger)
 	case objstore.AZURE:
-		b, err = openAzure(ctx, *t.azure, goKit{log, t})
+		b, err = openAzure(ctx, *t.azure, logger)
 	case objstore.FILESYSTEM:
 		b, err = NewFolder(t.folder.Directory)
 	}

@@ -11,11 +11,13 @@ import (
 	"github.com/minio/minio-go/v7/pkg/encrypt"
 	"github.com/thanos-io/objstore/exthttp"
 	"github.com/thanos-io/objstore/providers/s3"
+
+	"github.com/firnline/firnline/pkg/gokit"
 )
 
 // openS3 makes objstore's bucket, and a client of our own beside it that shares
 // its connections.
-func openS3(c s3.Config, log goKit) (Bucket, error) {
+func openS3(c s3.Config, log gokit.Logger) (Bucket, error) {
 	if c.MaxRetries == 0 {
 		c.MaxRetries = 1 // one try: retrying is the retry layer's, which has a budget
 	}

@@ -125,7 +125,7 @@ func (g *Gossip) newLifecycler() error {
 		HeartbeatPeriod: time.Duration(g.cfg.HeartbeatPeriod), HeartbeatTimeout: time.Duration(g.cfg.HeartbeatTimeout),
 		NumTokens:                       g.cfg.Tokens,
 		KeepInstanceInTheRingOnShutdown: true,
-	}, "ingest", ringKey, g.client, g.own, goKit{g.parts.Log}, prometheus.WrapRegistererWithPrefix("firnline_", g.parts.Reg))
+	}, "ingest", ringKey, g.client, g.own, goKit(g.parts.Log), prometheus.WrapRegistererWithPrefix("firnline_", g.parts.Reg))
 	if err != nil {
 		return fmt.Errorf("ring: %w", err)
 	}
@@ -163,7 +163,7 @@ func (g *Gossip) gossipHost() (string, error) {
 			names = append(names, i.Name)
 		}
 	}
-	return netutil.GetFirstAddressOf(names, goKit{g.parts.Log}, true)
+	return netutil.GetFirstAddressOf(names, goKit(g.parts.Log), true)
 }
 
 // Client returns a view of the same store of gossip for values of a codec,

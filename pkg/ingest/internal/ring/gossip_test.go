@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +36,7 @@ type nodeOptions struct {
 	port    int
 	wait    time.Duration
 	shard   func(tenant.ID) int
+	log     slog.Handler // nil: nothing is logged
 }
 
 func freePort(t testing.TB) int {
@@ -63,9 +66,12 @@ func startNode(t testing.TB, o nodeOptions) *node {
 	cfg.Gossip.HeartbeatTimeout = model.Duration(3 * time.Second)
 	cfg.Gossip.ForgetAfter = model.Duration(time.Hour)
 	require.NoError(t, cfg.Validate())
+	if o.log == nil {
+		o.log = slog.DiscardHandler
+	}
 	g, err := ring.NewGossip(cfg, ring.Parts{
 		Address: ":10901", Dir: o.dir, Router: o.router, ShardSize: o.shard,
-		Log: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(), Now: time.Now,
+		Log: slog.New(o.log), Reg: prometheus.NewRegistry(), Now: time.Now,
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -241,4 +247,46 @@ func TestGossipDeath(t *testing.T) {
 	require.Eventually(t, func() bool { return len(a.Members()) == 1 }, 20*time.Second, 10*time.Millisecond)
 	require.Equal(t, 1, viewOf(t, a).Set(0).Quorum)
 	a.stop()
+}
+
+// TestGossipQuiet: the starts and stops of two nodes are worth no warning.
+func TestGossipQuiet(t *testing.T) {
+	t.Parallel()
+	var out lockedBuffer
+	log := slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn})
+	seed, other := freePort(t), freePort(t)
+	toB, join := []string{fmt.Sprintf("127.0.0.1:%d", other)}, []string{fmt.Sprintf("127.0.0.1:%d", seed)}
+	a := startNode(t, nodeOptions{id: "a", port: seed, join: toB, log: log})
+	require.NoError(t, a.Activate(t.Context()))
+	b := startNode(t, nodeOptions{id: "b", port: other, join: join, log: log})
+	require.NoError(t, b.Activate(t.Context()))
+	both := map[string]ring.State{"a": ring.Active, "b": ring.Active}
+	a.sees(t, both)
+	b.stop()
+	b = startNode(t, nodeOptions{id: "b", port: other, join: join, log: log})
+	require.NoError(t, b.Activate(t.Context()))
+	a.sees(t, both)
+	require.NoError(t, b.Leave(t.Context(), true))
+	b.stop()
+	a.sees(t, map[string]ring.State{"a": ring.Active})
+	a.stop()
+	require.Empty(t, out.String())
+}
+
+// lockedBuffer keeps what several goroutines write.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/grafana/dskit/dns"
@@ -11,6 +12,8 @@ import (
 	"github.com/grafana/dskit/kv/memberlist"
 	dskit "github.com/grafana/dskit/ring"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/firnline/firnline/pkg/gokit"
 )
 
 // How gossip behaves; the library's own values stand for the rest.
@@ -54,6 +57,31 @@ func newKV(cfg GossipConfig, id string, codecs []codec.Codec, log *slog.Logger, 
 	}
 	reg = prometheus.WrapRegistererWithPrefix("firnline_ring_", reg)
 	// The library looks addresses up by it at once, so it is never nil.
-	resolver := dns.NewProvider(dns.GolangResolverType, 0, goKit{log}, reg)
-	return memberlist.NewKV(c, goKit{log}, resolver, reg), nil
+	resolver := dns.NewProvider(dns.GolangResolverType, 0, goKit(log), reg)
+	return memberlist.NewKV(c, goKit(log), resolver, reg), nil
+}
+
+// goKit is the logger that dskit wants.
+func goKit(log *slog.Logger) gokit.Logger {
+	return gokit.Logger{Slog: log, Name: "gossip", Calm: isCalm}
+}
+
+// isCalm tells the warnings and errors of dskit and memberlist that come when nodes
+// start and stop as they should. That nobody can be joined is said after all tries.
+func isCalm(l gokit.Line) bool {
+	msg := strings.TrimPrefix(l.Msg, "memberlist: ")
+	begins := func(prefix string) bool { return strings.HasPrefix(msg, prefix) }
+	switch {
+	case msg == "joining memberlist cluster", // one try of several
+		begins("memberlist fast-join failed"), begins("failed to fast-join"), // the try before those
+		begins("locally-generated broadcast messages left the queue"),
+		begins("skipped broadcasting of locally-generated update because memberlist KV is shutting down"),
+		begins("Refuting "): // others have not heard of the restart yet
+		return true
+	case begins("re-joining memberlist cluster failed"): // all others are stopped; it is tried again
+		return strings.Contains(l.Err, "connection refused")
+	case begins("Failed to send "), begins("Push/Pull with "), begins("Failed fallback TCP ping"): // to one that was stopped, or while we stop
+		return strings.Contains(msg, "connection refused") || strings.Contains(msg, "transport is shutting down")
+	}
+	return strings.Contains(l.Err, "context canceled")
 }
