@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/common/model"
 	"google.golang.org/grpc"
 
+	"github.com/firnline/firnline/pkg/content"
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 	"github.com/firnline/firnline/pkg/ingest/internal/ring"
@@ -52,8 +53,9 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.Var(&c.Timeout, "receive-forward-timeout", "Time a node has to append what it is sent; then it counts as failed.")
 	fs.Var(&c.MaxBackoff, "receive-forward-max-backoff", "Longest time that a node which failed is left alone for before one request tries it again.")
 	fs.IntVar(&c.InFlightRequests, "receive.forward-max-requests", 2048, "Requests to one node that wait for its answer; above that it counts as failed.")
-	fs.Int64Var(&c.InFlightBytes, "receive.forward-max-bytes", 256<<20, "Bytes of samples held for one node's answers; above that it counts as failed.")
-	fs.Int64Var(&c.MaxFrameBytes, "receive.forward-max-frame-bytes", 32<<20, "Bytes of a message between nodes; larger requests are sent in several.")
+	c.InFlightBytes, c.MaxFrameBytes = 256<<20, 32<<20
+	fs.Var(content.Bytes(&c.InFlightBytes), "receive.forward-max-bytes", "Bytes of samples held for one node's answers; above that it counts as failed.")
+	fs.Var(content.Bytes(&c.MaxFrameBytes), "receive.forward-max-frame-bytes", "Bytes of a message between nodes; larger requests are sent in several.")
 	fs.StringVar(&c.Compression, "receive.grpc-compression", "none", "Compression of messages between nodes: none or snappy. Samples gain little; labels of new series do.")
 }
 

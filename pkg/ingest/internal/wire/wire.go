@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
+	"github.com/firnline/firnline/pkg/content"
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
 	"github.com/firnline/firnline/pkg/tenant"
 )
@@ -52,8 +53,9 @@ const (
 
 // RegisterFlags fills in the defaults.
 func (c *Config) RegisterFlags(fs *flag.FlagSet) {
-	fs.Int64Var(&c.MaxBodyBytes, flagBody[2:], 32<<20, "Largest body of a write request, as sent. A larger one is answered 413.")
-	fs.Int64Var(&c.MaxDecodedBytes, flagDecoded[2:], 64<<20, "Largest body of a write request once decompressed. A larger one is answered 413.")
+	c.MaxBodyBytes, c.MaxDecodedBytes = 32<<20, 64<<20
+	fs.Var(content.Bytes(&c.MaxBodyBytes), flagBody[2:], "Largest body of a write request, as sent. A larger one is answered 413.")
+	fs.Var(content.Bytes(&c.MaxDecodedBytes), flagDecoded[2:], "Largest body of a write request once decompressed. A larger one is answered 413.")
 	fs.IntVar(&c.MaxItems, flagItems[2:], 500_000,
 		"Most series, samples, exemplars, symbols and metadata, counted together, in one write request. More are answered 413.")
 	fs.IntVar(&c.DeltaMaxStreams, "ingest.delta-max-streams", 100_000, "Most OTLP delta streams of a tenant that are summed up to cumulative series at a time. Points of further ones are refused.")
