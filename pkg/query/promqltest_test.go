@@ -52,7 +52,7 @@ func overGRPC(t testing.TB, store storeapi.Store) storage.Queryable {
 	cfg.RegisterFlags(fs)
 	require.NoError(t, fs.Parse([]string{"--endpoint=" + at}))
 	reg := prometheus.NewRegistry()
-	set, err := endpoint.New(cfg.Endpoints, quiet(), reg)
+	set, err := endpoint.New(cfg.Endpoints, nil, quiet(), reg)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

@@ -29,8 +29,12 @@ import (
 // BuildInfo says what the binary was built from.
 type BuildInfo = api.BuildInfo
 
+// Local is an endpoint in this process, which is called without a connection.
+type Local = endpoint.Local
+
 // Parts are what the querier is given beside its configuration. All may be zero.
 type Parts struct {
+	Local  []Local                  // endpoints beside the configured ones
 	Dial   []grpc.DialOption        // of connections to endpoints: tracing, the request's id and tenant
 	Build  BuildInfo                // shown by status/buildinfo
 	Flags  func() map[string]string // shown by status/flags, secrets masked
@@ -53,7 +57,7 @@ func New(cfg Config, parts Parts, log *slog.Logger, reg prometheus.Registerer) (
 	if err != nil {
 		return nil, err
 	}
-	endpoints, err := endpoint.New(cfg.Endpoints, log, reg, parts.Dial...)
+	endpoints, err := endpoint.New(cfg.Endpoints, parts.Local, log, reg, parts.Dial...)
 	if err != nil {
 		return nil, fmt.Errorf("endpoints: %w", err)
 	}

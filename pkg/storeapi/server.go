@@ -69,7 +69,25 @@ func (s *infoServer) Info(ctx context.Context, _ *infopb.InfoRequest) (*infopb.I
 	return fromInfo(info, s.svc), nil
 }
 
+// Announced returns what an endpoint that serves svc tells of itself: what its
+// Store tells, and the services that are there.
+func Announced(info Info, svc Services) Info {
+	own := info.Services
+	info.Services = ServiceSet{
+		Store: svc.Store != nil, Rules: svc.Rules != nil, Targets: svc.Targets != nil, Metadata: svc.Metadata != nil,
+		Exemplars: svc.Exemplars != nil, Query: svc.Query != nil, Status: svc.Status != nil,
+	}
+	if svc.Exemplars != nil {
+		info.Services.ExemplarsMint, info.Services.ExemplarsMaxt = own.ExemplarsMint, own.ExemplarsMaxt
+		if !own.Exemplars {
+			info.Services.ExemplarsMint, info.Services.ExemplarsMaxt = math.MinInt64, math.MaxInt64
+		}
+	}
+	return info
+}
+
 func fromInfo(info Info, svc Services) *infopb.InfoResponse {
+	info = Announced(info, svc)
 	out := &infopb.InfoResponse{
 		ComponentType: info.Component,
 		Store: &infopb.StoreInfo{
@@ -84,25 +102,22 @@ func fromInfo(info Info, svc Services) *infopb.InfoResponse {
 	for _, t := range info.TSDBs {
 		out.Store.TsdbInfos = append(out.Store.TsdbInfos, &infopb.TSDBInfo{Labels: fromLabelSet(t.Labels), MinTime: t.Mint, MaxTime: t.Maxt})
 	}
-	if svc.Rules != nil {
+	if info.Services.Rules {
 		out.Rules = &infopb.RulesInfo{}
 	}
-	if svc.Metadata != nil {
+	if info.Services.Metadata {
 		out.MetricMetadata = &infopb.MetricMetadataInfo{}
 	}
-	if svc.Targets != nil {
+	if info.Services.Targets {
 		out.Targets = &infopb.TargetsInfo{}
 	}
-	if svc.Exemplars != nil {
+	if info.Services.Exemplars {
 		out.Exemplars = &infopb.ExemplarsInfo{MinTime: info.Services.ExemplarsMint, MaxTime: info.Services.ExemplarsMaxt}
-		if !info.Services.Exemplars {
-			out.Exemplars.MinTime, out.Exemplars.MaxTime = math.MinInt64, math.MaxInt64
-		}
 	}
-	if svc.Query != nil {
+	if info.Services.Query {
 		out.Query = &infopb.QueryAPIInfo{}
 	}
-	if svc.Status != nil {
+	if info.Services.Status {
 		out.Status = &infopb.StatusInfo{}
 	}
 	return out

@@ -29,6 +29,7 @@ type Set struct {
 	metrics *metrics
 	now     func() time.Time
 	dialer  dialer
+	locals  []*local
 
 	// Used by Run's goroutine alone.
 	resolver *resolver
@@ -49,7 +50,8 @@ type Set struct {
 
 // New reads the configuration of endpoints and starts nothing; call Run.
 // Options of dial are added to those of each connection (tracing, for one).
-func New(cfg Config, log *slog.Logger, reg prometheus.Registerer, dial ...grpc.DialOption) (*Set, error) {
+// Those of locals are endpoints in this process, beside the configured ones.
+func New(cfg Config, locals []Local, log *slog.Logger, reg prometheus.Registerer, dial ...grpc.DialOption) (*Set, error) {
 	s := &Set{
 		cfg: cfg, log: log, metrics: newMetrics(reg), now: time.Now,
 		dialer:   dialer{retry: time.Duration(cfg.InfoTimeout), extra: dial, metrics: storeapi.NewClientMetrics(reg)},
@@ -58,6 +60,9 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer, dial ...grpc.D
 		files: &fileSD{patterns: cfg.Files, interval: time.Duration(cfg.FilesInterval), client: cfg.Client},
 	}
 	s.mu.members = map[string]*member{}
+	for _, l := range locals {
+		s.locals = append(s.locals, newLocal(l, func() time.Time { return s.now() }))
+	}
 	if err := s.Reload(); err != nil {
 		return nil, err
 	}
@@ -259,6 +264,13 @@ func (s *Set) count() {
 		case m.health.stale(m.target, now, time.Duration(s.cfg.UnhealthyTimeout)):
 			counts["stale"]++
 		default:
+			counts["unhealthy"]++
+		}
+	}
+	for _, l := range s.locals {
+		if l.look().err == nil {
+			counts["healthy"]++
+		} else {
 			counts["unhealthy"]++
 		}
 	}

@@ -62,7 +62,7 @@ func start(t *testing.T, change func(*Config)) *Set {
 	cfg.DNSInterval = model.Duration(time.Millisecond)
 	change(&cfg)
 	require.NoError(t, cfg.Validate())
-	s, err := New(cfg, quiet(), prometheus.NewRegistry())
+	s, err := New(cfg, nil, quiet(), prometheus.NewRegistry())
 	require.NoError(t, err)
 	run(t, s)
 	return s
@@ -272,7 +272,7 @@ func TestDNS(t *testing.T) {
 	fake.set("stores:1", nil, a, b)
 	cfg, err := defaults(t, "--endpoint=dns+stores:1", "--endpoint.info-timeout=100ms", "--store.sd-dns-interval=1ms", "--store.unhealthy-timeout=1h")
 	require.NoError(t, err)
-	s, err := New(cfg, quiet(), prometheus.NewRegistry())
+	s, err := New(cfg, nil, quiet(), prometheus.NewRegistry())
 	require.NoError(t, err)
 	s.resolver.dns = fake
 	run(t, s)
@@ -336,7 +336,7 @@ func TestReload(t *testing.T) {
 	eventually(t, "the new one", func() bool { p := s.Peers(); return len(p) == 1 && p[0].Name == b })
 	cfg, err := defaults(t, "--endpoint.sd-config-file=/nonexistent")
 	require.NoError(t, err)
-	_, err = New(cfg, quiet(), prometheus.NewRegistry())
+	_, err = New(cfg, nil, quiet(), prometheus.NewRegistry())
 	require.ErrorContains(t, err, "--endpoint.sd-config-file")
 }
 
@@ -349,7 +349,7 @@ func TestGroup(t *testing.T) {
 	fake.set("group:1", nil, a, b)
 	cfg, err := defaults(t, "--endpoint-group=dns+group:1", "--endpoint.info-timeout=200ms", "--store.sd-dns-interval=1ms")
 	require.NoError(t, err)
-	s, err := New(cfg, quiet(), prometheus.NewRegistry())
+	s, err := New(cfg, nil, quiet(), prometheus.NewRegistry())
 	require.NoError(t, err)
 	s.resolver.dns = fake
 	run(t, s)

@@ -16,6 +16,9 @@ func (s *Set) Peers() []Peer {
 			peers = append(peers, m.peer())
 		}
 	})
+	for _, l := range s.locals {
+		peers = append(peers, l.peer())
+	}
 	slices.SortFunc(peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
 	return peers
 }
@@ -24,6 +27,9 @@ func (s *Set) Peers() []Peer {
 func (s *Set) Endpoints() []Status {
 	var list []Status
 	s.each(func(m *member) { list = append(list, m.status()) })
+	for _, l := range s.locals {
+		list = append(list, l.status())
+	}
 	slices.SortFunc(list, func(a, b Status) int { return cmp.Compare(a.Name, b.Name) })
 	return list
 }
@@ -40,10 +46,11 @@ func (s *Set) each(f func(*member)) {
 	}
 }
 
-func (m *member) status() Status {
-	h := m.health
+func (m *member) status() Status { return statusOf(m.target.name, m.target.strict, m.health) }
+
+func statusOf(name string, strict bool, h health) Status {
 	st := Status{
-		Name: m.target.name, Component: cmp.Or(h.info.Component, "unknown"), LastCheck: h.checked, Strict: m.target.strict,
+		Name: name, Component: cmp.Or(h.info.Component, "unknown"), LastCheck: h.checked, Strict: strict,
 		LabelSets: h.info.LabelSets, MinTime: h.info.Mint, MaxTime: h.info.Maxt,
 	}
 	if h.err != nil {
