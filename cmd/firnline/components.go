@@ -2,5 +2,5 @@ package main
 
 // components lists the commands that run until they are told to stop.
 func components() []*component {
-	return []*component{newSidecar(), newStore(), newQuery(), newCompact(), newIngest()}
+	return []*component{newAll(), newSidecar(), newStore(), newQuery(), newCompact(), newIngest()}
 }

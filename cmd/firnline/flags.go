@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -35,10 +36,14 @@ type flags struct {
 	origin map[any]string      // by identity: where a value came from: "flag", "env", "file"; none: the default
 	given  map[string][]string // by name: what it was set to, for flags that can't tell
 	notes  []string            // what to warn of once there is a logger
+
+	everyday []string // those that --help shows; nil: all that are not rare
+
+	derived map[string]string // by name: defaults that follow from other flags or from the machine
 }
 
 func newFlags(parts []configurer) *flags {
-	f := &flags{set: flag.NewFlagSet("", flag.ContinueOnError), origin: map[any]string{}, given: map[string][]string{}}
+	f := &flags{set: flag.NewFlagSet("", flag.ContinueOnError), origin: map[any]string{}, given: map[string][]string{}, derived: map[string]string{}}
 	f.set.StringVar(&f.configFile, configFlag, "", "YAML file with values of flags: a mapping of their names, without dashes. The command line and the environment take precedence.")
 	for _, p := range parts {
 		p.RegisterFlags(f.set)
@@ -121,6 +126,21 @@ func (f *flags) assign(fl *flag.Flag, origin string, values []string) error {
 	return nil
 }
 
+// isSet tells whether the operator has set a flag, anywhere and by whatever name.
+func (f *flags) isSet(name string) bool { return f.origin[identity(f.set.Lookup(name))] != "" }
+
+// derive sets a flag that the operator has left to its default.
+func (f *flags) derive(name, value string) error {
+	if f.isSet(name) {
+		return nil
+	}
+	if err := f.set.Lookup(name).Value.Set(value); err != nil {
+		return fmt.Errorf("default %q of --%s: %w", value, name, err)
+	}
+	f.derived[name] = value
+	return nil
+}
+
 // names lists the flags.
 func (f *flags) names() []string {
 	var out []string
@@ -134,7 +154,7 @@ func (f *flags) effective() map[string]string {
 	f.set.VisitAll(func(fl *flag.Flag) {
 		out[fl.Name] = fl.Value.String()
 		if isFunc(fl.Value) {
-			out[fl.Name] = strings.Join(f.given[fl.Name], ",")
+			out[fl.Name] = cmp.Or(strings.Join(f.given[fl.Name], ","), f.derived[fl.Name])
 		}
 		if f.set.Lookup(fl.Name+"-file") != nil && out[fl.Name] != "" {
 			out[fl.Name] = "<hidden>"

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,7 +22,7 @@ func writeHelp(w io.Writer, cmd *cobra.Command, f *flags, all bool) {
 		shown := flagsOf(f, topic)
 		if !all {
 			n := len(shown)
-			shown = common(shown)
+			shown = common(f, shown)
 			hidden += n - len(shown)
 		}
 		if len(shown) == 0 {
@@ -52,11 +53,11 @@ func flagsOf(f *flags, topic string) []*flag.Flag {
 	return out
 }
 
-// common leaves the rare flags out.
-func common(all []*flag.Flag) []*flag.Flag {
+// common leaves out the flags that only --help-all shows.
+func common(f *flags, all []*flag.Flag) []*flag.Flag {
 	var out []*flag.Flag
 	for _, fl := range all {
-		if !rare(fl.Name) {
+		if f.everyday == nil && !rare(fl.Name) || slices.Contains(f.everyday, fl.Name) {
 			out = append(out, fl)
 		}
 	}

@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
-	"google.golang.org/grpc"
-
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/ingest"
 	"github.com/firnline/firnline/pkg/server"
@@ -55,8 +52,7 @@ quorum asks for. One node alone is a ring of one.`,
 			}
 			in, err := ingest.New(cfg, ingest.Parts{
 				Bucket: to, Address: p.srv.GRPCAddr().String(), Log: p.log, Metrics: p.reg,
-				Dial: []grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler(
-					otelgrpc.WithTracerProvider(p.tracing.Provider), otelgrpc.WithPropagators(p.tracing.Propagator)))},
+				Dial: p.dialOptions(),
 			})
 			if err != nil {
 				return nil, err

@@ -18,6 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/common/version"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/grpc"
 
 	"github.com/firnline/firnline/pkg/server"
 	"github.com/firnline/firnline/pkg/storeapi"
@@ -47,6 +49,7 @@ type process struct {
 	talk    *board            // where the log goes
 
 	beforeStop func(context.Context) error // what to do before the server stops; nil: nothing
+	closers    []func() error              // what to do when nothing runs any more
 }
 
 // errFinished ends the process with success: a part has done all it was to do.
@@ -75,6 +78,7 @@ func (c *component) run(ctx context.Context, f *flags, logTo io.Writer) (err err
 	if err := p.srv.Listen(ctx); err != nil { // before other work: a port in use is the commonest mistake
 		return err
 	}
+	defer func() { err = errors.Join(err, p.close()) }()
 	parts, err := c.build(ctx, p)
 	if err != nil {
 		p.srv.Close()
@@ -87,11 +91,29 @@ func (c *component) run(ctx context.Context, f *flags, logTo io.Writer) (err err
 	return nil
 }
 
+// atEnd adds what is to be done when nothing of the process runs any more.
+func (p *process) atEnd(do func() error) { p.closers = append(p.closers, do) }
+
+// close does what was added, the last first.
+func (p *process) close() error {
+	var errs []error
+	for _, do := range slices.Backward(p.closers) {
+		errs = append(errs, do())
+	}
+	return errors.Join(errs...)
+}
+
 // addChecks makes readiness depend on checks, in the order of their names.
 func (p *process) addChecks(checks map[string]func() error) {
 	for _, name := range slices.Sorted(maps.Keys(checks)) {
 		p.srv.AddCheck(name, checks[name])
 	}
+}
+
+// dialOptions are those of connections to other processes: traces go along.
+func (p *process) dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler(
+		otelgrpc.WithTracerProvider(p.tracing.Provider), otelgrpc.WithPropagators(p.tracing.Propagator)))}
 }
 
 // runAll runs the server and the parts until ctx ends or one of them fails.

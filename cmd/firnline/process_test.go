@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// daemon is a store gateway over an empty folder, in a process of its own.
+// daemon is a component in a process of its own.
 type daemon struct {
 	*exec.Cmd
 	http   string
@@ -46,8 +46,14 @@ func storeArgs(t *testing.T, httpAddr, grpcAddr string) []string {
 
 func startStore(t *testing.T, args ...string) *daemon {
 	t.Helper()
+	return startDaemon(t, func(http string) []string { return append(storeArgs(t, http, freeAddr(t)), args...) })
+}
+
+// startDaemon starts a command line, made for an address, and waits until it is ready.
+func startDaemon(t *testing.T, args func(http string) []string) *daemon {
+	t.Helper()
 	d := &daemon{http: freeAddr(t), stderr: &bytes.Buffer{}, exited: make(chan struct{})}
-	d.Cmd = exec.Command(os.Args[0], append(storeArgs(t, d.http, freeAddr(t)), args...)...)
+	d.Cmd = exec.Command(os.Args[0], args(d.http)...)
 	d.Env = append(os.Environ(), asFirnline+"=1")
 	d.Stderr = d.stderr
 	require.NoError(t, d.Start())

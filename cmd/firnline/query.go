@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"github.com/prometheus/common/version"
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
-	"google.golang.org/grpc"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/query"
@@ -40,15 +38,7 @@ sidecars and other stores answer. Blocks are not read from it.`,
 			if err != nil {
 				return nil, err
 			}
-			q, err := query.New(cfg, query.Parts{
-				Dial: []grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler(
-					otelgrpc.WithTracerProvider(p.tracing.Provider), otelgrpc.WithPropagators(p.tracing.Propagator)))},
-				Build: query.BuildInfo{Version: version.Version, Revision: version.GetRevision(), Branch: version.Branch,
-					BuildUser: version.BuildUser, BuildDate: version.BuildDate, GoVersion: version.GoVersion},
-				Flags:  func() map[string]string { return p.flags },
-				Config: func() string { return p.config },
-				Hider:  hider,
-			}, p.log, p.reg)
+			q, err := query.New(cfg, queryParts(p, hider), p.log, p.reg)
 			if err != nil {
 				return nil, err
 			}
@@ -58,6 +48,18 @@ sidecars and other stores answer. Blocks are not read from it.`,
 			storeapi.Register(p.srv.GRPC(), q.Services(), p.log)
 			return append(parts, q), nil
 		},
+	}
+}
+
+// queryParts are what a querier is given by a process.
+func queryParts(p *process, hider func() *block.Hider) query.Parts {
+	return query.Parts{
+		Dial: p.dialOptions(),
+		Build: query.BuildInfo{Version: version.Version, Revision: version.GetRevision(), Branch: version.Branch,
+			BuildUser: version.BuildUser, BuildDate: version.BuildDate, GoVersion: version.GoVersion},
+		Flags:  func() map[string]string { return p.flags },
+		Config: func() string { return p.config },
+		Hider:  hider,
 	}
 }
 

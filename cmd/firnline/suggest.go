@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,8 +26,18 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usageError{fmt.Errorf("%w%s", err, didYouMean("--", name, names))}
 }
 
-// didYouMean proposes the name nearest to what was written, if one is near.
+// didYouMean proposes the names that are what was written with a component's
+// name before it, else the name nearest to it, if one is near.
 func didYouMean(prefix, written string, names []string) string {
+	var longer []string
+	for _, n := range names {
+		if written != "" && strings.HasSuffix(n, "."+written) {
+			longer = append(longer, strconv.Quote(prefix+n))
+		}
+	}
+	if len(longer) > 0 {
+		return "; did you mean " + strings.Join(longer, " or ") + "?"
+	}
 	best, nearest := "", len(written)/3+2
 	for _, n := range names {
 		if d := distance(written, n); d < nearest {

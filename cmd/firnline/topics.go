@@ -33,15 +33,15 @@ func topics() []string {
 func topicOf(name string) string {
 	best, topic := "", topicGeneral
 	for _, t := range []struct{ topic, beginnings string }{
-		{topicListeners, "http grpc-server grpc-address grpc-grace web. shutdown-delay"},
-		{topicPrometheus, "prometheus. reloader."},
+		{topicListeners, "http grpc-server grpc-address grpc-grace web. shutdown-delay query.address"},
+		{topicPrometheus, "prometheus. reloader. sidecar."},
 		{topicIngest, "ingest. otlp. remote-write.address receive.active-series"},
 		{topicRing, "ring. receive.replication receive.hashrings receive.local-endpoint receive.forward receive-forward receive.grpc-compression remote-write.client ingest.role ingest.leave"},
-		{topicHeads, "tsdb. label ingest.sync"},
+		{topicHeads, "tsdb. label ingest.sync ingest.tsdb ingest.notes"},
 		{topicForward, "ingest.forward"},
 		{topicBucket, "objstore"},
 		{topicShipping, "shipper. hash-func notes."},
-		{topicBlocks, "data-dir block- delete-requests. sync- consistency-delay ignore-deletion selector.relabel index-cache chunk-pool store.index-header store.read store.chunk debug. min-time max-time"},
+		{topicBlocks, "data-dir block- delete-requests. sync- consistency-delay ignore-deletion selector.relabel index-cache chunk-pool store.index-header store.read store.chunk store.data-dir store.notes store.consistency-delay store.min-time store.max-time debug. min-time max-time"},
 		{topicCompaction, "wait compact. delete-delay block-files"},
 		{topicRetention, "retention. downsampling."},
 		{topicEndpoints, "endpoint store.sd store.response-timeout store.unhealthy store.select grpc-client grpc-compression selector-label"},

@@ -15,7 +15,7 @@ import (
 //	GET compact/plan    what would be done and why, as text
 //
 // and what deleteAPI does.
-func (c *Compactor) Handler() http.Handler {
+func (c *Compactor) Handler() *http.ServeMux {
 	mux := http.NewServeMux()
 	deletes := newDeleteAPI(c.bkt, c.cfg.AdminAPI, c.liveBlocks, c.log)
 	for _, path := range deletePaths() {

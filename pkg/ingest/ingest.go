@@ -292,7 +292,7 @@ func (in *Ingester) leaveRing(ctx context.Context) error {
 }
 
 // Handler answers writes and what is asked about them.
-func (in *Ingester) Handler() http.Handler {
+func (in *Ingester) Handler() *http.ServeMux {
 	mux := http.NewServeMux()
 	if in.cfg.routes() {
 		h := &writeHandler{tenants: in.cfg.Tenant, gate: in.gate, pipeline: &in.path, otlp: in.otlp, maxBody: in.maxBody}

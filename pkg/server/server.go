@@ -89,6 +89,9 @@ func (s *Server) AddReloader(name string, run func(context.Context) error) { s.r
 // Reload loads all configurations again. Calls at the same time share the work.
 func (s *Server) Reload(ctx context.Context) error { return s.reloads.do(ctx) }
 
+// TLS tells whether HTTP is spoken with TLS.
+func (s *Server) TLS() bool { return s.tls }
+
 // HTTPAddr is where HTTP listens, after Listen.
 func (s *Server) HTTPAddr() net.Addr { return s.httpListeners[0].Addr() }
 

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/prometheus/tsdb/fileutil"
+
+	"github.com/firnline/firnline/pkg/block"
+)
+
+// allDir is the one folder of `firnline all`:
+//
+//	<dir>/lock      held while a process uses it
+//	<dir>/version   of this layout, a number
+//	<dir>/bucket/   the bucket, where no other is given
+//	<dir>/ingest/   a TSDB a tenant
+//	<dir>/store/    copies of meta.json and index headers
+//	<dir>/compact/  the compactor's
+type allDir struct {
+	path string
+	lock fileutil.Releaser
+}
+
+// allDirVersion is the layout that this version writes and reads.
+const allDirVersion = 1
+
+// openAllDir takes the folder for this process.
+func openAllDir(path string) (_ *allDir, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("--data-dir=%s: %w", path, err)
+		}
+	}()
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, notWritable(err)
+	}
+	d := &allDir{path: path}
+	if d.lock, _, err = fileutil.Flock(filepath.Join(path, "lock")); err != nil {
+		if errors.Is(err, os.ErrPermission) || readOnly(err) {
+			return nil, notWritable(err)
+		}
+		return nil, fmt.Errorf("in use by another process: stop that one, or give each a folder of its own: %w", err)
+	}
+	if err := d.checkVersion(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func notWritable(err error) error {
+	return fmt.Errorf("can't be written to: %w; make it writable for this user, or choose another folder", err)
+}
+
+// readOnly tells a file system that is mounted so.
+func readOnly(err error) bool { return strings.Contains(err.Error(), "read-only file system") }
+
+// checkVersion refuses a layout that it does not know, and notes ours in a new folder.
+func (d *allDir) checkVersion() error {
+	path := filepath.Join(d.path, "version")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := block.WriteFile(path, []byte(strconv.Itoa(allDirVersion)+"\n")); err != nil {
+			return notWritable(err)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	found, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s is damaged: it has no number but %q; if nothing else wrote there, write %d into it", path, clip(string(data), 40), allDirVersion)
+	case found > allDirVersion:
+		return fmt.Errorf("the folder is of a newer version of firnline (layout %d, this one knows up to %d): start that version, or another folder", found, allDirVersion)
+	case found < 1:
+		return fmt.Errorf("%s says layout %d, which there never was", path, found)
+	}
+	return nil
+}
+
+// Close gives the folder back.
+func (d *allDir) Close() error { return d.lock.Release() }
