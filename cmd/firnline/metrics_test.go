@@ -23,13 +23,19 @@ var metricDoc = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: ("(?:[^"\\]|
 // TestMetricsReference keeps docs/reference/metrics.md in step with what each component registers.
 func TestMetricsReference(t *testing.T) {
 	byComponent, everywhere := map[string]map[string]string{}, map[string]string{}
-	for _, c := range components() {
+	single := slices.DeleteFunc(components(), func(c *component) bool { return c.name == "all" })
+	for _, c := range single {
 		byComponent[c.name] = registered(t, c, nil)
 	}
 	rings := map[string]string{"receive.hashrings": `[{"endpoints":["127.0.0.1:10901"]}]`, "receive.local-endpoint": "127.0.0.1:10901"}
 	maps.Copy(byComponent["ingest"], registered(t, newIngest(), rings)) // which has no gossip
+	known := map[string]string{}
 	for _, rows := range byComponent {
 		require.Greater(t, len(rows), 30)
+		maps.Copy(known, rows)
+	}
+	for name, row := range registered(t, newAll(), nil) {
+		require.Equal(t, known[name], row, "firnline all has the components' metrics")
 	}
 	for name, row := range byComponent["store"] {
 		shared := true
@@ -44,7 +50,8 @@ func TestMetricsReference(t *testing.T) {
 	fmt.Fprint(&b, `# Metrics
 
 Generated from the code by `+"`go test ./cmd/firnline -update`"+`: don't edit. Beside these each process has
-the `+"`go_*` and `process_*`"+` metrics of Prometheus' client. Names are kept as [flags](flags.md) are.
+the `+"`go_*` and `process_*`"+` metrics of Prometheus' client. In `+"`firnline all`"+` those of
+a component have the label `+"`component`"+` with its name. Names are kept as [flags](flags.md) are.
 `)
 	table := func(title string, rows map[string]string) {
 		fmt.Fprintf(&b, "\n## %s\n\n| metric | labels | meaning |\n|---|---|---|\n", title)
@@ -53,7 +60,7 @@ the `+"`go_*` and `process_*`"+` metrics of Prometheus' client. Names are kept a
 		}
 	}
 	table("Every component", everywhere)
-	for _, c := range components() {
+	for _, c := range single {
 		maps.DeleteFunc(byComponent[c.name], func(name, row string) bool { return everywhere[name] == row })
 		table("firnline "+c.name, byComponent[c.name])
 	}
@@ -98,9 +105,11 @@ func registered(t *testing.T, c *component, more map[string]string) map[string]s
 		if err != nil {
 			return nil, err
 		}
+		_, err = p.reg.Gather()
+		require.NoError(t, err, "what is described is what comes")
 		return []runner{ended{}}, nil
 	}
-	require.NoError(t, validate(c.all()))
+	require.NoError(t, c.configure(f))
 	c.base.server.ShutdownDelay = 0
 	require.NoError(t, c.run(t.Context(), f, io.Discard))
 	return rows
