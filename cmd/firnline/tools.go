@@ -117,6 +117,9 @@ func (e unreachableError) Unwrap() error { return e.error }
 // the bucket could not be used becomes an unreachableError.
 func explained(b *bucket.Handle, err error) error {
 	var why *bucket.Explanation
+	if errors.As(err, new(unreachableError)) { // of another bucket
+		return err
+	}
 	if !errors.As(b.Explain(err), &why) || why.Cause == bucket.CauseOther {
 		return err
 	}

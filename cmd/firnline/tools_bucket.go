@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/bucket"
@@ -23,6 +22,7 @@ func bucketTools() toolGroup {
 	return toolGroup{name: "bucket", short: "Work on the blocks of a bucket", tools: []*tool{
 		newBucketList(), newBucketInspect(), newBucketStats(), newBucketVerify(),
 		newBucketMark(), newBucketUnmark(), newBucketCleanup(), newMergeShards(),
+		newBucketUpload(), newBucketReplicate(), newBucketRewrite(),
 	}}
 }
 
@@ -273,22 +273,6 @@ func (r *toolRun) requests() int {
 		}
 	}
 	return n
-}
-
-// labelsOf reads labels given as name="value", as Thanos takes them.
-func labelsOf(given []string) (labels.Labels, error) {
-	b := labels.NewBuilder(labels.EmptyLabels())
-	for _, s := range given {
-		name, value, ok := strings.Cut(s, "=")
-		if unquoted, err := strconv.Unquote(value); err == nil {
-			value = unquoted
-		}
-		if !ok || value == "" || !model.LegacyValidation.IsValidLabelName(name) {
-			return labels.EmptyLabels(), fmt.Errorf("--label: %q: want a name and a value, such as cluster=\"eu\"", s)
-		}
-		b.Set(name, value)
-	}
-	return b.Labels(), nil
 }
 
 // oneFlag is a part of the configuration that is no more than its flags.

@@ -234,3 +234,51 @@ func TestToolsOnBadBuckets(t *testing.T) {
 	require.Equal(t, exitProblem, code)
 	require.Contains(t, out, testID(1), "and the others, too")
 }
+
+func TestToolsBucketUploadReplicateRewrite(t *testing.T) {
+	c := newBucketCLI(t)
+	second := t.TempDir()
+	to := "--objstore-to.config={type: FILESYSTEM, config: {directory: " + second + "}}"
+	code, out, errs := c.run("bucket", "replicate", to, `--selector=cluster="a"`, "--resolution=raw")
+	require.Equal(t, exitOK, code, errs)
+	require.Contains(t, errs, "2 blocks of 2 sent")
+	require.FileExists(t, filepath.Join(second, testID(2), block.MetaFilename))
+	code, out, errs = c.run("bucket", "replicate", to)
+	require.Equal(t, exitOK, code, errs)
+	require.Regexp(t, testID(1)+" +0 B +there already", out)
+	require.Contains(t, errs, "1 block of 3 sent")
+
+	third := t.TempDir()
+	code, _, errs = cli(t, "tools", "bucket", "upload", folderYAML(third), "--path="+second, `--label=cluster="z"`)
+	require.Equal(t, exitOK, code, errs)
+	_, out, _ = cli(t, "tools", "bucket", "ls", folderYAML(third))
+	require.Equal(t, 3, strings.Count(out, `{cluster="z"}`), out)
+
+	rewrite := []string{"--id=" + testID(1), "--rewrite.to-delete-config=[{matchers: up}]", "--tmp.dir=" + t.TempDir()}
+	code, out, errs = c.run("bucket", "rewrite", rewrite...)
+	require.Equal(t, exitUsage, code, "off a terminal it wants --yes")
+	require.Regexp(t, testID(1)+` +\S{26} +2 +1 +0 +960 +480`, out)
+	require.Contains(t, errs, "nothing was done")
+	_, out, _ = c.run("bucket", "ls")
+	require.Equal(t, 4, strings.Count(out, "\n"))
+	code, _, errs = c.run("bucket", "rewrite", append(rewrite, "--yes")...)
+	require.Equal(t, exitOK, code, errs)
+	_, out, _ = c.run("bucket", "ls", "--exclude-delete", "-o", "template={{.Series}} {{.Source}}")
+	require.Contains(t, out, "1 bucket.rewrite")
+
+	for name, tc := range map[string]struct {
+		args []string
+		want string
+	}{
+		"second":  {[]string{"replicate"}, "--objstore-to.config-file: a bucket is needed"},
+		"path":    {[]string{"upload"}, "--path: give the folder"},
+		"label":   {[]string{"upload", "--path=x", "--label=x"}, "--label"},
+		"rules":   {[]string{"rewrite", "--id=" + testID(1)}, "give one of them"},
+		"no ids":  {[]string{"rewrite", "--rewrite.to-delete-config=[{matchers: up}]"}, "--id: give the ULID"},
+		"forever": {[]string{"replicate", to, "--no-single-run"}, "timer"},
+	} {
+		code, _, errs := c.run("bucket", tc.args[0], tc.args[1:]...)
+		require.Equal(t, exitUsage, code, name)
+		require.Contains(t, errs, tc.want, name)
+	}
+}
