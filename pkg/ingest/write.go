@@ -82,11 +82,11 @@ func (p *pipeline) distribute(ctx context.Context, id tenant.ID, b *held, to app
 	if err != nil {
 		return p.refused(outcome{refused: b.Samples(), err: err})
 	}
-	if len(parts) == 0 && len(b.Families) > 0 { // metadata alone
-		parts = []intake.Part{{Tenant: id}}
+	if len(b.Series) == 0 && len(b.Families) > 0 { // metadata alone
+		parts = []intake.Part{{Tenant: id, Families: b.Families}}
 	}
 	for _, part := range parts {
-		w := &batch.Write{Tenant: part.Tenant, Session: part.Session, Batch: b.Batch, Only: part.Series}
+		w := &batch.Write{Tenant: part.Tenant, Session: part.Session, Batch: part.Batch(b.Batch), Only: part.Series}
 		b.readers.Add(1)
 		failed := unavailable(t)
 		to(ctx, w, t, b.release)

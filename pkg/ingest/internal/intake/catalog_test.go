@@ -131,8 +131,9 @@ func TestAtOnce(t *testing.T) {
 				b := request(all...)
 				var tally refuse.Tally
 				parts, err := in.Take(context.Background(), "a", b, &tally)
-				if err != nil || tally.Err() != nil {
-					t.Errorf("%v %v", err, tally.Err())
+				// A goroutine that sleeps while the clock runs on by hours finds its series gone.
+				if refused := tally.Err(); err != nil || refused != nil && refuse.ReasonOf(refused) != refuse.NotReady {
+					t.Errorf("%v %v", err, refused)
 					return
 				}
 				for _, p := range parts {

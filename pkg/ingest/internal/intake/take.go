@@ -18,6 +18,8 @@ type Part struct {
 	Session batch.Session
 	Series  []uint32 // numbers of series in the Batch, ascending; read only, it may be shared
 	Samples int      // of these series
+
+	Families []batch.Family // what the sender says of its metrics; read only, as those of the Batch
 }
 
 // call is one Take.
@@ -101,6 +103,7 @@ func (in *Intake) Take(ctx context.Context, id tenant.ID, b *batch.Batch, t *ref
 	rules, raw := s.cat.rules, b.Labels // not c: it is used again when labels are asked for
 	b.Labels = func(i int) (labels.Labels, error) { return rules.final(raw, i) }
 	parts := c.withinRate(c.parts())
+	c.describe(parts)
 	c.meter()
 	return parts, nil
 }
