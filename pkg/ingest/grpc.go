@@ -16,7 +16,7 @@ import (
 // Register offers what senders and other nodes call over gRPC.
 func (in *Ingester) Register(r grpc.ServiceRegistrar) {
 	if in.owned != nil {
-		replicate.NewServer(in.cfg.Owners, in.owner).Register(r)
+		replicate.NewServer(in.cfg.Owners, in.owner, func(bytes int64) (replicate.Place, error) { return in.gate.EnterFrame(bytes) }).Register(r)
 	}
 	replicate.RegisterWriteable(r, in.writeThanos)
 	if in.cfg.routes() {
@@ -50,9 +50,14 @@ func (in *Ingester) exportOTLP(ctx context.Context, body []byte) ([]byte, error)
 }
 
 // writeThanos carries out a RemoteWrite of a Thanos router: what comes with a
-// replica number is meant for this node, the rest is to be distributed.
+// replica number is meant for this node, the rest is to be distributed. Only
+// the latter waits for other nodes, and so has a place among requests.
 func (in *Ingester) writeThanos(ctx context.Context, raw []byte) error {
-	place, err := in.gate.Enter(int64(len(raw)))
+	enter := in.gate.Enter
+	if wire.ReplicaOf(raw) > 0 {
+		enter = in.gate.EnterFrame
+	}
+	place, err := enter(int64(len(raw)))
 	if err != nil {
 		return in.path.refused(outcome{err: err}).err
 	}

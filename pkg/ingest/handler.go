@@ -71,17 +71,11 @@ func (h *writeHandler) write(r *http.Request, otlp bool) outcome {
 	if err := h.pipeline.decoder.Declared(r.ContentLength); err != nil {
 		return h.pipeline.refused(outcome{err: err})
 	}
-	place, err := h.gate.Enter(r.ContentLength)
+	place, err := h.gate.Enter(0)
 	if err != nil {
 		return h.pipeline.refused(outcome{err: err})
 	}
-	body, err := h.pipeline.decoder.Body(sent, encoding, r.ContentLength)
-	if err == nil {
-		err = place.Grow(int64(body.Len()))
-		if err != nil {
-			body.Free()
-		}
-	}
+	body, err := h.pipeline.decoder.Body(sent, encoding, r.ContentLength, place.Grow)
 	if err != nil {
 		place.Leave()
 		return h.pipeline.refused(outcome{err: h.blame(r, err)})

@@ -1,6 +1,11 @@
 // Package admit keeps ingest alive: it bounds the requests in flight and the
 // memory that they may take, and turns requests away while the process is short of
 // memory or CPU. Who is turned away has lost nothing: senders try again.
+//
+// What other nodes send to the owner that this process is has bounds of its own. A
+// sender's request keeps its place while it waits for other nodes; if what these
+// send each other had to wait for the same places, nodes that are full of such
+// requests would wait for one another.
 package admit
 
 import (
@@ -22,31 +27,50 @@ import (
 type Config struct {
 	MaxRequests     int
 	MaxBytes        flagext.Bytes // of the bodies of all requests in flight, compressed and decoded
+	MaxFrames       int           // from other nodes
+	MaxFrameBytes   flagext.Bytes // of all frames in flight, compressed and decoded
 	MemoryWatermark float64       // of live memory, as a share of the limit; 0: none
 	CPUWatermark    float64       // of the CPU time there is; 0: none
 }
 
+// Names of flags that errors speak of.
+const (
+	flagRequests   = "ingest.max-concurrent-requests"
+	flagBytes      = "ingest.max-bytes-in-flight"
+	flagFrames     = "ingest.max-concurrent-frames"
+	flagFrameBytes = "ingest.max-frame-bytes-in-flight"
+)
+
 // RegisterFlags sets the defaults and registers the flags.
 func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	c.MaxBytes = 256 << 20
-	fs.IntVar(&c.MaxRequests, "ingest.max-concurrent-requests", 512,
+	fs.IntVar(&c.MaxRequests, flagRequests, 512,
 		"Write requests at once; more are answered with 503, and senders try again.")
-	fs.Var(&c.MaxBytes, "ingest.max-bytes-in-flight",
+	fs.Var(&c.MaxBytes, flagBytes,
 		"Memory for the bodies of all write requests at once, compressed and decoded. What does not fit is answered with 503.")
+	c.MaxFrameBytes = 256 << 20
+	fs.IntVar(&c.MaxFrames, flagFrames, 2048,
+		"Messages of other nodes for the owner that this one is, at once; more are refused, and their senders count this node as failed for them.")
+	fs.Var(&c.MaxFrameBytes, flagFrameBytes,
+		"Memory for all messages of other nodes at once, compressed and decoded, beside --ingest.max-bytes-in-flight. What does not fit is refused.")
 	fs.Float64Var(&c.MemoryWatermark, "ingest.memory-watermark", 0.85,
 		"Share of the memory limit (GOMEMLIMIT, else the machine's memory) above which writes are answered with 503: what is still in use after garbage collection counts. 0 turns it off.")
 	fs.Float64Var(&c.CPUWatermark, "ingest.cpu-watermark", 0.95,
 		"Share of the CPUs above which no more writes run at once than there are CPUs; others are answered with 503. 0 turns it off.")
 }
 
-// Validate lists everything that is wrong.
-func (c *Config) Validate() error {
+// Validate lists everything that is wrong. request and frame are what the largest
+// of each may take: less room than that would refuse it for ever.
+func (c *Config) Validate(request, frame int64) error {
 	var errs []error
-	if c.MaxRequests < 1 {
-		errs = append(errs, fmt.Errorf("--ingest.max-concurrent-requests: want at least 1, got %d", c.MaxRequests))
+	if c.MaxRequests < 1 || c.MaxFrames < 1 {
+		errs = append(errs, fmt.Errorf("--%s=%d, --%s=%d: want at least 1", flagRequests, c.MaxRequests, flagFrames, c.MaxFrames))
 	}
-	if c.MaxBytes < 1<<20 {
-		errs = append(errs, fmt.Errorf("--ingest.max-bytes-in-flight: want at least 1MiB, got %s", &c.MaxBytes))
+	if int64(c.MaxBytes) < request {
+		errs = append(errs, fmt.Errorf("--%s=%s: one request may take %d bytes (--ingest.max-body-bytes and --ingest.max-decoded-bytes); want at least that", flagBytes, &c.MaxBytes, request))
+	}
+	if int64(c.MaxFrameBytes) < frame {
+		errs = append(errs, fmt.Errorf("--%s=%s: one message of another node may take %d bytes (twice --receive.forward-max-frame-bytes, or --ingest.max-decoded-bytes); want at least that", flagFrameBytes, &c.MaxFrameBytes, frame))
 	}
 	for _, w := range []struct {
 		flag  string
@@ -65,33 +89,49 @@ type Gauges interface {
 	CPU() float64    // CPU time since the last call of the CPU time there was
 }
 
-// Gate admits requests. Safe for concurrent use.
+// Gate admits requests, and frames of other nodes. Safe for concurrent use.
 type Gate struct {
 	cfg     Config
 	cpus    int64
 	gauges  Gauges
 	metrics *metrics
 
-	requests, bytes atomic.Int64
-	tightMemory     atomic.Uint64 // share in thousandths while above the watermark, else 0
-	tightCPU        atomic.Uint64
+	requests, frames door
+	tightMemory      atomic.Uint64 // share in thousandths while above the watermark, else 0
+	tightCPU         atomic.Uint64
+}
+
+// door bounds one kind of what is worked on.
+type door struct {
+	kind            kind
+	most, mostBytes int64
+	now, bytes      atomic.Int64
+}
+
+// kind is how messages and metrics speak of what comes through a door.
+type kind struct {
+	many, bodies        string
+	lackMany, lackBytes string
+	flagMany, flagBytes string
 }
 
 type metrics struct {
-	requests, bytes prometheus.GaugeFunc
-	refused         *prometheus.CounterVec
-	watermark       *prometheus.GaugeVec
+	refused   *prometheus.CounterVec
+	watermark *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer, g *Gate) *metrics {
 	f := promauto.With(reg)
+	gauge := func(name, help string, v *atomic.Int64) {
+		f.NewGaugeFunc(prometheus.GaugeOpts{Name: "firnline_ingest_" + name, Help: help}, func() float64 { return float64(v.Load()) })
+	}
+	gauge("requests_in_flight", "Write requests being worked on.", &g.requests.now)
+	gauge("bytes_in_flight", "Memory set aside for the bodies of write requests being worked on.", &g.requests.bytes)
+	gauge("frames_in_flight", "Messages of other nodes being worked on.", &g.frames.now)
+	gauge("frame_bytes_in_flight", "Memory set aside for messages of other nodes being worked on.", &g.frames.bytes)
 	return &metrics{
-		requests: f.NewGaugeFunc(prometheus.GaugeOpts{Name: "firnline_ingest_requests_in_flight",
-			Help: "Write requests being worked on."}, func() float64 { return float64(g.requests.Load()) }),
-		bytes: f.NewGaugeFunc(prometheus.GaugeOpts{Name: "firnline_ingest_bytes_in_flight",
-			Help: "Memory set aside for the bodies of write requests being worked on."}, func() float64 { return float64(g.bytes.Load()) }),
 		refused: f.NewCounterVec(prometheus.CounterOpts{Name: "firnline_ingest_overloaded_total",
-			Help: "Write requests turned away before they were read, by what there was too little of."}, []string{"lack"}),
+			Help: "Write requests and messages of other nodes turned away, by what there was too little of."}, []string{"lack"}),
 		watermark: f.NewGaugeVec(prometheus.GaugeOpts{Name: "firnline_ingest_usage_ratio",
 			Help: "What is in use of a resource, as the watermarks see it."}, []string{"resource"}),
 	}
@@ -100,6 +140,10 @@ func newMetrics(reg prometheus.Registerer, g *Gate) *metrics {
 // New makes a Gate; its watermarks see nothing before Run. cpus is how many the process may use.
 func New(cfg Config, cpus int, gauges Gauges, reg prometheus.Registerer) *Gate {
 	g := &Gate{cfg: cfg, cpus: int64(cpus), gauges: gauges}
+	g.requests.kind = kind{"write requests", "bodies", "requests", "bytes", flagRequests, flagBytes}
+	g.requests.most, g.requests.mostBytes = int64(cfg.MaxRequests), int64(cfg.MaxBytes)
+	g.frames.kind = kind{"messages of other nodes", "messages of other nodes", "frames", "frame-bytes", flagFrames, flagFrameBytes}
+	g.frames.most, g.frames.mostBytes = int64(cfg.MaxFrames), int64(cfg.MaxFrameBytes)
 	g.metrics = newMetrics(reg, g)
 	return g
 }
@@ -132,20 +176,27 @@ func above(share, watermark float64) uint64 {
 	return uint64(share * 1000)
 }
 
-// Place is a request's among those in flight. It is used by one goroutine.
+// Place is that of a request or frame among those in flight. It is used by one goroutine.
 type Place struct {
 	gate  *Gate
+	door  *door
 	bytes int64
 }
 
 // Enter asks for a place for a request whose body has so many bytes (-1: not
 // known). The error is a *refuse.Error with reason Overloaded. A Place must be left.
-func (g *Gate) Enter(declared int64) (*Place, error) {
-	n := g.requests.Add(1)
+func (g *Gate) Enter(declared int64) (*Place, error) { return g.enter(&g.requests, declared) }
+
+// EnterFrame asks for a place for what another node has for the owner that this
+// process is. It never waits for another node: that is why it may have a place of its own.
+func (g *Gate) EnterFrame(bytes int64) (*Place, error) { return g.enter(&g.frames, bytes) }
+
+func (g *Gate) enter(d *door, declared int64) (*Place, error) {
+	n := d.now.Add(1)
 	lack, detail := "", ""
 	switch {
-	case n > int64(g.cfg.MaxRequests):
-		lack, detail = "requests", fmt.Sprintf("%d write requests are being worked on, limit %d (--ingest.max-concurrent-requests)", n-1, g.cfg.MaxRequests)
+	case n > d.most:
+		lack, detail = d.kind.lackMany, fmt.Sprintf("%d %s are being worked on, limit %d (--%s)", n-1, d.kind.many, d.most, d.kind.flagMany)
 	case g.tightMemory.Load() > 0:
 		lack, detail = "memory", fmt.Sprintf("%.0f%% of the memory limit is in use, watermark %.0f%% (--ingest.memory-watermark)",
 			float64(g.tightMemory.Load())/10, g.cfg.MemoryWatermark*100)
@@ -154,10 +205,10 @@ func (g *Gate) Enter(declared int64) (*Place, error) {
 			float64(g.tightCPU.Load())/10, g.cfg.CPUWatermark*100)
 	}
 	if lack != "" {
-		g.requests.Add(-1)
+		d.now.Add(-1)
 		return nil, g.refuse(lack, detail)
 	}
-	p := &Place{gate: g}
+	p := &Place{gate: g, door: d}
 	if err := p.Grow(max(declared, 0)); err != nil {
 		p.Leave()
 		return nil, err
@@ -167,14 +218,15 @@ func (g *Gate) Enter(declared int64) (*Place, error) {
 
 // Grow asks for memory before it is taken. Leave gives it back.
 func (p *Place) Grow(bytes int64) error {
-	g := p.gate
+	d := p.door
+	limit := flagext.Bytes(d.mostBytes)
 	for {
-		now := g.bytes.Load()
-		if bytes > int64(g.cfg.MaxBytes)-now {
-			return g.refuse("bytes", fmt.Sprintf("%d bytes of bodies are in memory, and %d more are above the limit %s (--ingest.max-bytes-in-flight)",
-				now, bytes, &g.cfg.MaxBytes))
+		now := d.bytes.Load()
+		if bytes > d.mostBytes-now {
+			return p.gate.refuse(d.kind.lackBytes, fmt.Sprintf("%d bytes of %s are in memory, and %d more are above the limit %s (--%s)",
+				now, d.kind.bodies, bytes, &limit, d.kind.flagBytes))
 		}
-		if g.bytes.CompareAndSwap(now, now+bytes) {
+		if d.bytes.CompareAndSwap(now, now+bytes) {
 			p.bytes += bytes
 			return nil
 		}
@@ -183,8 +235,8 @@ func (p *Place) Grow(bytes int64) error {
 
 // Leave gives the place back.
 func (p *Place) Leave() {
-	p.gate.bytes.Add(-p.bytes)
-	p.gate.requests.Add(-1)
+	p.door.bytes.Add(-p.bytes)
+	p.door.now.Add(-1)
 	p.bytes = 0
 }
 

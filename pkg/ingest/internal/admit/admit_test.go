@@ -2,12 +2,14 @@ package admit_test
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/admit"
@@ -30,7 +32,7 @@ func (s *still) Memory() float64 { s.mu.Lock(); defer s.mu.Unlock(); return s.me
 func (s *still) CPU() float64    { s.mu.Lock(); defer s.mu.Unlock(); return s.cpu }
 
 func newGate(u *still) *admit.Gate {
-	return admit.New(admit.Config{MaxRequests: 4, MaxBytes: 1000, MemoryWatermark: 0.8, CPUWatermark: 0.9}, 2, u, prometheus.NewRegistry())
+	return admit.New(admit.Config{MaxRequests: 4, MaxBytes: 1000, MaxFrames: 2, MaxFrameBytes: 500, MemoryWatermark: 0.8, CPUWatermark: 0.9}, 2, u, prometheus.NewRegistry())
 }
 
 func requireOverloaded(t *testing.T, err error, names string) {
@@ -69,6 +71,59 @@ func TestGateBounds(t *testing.T) {
 	}
 }
 
+// RELIABILITY P7, P8: frames of other nodes are bounded, too, and not held up by
+// requests, which may wait for other nodes' frames.
+func TestFramesHaveTheirOwnBounds(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	u := &still{}
+	g := admit.New(admit.Config{MaxRequests: 2, MaxBytes: 1000, MaxFrames: 2, MaxFrameBytes: 500, MemoryWatermark: 0.8}, 2, u, reg)
+	for range 2 {
+		_, err := g.Enter(500)
+		require.NoError(t, err)
+	}
+	_, err := g.Enter(0)
+	requireOverloaded(t, err, "--ingest.max-concurrent-requests")
+	one, err := g.EnterFrame(300)
+	require.NoError(t, err)
+	requireOverloaded(t, one.Grow(201), "--ingest.max-frame-bytes-in-flight")
+	require.NoError(t, one.Grow(200))
+	_, err = g.EnterFrame(1)
+	requireOverloaded(t, err, "--ingest.max-frame-bytes-in-flight")
+	two, err := g.EnterFrame(0)
+	require.NoError(t, err)
+	_, err = g.EnterFrame(0)
+	requireOverloaded(t, err, "--ingest.max-concurrent-frames")
+	require.NoError(t, testutil.GatherAndCompare(reg, strings.NewReader(`
+# HELP firnline_ingest_frame_bytes_in_flight Memory set aside for messages of other nodes being worked on.
+# TYPE firnline_ingest_frame_bytes_in_flight gauge
+firnline_ingest_frame_bytes_in_flight 500
+# HELP firnline_ingest_frames_in_flight Messages of other nodes being worked on.
+# TYPE firnline_ingest_frames_in_flight gauge
+firnline_ingest_frames_in_flight 2
+# HELP firnline_ingest_overloaded_total Write requests and messages of other nodes turned away, by what there was too little of.
+# TYPE firnline_ingest_overloaded_total counter
+firnline_ingest_overloaded_total{lack="frame-bytes"} 2
+firnline_ingest_overloaded_total{lack="frames"} 1
+firnline_ingest_overloaded_total{lack="requests"} 1
+`), "firnline_ingest_frame_bytes_in_flight", "firnline_ingest_frames_in_flight", "firnline_ingest_overloaded_total"))
+	one.Leave()
+	two.Leave()
+	_, err = g.EnterFrame(500)
+	require.NoError(t, err)
+}
+
+// A limit that one permitted request can never keep is a mistake.
+func TestValidate(t *testing.T) {
+	good := admit.Config{MaxRequests: 1, MaxBytes: 96 << 20, MaxFrames: 1, MaxFrameBytes: 64 << 20}
+	require.NoError(t, good.Validate(96<<20, 64<<20))
+	require.ErrorContains(t, good.Validate(96<<20+1, 0), "--ingest.max-bytes-in-flight=96MiB: one request may take 100663297 bytes")
+	require.ErrorContains(t, good.Validate(0, 64<<20+1), "--ingest.max-frame-bytes-in-flight=64MiB: one message")
+	none := admit.Config{MemoryWatermark: 2, CPUWatermark: -1}
+	for _, want := range []string{"--ingest.max-concurrent-requests=0", "--ingest.memory-watermark", "--ingest.cpu-watermark"} {
+		require.ErrorContains(t, none.Validate(0, 0), want)
+	}
+}
+
 // RELIABILITY P7: short of memory or CPU, writes are refused early, and only then.
 func TestWatermarks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -88,6 +143,8 @@ func TestWatermarks(t *testing.T) {
 		u.set(0.81, 0)
 		time.Sleep(1100 * time.Millisecond)
 		requireOverloaded(t, enter(), "--ingest.memory-watermark")
+		_, err := g.EnterFrame(1)
+		requireOverloaded(t, err, "--ingest.memory-watermark")
 		u.set(0.79, 1)
 		time.Sleep(1100 * time.Millisecond)
 		require.NoError(t, enter(), "one busy second is no overload")

@@ -147,7 +147,7 @@ func (c *client) exchange(ctx context.Context, frame []byte, w *batch.Write) (ba
 		return batch.Result{}, err
 	}
 	var scratch []byte
-	payload, err := unseal(reply.b, c.maxFrame, &scratch)
+	payload, err := unseal(reply.b, c.maxFrame, &scratch, func(int64) error { return nil })
 	if err != nil {
 		return batch.Result{}, err
 	}

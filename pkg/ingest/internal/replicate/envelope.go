@@ -73,8 +73,8 @@ func seal(dst, payload []byte, compress bool) []byte {
 }
 
 // unseal returns the payload of an envelope, which may lie in it or in scratch.
-// A payload above limit is refused before memory is taken.
-func unseal(b []byte, limit int64, scratch *[]byte) ([]byte, error) {
+// A payload above limit is refused before memory is taken, and grow is asked for it.
+func unseal(b []byte, limit int64, scratch *[]byte, grow func(bytes int64) error) ([]byte, error) {
 	if len(b) < envelopeHeader+1 {
 		return nil, corrupt(len(b), "it has %d bytes", len(b))
 	}
@@ -102,6 +102,9 @@ func unseal(b []byte, limit int64, scratch *[]byte) ([]byte, error) {
 	}
 	if real, err := s2.DecodedLen(body); err != nil || uint64(real) != size || size > maxRatio*uint64(len(body)) {
 		return nil, corrupt(envelopeHeader, "length is %d of %d compressed bytes", size, len(body))
+	}
+	if err := grow(int64(size)); err != nil {
+		return nil, err
 	}
 	out, err := s2.Decode((*scratch)[:cap(*scratch)], body)
 	if err != nil {

@@ -122,7 +122,7 @@ func TestFrameRoundTrip(t *testing.T) {
 		defined := func(id uint64) bool { return id%3 == 0 }
 		payload, err := writer.write(w, defined, func(i int) bool { return i > 0 })
 		require.NoError(t, err)
-		payload, err = unseal(seal(nil, payload, r.Intn(2) == 0), 1<<20, &scratch)
+		payload, err = unseal(seal(nil, payload, r.Intn(2) == 0), 1<<20, &scratch, noPlace{}.Grow)
 		require.NoError(t, err)
 		got := &batch.Write{Batch: pool.Get(), Only: only}
 		require.NoError(t, reader.read(payload, got))
@@ -138,27 +138,27 @@ func TestEnvelope(t *testing.T) {
 	var scratch []byte
 	for _, compress := range []bool{false, true} {
 		good := seal(nil, payload, compress)
-		got, err := unseal(good, 100, &scratch)
+		got, err := unseal(good, 100, &scratch, noPlace{}.Grow)
 		require.NoError(t, err)
 		require.Equal(t, payload, got)
 		for i := range good {
 			bad := append([]byte{}, good...)
 			bad[i] ^= 0x40
-			_, err := unseal(bad, 100, &scratch)
+			_, err := unseal(bad, 100, &scratch, noPlace{}.Grow)
 			require.Error(t, err, "byte %d", i)
 		}
 		for i := range good {
-			_, err := unseal(good[:i], 100, &scratch)
+			_, err := unseal(good[:i], 100, &scratch, noPlace{}.Grow)
 			require.ErrorIs(t, err, block.ErrCorrupt)
 		}
-		_, err = unseal(good, 42, &scratch)
+		_, err = unseal(good, 42, &scratch, noPlace{}.Grow)
 		require.ErrorContains(t, err, "at most 42")
 		good[0] = 2
-		_, err = unseal(good, 100, &scratch)
+		_, err = unseal(good, 100, &scratch, noPlace{}.Grow)
 		require.ErrorContains(t, err, "version 2 is not known")
 	}
 	zeros := make([]byte, 1<<20)
-	got, err := unseal(seal(nil, zeros, true), 1<<20, &scratch)
+	got, err := unseal(seal(nil, zeros, true), 1<<20, &scratch, noPlace{}.Grow)
 	require.NoError(t, err, "what compresses too well is sent as it is")
 	require.Equal(t, zeros, got)
 }
@@ -216,7 +216,7 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add(seal(nil, make([]byte, 100), true))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var scratch []byte
-		payload, err := unseal(b, 1<<16, &scratch)
+		payload, err := unseal(b, 1<<16, &scratch, noPlace{}.Grow)
 		if err == nil {
 			require.LessOrEqual(t, len(payload), 1<<16)
 		}
@@ -282,7 +282,7 @@ func BenchmarkDecode(b *testing.B) {
 			got := batch.Write{}
 			b.ReportAllocs()
 			for b.Loop() {
-				payload, err := unseal(frame, 1<<20, &scratch)
+				payload, err := unseal(frame, 1<<20, &scratch, noPlace{}.Grow)
 				if err != nil {
 					b.Fatal(err)
 				}

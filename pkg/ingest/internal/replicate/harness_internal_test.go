@@ -125,10 +125,15 @@ type node struct {
 
 func serve(t testing.TB, addr string, h Owner, cfg Config) (string, func()) {
 	t.Helper()
+	return serveAdmitting(t, addr, h, cfg, unbounded)
+}
+
+func serveAdmitting(t testing.TB, addr string, h Owner, cfg Config, admit Admission) (string, func()) {
+	t.Helper()
 	var l net.Listener
 	require.Eventually(t, func() bool { var err error; l, err = net.Listen("tcp", addr); return err == nil }, 5*time.Second, 10*time.Millisecond)
 	s := grpc.NewServer(storeapi.ServerOptions()...)
-	NewServer(cfg, h).Register(s)
+	NewServer(cfg, h, admit).Register(s)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	var once sync.Once
@@ -143,6 +148,14 @@ func serve(t testing.TB, addr string, h Owner, cfg Config) (string, func()) {
 	t.Cleanup(stop)
 	return l.Addr().String(), stop
 }
+
+// unbounded admits all.
+func unbounded(int64) (Place, error) { return noPlace{}, nil }
+
+type noPlace struct{}
+
+func (noPlace) Grow(int64) error { return nil }
+func (noPlace) Leave()           {}
 
 func startNode(t testing.TB, cfg Config) *node {
 	t.Helper()

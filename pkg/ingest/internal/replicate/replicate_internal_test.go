@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -420,6 +421,55 @@ func TestFamiliesAlone(t *testing.T) {
 	}
 	require.Equal(t, refuse.Unavailable, reasonOf(cl.send(t, w)))
 }
+
+// RELIABILITY P7, P8: a node that has no room for a frame says so, and is neither
+// taken for sick nor left with anything.
+func TestFramesAreAdmitted(t *testing.T) {
+	cfg := testConfig()
+	cfg.Compression = "snappy"
+	var room, held atomic.Int64
+	admit := func(bytes int64) (Place, error) {
+		p := &countedPlace{room: &room, held: &held}
+		if err := p.Grow(bytes); err != nil {
+			return nil, err
+		}
+		return p, nil
+	}
+	cl := startCluster(t, 2, 2, cfg)
+	cl.nodes[1].stop()
+	h := cl.nodes[1].heads
+	_, stop := serveAdmitting(t, cl.nodes[1].addr, h, cfg, admit)
+	defer stop()
+	r := newRouter("r")
+	series := names(rand.New(rand.NewSource(1)), 500, 1000)
+	for _, most := range []int64{10, 6000} { // too little for the frame, and for what it inflates to
+		room.Store(most)
+		require.Eventually(t, func() bool {
+			return reasonOf(cl.send(t, r.write(1, 1, series...))) == refuse.Overloaded
+		}, 5*time.Second, 20*time.Millisecond)
+		require.Zero(t, h.writes)
+	}
+	room.Store(1 << 20)
+	require.Zero(t, cl.send(t, r.write(1, 1, series...)).Samples(), "at once: it is not left alone")
+	require.Zero(t, held.Load())
+}
+
+// countedPlace is one among those that share some room.
+type countedPlace struct {
+	room, held *atomic.Int64
+	own        int64
+}
+
+func (p *countedPlace) Grow(bytes int64) error {
+	if p.held.Load()+bytes > p.room.Load() {
+		return refuse.Errorf(refuse.Overloaded, "", "full")
+	}
+	p.held.Add(bytes)
+	p.own += bytes
+	return nil
+}
+
+func (p *countedPlace) Leave() { p.held.Add(-p.own) }
 
 func TestLocal(t *testing.T) {
 	cl := startCluster(t, 3, 3, testConfig())

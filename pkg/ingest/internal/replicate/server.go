@@ -37,9 +37,19 @@ func (m *message) UnmarshalVT(b []byte) error {
 	return nil
 }
 
+// Place is memory set aside for a frame.
+type Place interface {
+	Grow(bytes int64) error // before more is taken
+	Leave()
+}
+
+// Admission sets memory aside for a frame of so many bytes. An error is a *refuse.Error.
+type Admission func(bytes int64) (Place, error)
+
 // Server answers other nodes that write to this one.
 type Server struct {
 	owner    Owner
+	admit    Admission
 	maxFrame int64
 	compress bool
 
@@ -57,8 +67,8 @@ type received struct {
 }
 
 // NewServer returns a Server in front of this process' heads.
-func NewServer(cfg Config, owner Owner) *Server {
-	return &Server{owner: owner, maxFrame: cfg.MaxFrameBytes, compress: cfg.Compression == "snappy"}
+func NewServer(cfg Config, owner Owner, admit Admission) *Server {
+	return &Server{owner: owner, admit: admit, maxFrame: cfg.MaxFrameBytes, compress: cfg.Compression == "snappy"}
 }
 
 // Register offers the service to other nodes. Whoever can call it can write for
@@ -97,30 +107,47 @@ func (s *Server) putBack(x *received) {
 
 // append reads a frame, appends it and makes the answer.
 func (s *Server) append(ctx context.Context, x *received) (*message, error) {
-	payload, err := unseal(x.in.b, s.maxFrame, &x.scratch)
-	if err != nil {
-		return nil, status.Error(codes.DataLoss, err.Error())
-	}
-	b := s.batches.Get()
-	defer s.batches.Put(b)
-	w := batch.Write{Batch: b, Only: x.only}
-	if err := x.reader.read(payload, &w); err != nil {
-		return nil, status.Error(codes.DataLoss, err.Error())
-	}
-	x.only = w.Only
-	res, err := s.owner.Append(ctx, &w)
-	var why *refuse.Error
-	if err != nil {
-		if e, ok := errors.AsType[*refuse.Error](err); ok {
-			why = e
-		} else if ctx.Err() != nil {
-			return nil, status.FromContextError(ctx.Err()).Err()
-		} else {
-			why = refuse.Errorf(refuse.Unavailable, w.Tenant, "%v", fmt.Errorf("append: %w", err))
-		}
+	res, err := s.carryOut(ctx, x)
+	why, refused := errors.AsType[*refuse.Error](err)
+	if err != nil && !refused {
+		return nil, err
 	}
 	out := s.buffers.get()
 	defer s.buffers.put(out)
 	*out = appendAnswer(*out, res, why)
 	return &message{seal(nil, *out, s.compress)}, nil
+}
+
+// carryOut reads a frame and appends it. An error that is no refusal is a status of gRPC.
+func (s *Server) carryOut(ctx context.Context, x *received) (batch.Result, error) {
+	place, err := s.admit(int64(len(x.in.b)))
+	if err != nil {
+		return batch.Result{}, err
+	}
+	defer place.Leave()
+	payload, err := unseal(x.in.b, s.maxFrame, &x.scratch, place.Grow)
+	if _, ok := errors.AsType[*refuse.Error](err); ok {
+		return batch.Result{}, err
+	}
+	if err != nil {
+		return batch.Result{}, status.Error(codes.DataLoss, err.Error())
+	}
+	b := s.batches.Get()
+	defer s.batches.Put(b)
+	w := batch.Write{Batch: b, Only: x.only}
+	if err := x.reader.read(payload, &w); err != nil {
+		return batch.Result{}, status.Error(codes.DataLoss, err.Error())
+	}
+	x.only = w.Only
+	res, err := s.owner.Append(ctx, &w)
+	if err == nil {
+		return res, nil
+	}
+	if _, ok := errors.AsType[*refuse.Error](err); ok {
+		return batch.Result{}, err
+	}
+	if ctx.Err() != nil {
+		return batch.Result{}, status.FromContextError(ctx.Err()).Err()
+	}
+	return batch.Result{}, refuse.Errorf(refuse.Unavailable, w.Tenant, "%v", fmt.Errorf("append: %w", err))
 }

@@ -42,6 +42,28 @@ type Body struct {
 	b     []byte
 	users atomic.Int32 // batches that point into it
 	pool  *sync.Pool   // nil: the memory is the caller's
+	room  room         // while it is read
+}
+
+// Grow asks for so many bytes more, before they are taken. Its error ends the reading.
+type Grow func(bytes int64) error
+
+// room is memory that was granted.
+type room struct {
+	grow Grow
+	have int64
+}
+
+// reach asks for what is missing to so many bytes.
+func (r *room) reach(bytes int64) error {
+	if bytes <= r.have {
+		return nil
+	}
+	if err := r.grow(bytes - r.have); err != nil {
+		return err
+	}
+	r.have = bytes
+	return nil
 }
 
 // Len is the body's size in bytes.
@@ -52,6 +74,7 @@ func (b *Body) Free() {
 	if b.users.Add(-1) > 0 || b.pool == nil || cap(b.b) > keptBody {
 		return
 	}
+	b.room = room{}
 	b.pool.Put(b)
 }
 
@@ -66,12 +89,12 @@ func (d *Decoder) Wrap(p []byte) (*Body, error) {
 }
 
 // buffer is an empty Body of the pool.
-func (d *Decoder) buffer() *Body {
+func (d *Decoder) buffer(grow Grow) *Body {
 	b, ok := d.bodies.Get().(*Body)
 	if !ok {
 		b = &Body{pool: &d.bodies}
 	}
-	b.b = b.b[:0]
+	b.b, b.room = b.b[:0], room{grow: grow}
 	b.users.Store(1)
 	return b
 }
@@ -85,8 +108,10 @@ func (d *Decoder) Declared(bytes int64) error {
 }
 
 // Body reads a request's body and decompresses it. contentLength is the
-// declared size, -1 if there is none.
-func (d *Decoder) Body(r io.Reader, contentEncoding string, contentLength int64) (*Body, error) {
+// declared size, -1 if there is none. What is sent and what becomes of it both count as
+// memory; grow is asked for it as it comes, so that a body which inflates to much more than there
+// is room for is not read to its end.
+func (d *Decoder) Body(r io.Reader, contentEncoding string, contentLength int64, grow Grow) (*Body, error) {
 	encoding := strings.ToLower(strings.TrimSpace(contentEncoding))
 	switch encoding {
 	case "", identityEncoding, snappyEncoding, gzipEncoding, zstdEncoding:
@@ -96,8 +121,11 @@ func (d *Decoder) Body(r io.Reader, contentEncoding string, contentLength int64)
 	if err := d.Declared(contentLength); err != nil {
 		return nil, err
 	}
-	sent := d.buffer()
-	err := sent.fill(r, contentLength, d.cfg.MaxBodyBytes)
+	sent := d.buffer(grow)
+	err := sent.room.reach(contentLength)
+	if err == nil {
+		err = sent.fill(r, contentLength, d.cfg.MaxBodyBytes)
+	}
 	n := len(sent.b)
 	switch {
 	case errors.Is(err, errFull):
@@ -106,7 +134,7 @@ func (d *Decoder) Body(r io.Reader, contentEncoding string, contentLength int64)
 	case err != nil:
 		sent.Free()
 		if refused, ok := errors.AsType[*refuse.Error](err); ok {
-			return nil, refused // the reader has a limit of its own
+			return nil, refused // the reader, or who is asked for room, has a limit of its own
 		}
 		return nil, refuse.Errorf(refuse.BadRequest, "", "read the body at byte %d: %v", n, err)
 	case encoding == "" || encoding == identityEncoding:
@@ -117,7 +145,7 @@ func (d *Decoder) Body(r io.Reader, contentEncoding string, contentLength int64)
 		return sent, nil
 	}
 	defer sent.Free()
-	plain := d.buffer()
+	plain := d.buffer(grow)
 	switch encoding {
 	case snappyEncoding:
 		err = d.unsnap(sent.b, plain)
@@ -148,12 +176,19 @@ func (b *Body) fill(r io.Reader, announced, limit int64) error {
 			if announced > int64(len(b.b)) {
 				size = min(size, announced+1) // one more to see the end
 			}
-			b.b = append(make([]byte, 0, max(size, int64(len(b.b))+1)), b.b...)
+			size = max(size, int64(len(b.b))+1)
+			if err := b.room.reach(size - 1); err != nil {
+				return err
+			}
+			b.b = append(make([]byte, 0, size), b.b...)
 		}
 		n, err := r.Read(b.b[len(b.b):cap(b.b)])
 		b.b = b.b[:len(b.b)+n]
 		if int64(len(b.b)) > limit {
 			return errFull
+		}
+		if refused := b.room.reach(int64(len(b.b))); refused != nil {
+			return refused
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -179,7 +214,11 @@ func (d *Decoder) unsnap(src []byte, plain *Body) error {
 		return d.decodedTooLarge(fmt.Sprintf("%d bytes", n))
 	case n > snappyRatio*len(src):
 		return refuse.Errorf(refuse.BadRequest, "", "malformed snappy at byte 0: %d bytes are declared, more than a block of %d can hold", n, len(src))
-	case n > cap(plain.b):
+	}
+	if err := plain.room.reach(int64(n)); err != nil {
+		return err
+	}
+	if n > cap(plain.b) {
 		plain.b = make([]byte, n)
 	}
 	if plain.b, err = snappy.Decode(plain.b[:cap(plain.b)], src); err != nil {
@@ -229,6 +268,9 @@ func (d *Decoder) unzstd(src []byte, plain *Body) error {
 // inflated reads a decompressor to its end.
 func (d *Decoder) inflated(name string, r io.Reader, plain *Body) error {
 	err := plain.fill(r, -1, d.cfg.MaxDecodedBytes)
+	if refused, ok := errors.AsType[*refuse.Error](err); ok {
+		return refused // who is asked for room has none
+	}
 	switch {
 	case errors.Is(err, errFull):
 		return d.decodedTooLarge(fmt.Sprintf("more than %d bytes", d.cfg.MaxDecodedBytes))

@@ -7,6 +7,7 @@ import (
 	"math/rand"
 	"net/http"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func TestBody(t *testing.T) {
 		for encoding, sent := range map[string][]byte{
 			"": plain, "identity": plain, "snappy": snappy.Encode(nil, plain), " GZIP ": gzipped(plain), "zstd": zstded(plain)} {
 			for _, length := range []int64{-1, int64(len(sent)), 0, 1 << 20} { // a wrong one does no harm
-				body, err := d.Body(bytes.NewReader(sent), encoding, length)
+				body, err := d.Body(bytes.NewReader(sent), encoding, length, anyRoom)
 				require.NoError(t, err, encoding)
 				require.True(t, bytes.Equal(plain, body.b), "%s of %d bytes, declared %d", encoding, size, length)
 				require.Equal(t, size, body.Len())
@@ -91,7 +92,7 @@ func TestBodyRefusals(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			_, err := d.Body(bytes.NewReader(c.body), c.encoding, c.length)
+			_, err := d.Body(bytes.NewReader(c.body), c.encoding, c.length, anyRoom)
 			runtime.ReadMemStats(&after)
 			require.ErrorContains(t, err, c.want)
 			require.Equal(t, c.reason, refuse.ReasonOf(err))
@@ -101,6 +102,57 @@ func TestBodyRefusals(t *testing.T) {
 			}
 			require.Less(t, after.TotalAlloc-before.TotalAlloc, most)
 		})
+	}
+}
+
+// anyRoom grants all.
+func anyRoom(int64) error { return nil }
+
+// RELIABILITY P7: memory is asked for before it is taken, and what inflates to more than there
+// is room for is given up early.
+func TestBodyAsksForRoom(t *testing.T) {
+	cfg := defaults()
+	plain := []byte(strings.Repeat("0123456789abcdef", 1<<18)) // 4 MiB
+	for _, c := range []struct {
+		encoding string
+		sent     []byte
+	}{{"", plain}, {"snappy", snappy.Encode(nil, plain)}, {"gzip", gzipped(plain)}, {"zstd", zstdStream(plain)}} {
+		for _, length := range []int64{-1, int64(len(c.sent))} {
+			d, asked := New(cfg, time.Now), int64(0) // without buffers of others
+			body, err := d.Body(bytes.NewReader(c.sent), c.encoding, length, func(n int64) error {
+				require.Positive(t, n)
+				asked += n
+				return nil
+			})
+			require.NoError(t, err)
+			least := int64(len(c.sent))
+			if c.encoding != "" {
+				least += int64(len(plain))
+			}
+			require.GreaterOrEqual(t, asked, least, c.encoding)
+			require.LessOrEqual(t, asked, 2*least, c.encoding)
+			require.Len(t, body.b, len(plain))
+			body.Free()
+
+			full, granted, limit := refuse.Errorf(refuse.Overloaded, "", "full"), int64(0), int64(len(c.sent))+100_000
+			if c.encoding == "" {
+				limit = 100_000
+			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err = New(cfg, time.Now).Body(bytes.NewReader(c.sent), c.encoding, length, func(n int64) error {
+				if granted+n > limit {
+					return full
+				}
+				granted += n
+				return nil
+			})
+			runtime.ReadMemStats(&after)
+			require.ErrorIs(t, err, full, c.encoding)
+			if c.encoding != "zstd" { // whose window is the decompressor's
+				require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20), c.encoding)
+			}
+		}
 	}
 }
 
@@ -120,7 +172,7 @@ type failing struct{}
 func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func TestBodyConnectionLost(t *testing.T) {
-	_, err := New(defaults(), time.Now).Body(io.MultiReader(bytes.NewReader([]byte("abc")), failing{}), "", 10)
+	_, err := New(defaults(), time.Now).Body(io.MultiReader(bytes.NewReader([]byte("abc")), failing{}), "", 10, anyRoom)
 	require.ErrorContains(t, err, "read the body at byte 3")
 	require.Equal(t, refuse.BadRequest, refuse.ReasonOf(err))
 }
@@ -174,7 +226,7 @@ func TestLabelsOutliveTheBatch(t *testing.T) {
 	p, q := snappy.Encode(nil, loadRW1(50)), snappy.Encode(nil, bytes.Repeat([]byte{0xff}, 20_000))
 	want, err := twin1(loadRW1(50))
 	require.NoError(t, err)
-	body, err := d.Body(bytes.NewReader(p), "snappy", -1)
+	body, err := d.Body(bytes.NewReader(p), "snappy", -1, anyRoom)
 	require.NoError(t, err)
 	b := &batch.Batch{}
 	require.NoError(t, d.Decode(RW1, body, b, Sender{}))
@@ -182,7 +234,7 @@ func TestLabelsOutliveTheBatch(t *testing.T) {
 	require.NoError(t, err)
 	b.Free()
 	for range 5 { // overwrites what the pool hands out
-		body, err = d.Body(bytes.NewReader(q), "snappy", -1)
+		body, err = d.Body(bytes.NewReader(q), "snappy", -1, anyRoom)
 		require.NoError(t, err)
 		body.Free()
 	}
@@ -202,7 +254,7 @@ func FuzzBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, encoding byte, p []byte) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		body, err := d.Body(bytes.NewReader(p), encodings[int(encoding)%3], int64(len(p)))
+		body, err := d.Body(bytes.NewReader(p), encodings[int(encoding)%3], int64(len(p)), anyRoom)
 		runtime.ReadMemStats(&after)
 		// Tables of a decompressor, a window of zstd, and the output at its limit.
 		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(30*len(p)+20<<20))

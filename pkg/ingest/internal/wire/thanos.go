@@ -32,6 +32,24 @@ func (d *Decoder) Thanos(body *Body, pool *batch.Pool) (parts []Forwarded, repli
 	return f.parts, replica, nil
 }
 
+// ReplicaOf is the replica number of a WriteRequest, as Thanos returns it, before
+// the request is looked at. What is malformed has 0.
+func ReplicaOf(request []byte) (replica int64) {
+	s := scanner{b: request, end: len(request), protocol: "Thanos write request"}
+	for s.more() {
+		num, wire := s.tag()
+		if num == 3 && s.is(wire, wireVarint) {
+			replica = int64(s.varint())
+		} else if s.err == nil {
+			s.skip(wire)
+		}
+	}
+	if s.err != nil {
+		return 0
+	}
+	return replica
+}
+
 // forwarded collects the parts of a request. They share its body.
 type forwarded struct {
 	d     *Decoder

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -134,4 +135,24 @@ func FuzzThanos(f *testing.F) {
 		f.Add(p)
 	}
 	f.Fuzz(func(t *testing.T, p []byte) { fuzzThanos(t, d, p) })
+}
+
+// TestReplicaOf: what is admitted as one kind of request is carried out as that.
+func TestReplicaOf(t *testing.T) {
+	series := []byte{1<<3 | 2, 2, 0x0a, 0x00}
+	for _, c := range []struct {
+		body []byte
+		want int64
+	}{
+		{nil, 0}, {series, 0}, {append([]byte{3 << 3, 2}, series...), 2}, {append(slices.Clone(series), 3<<3, 1), 1},
+		{append(slices.Clone(series), 3<<3, 1, 0xff), 0},
+	} {
+		require.Equal(t, c.want, ReplicaOf(c.body), "%x", c.body)
+		d := New(defaults(), time.Now)
+		body, err := d.Wrap(c.body)
+		require.NoError(t, err)
+		if _, replica, err := d.Thanos(body, &batch.Pool{}); err == nil {
+			require.Equal(t, c.want, replica)
+		}
+	}
 }
