@@ -63,7 +63,16 @@ quorum asks for. One node alone is a ring of one.`,
 			p.srv.Handle("/", in.Handler())
 			storeapi.Register(p.srv.GRPC(), in.Services(), p.log)
 			in.Register(p.srv.GRPC())
-			return append(parts, in), nil
+			return append(parts, in), p.landing(
+				server.Route{Path: "POST /api/v1/write", About: "remote write, 1.0 and 2.0"},
+				server.Route{Path: "POST /api/v1/otlp/v1/metrics", About: "OTLP metrics"},
+				server.Route{Path: "/api/v1/ingest/ring", About: "the ring's members, and how well they are"},
+				server.Route{Path: "/api/v1/ingest/endpoints", About: "the same for service discovery by HTTP"},
+				server.Route{Path: "/api/v1/ingest/ha", About: "replicas of which one is taken"},
+				server.Route{Path: "/api/v1/ingest/forward", About: "forwarding to other receivers"},
+				server.Route{Path: "/api/v1/ingest/tenants?all_tenants=true", About: "who sends how much"},
+				server.Route{Path: "/api/v1/status/tsdb?all_tenants=true", About: "statistics of the series that this node owns"},
+			)
 		},
 	}
 }

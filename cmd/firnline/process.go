@@ -40,6 +40,7 @@ func (b *base) parts() []configurer {
 // process is what a component's parts stand on.
 type process struct {
 	name    string
+	short   string // what it does
 	log     *slog.Logger
 	reg     *prometheus.Registry
 	tracing *server.Tracing
@@ -58,7 +59,7 @@ var errFinished = errors.New("finished")
 // run builds the component and runs it until ctx ends.
 func (c *component) run(ctx context.Context, f *flags, logTo io.Writer) (err error) {
 	talk := newBoard(logTo)
-	p := &process{name: c.name, log: newLogger(c.base.log, talk).With("component", c.name), reg: newRegistry(), flags: f.effective(), talk: talk}
+	p := &process{name: c.name, short: c.short, log: newLogger(c.base.log, talk).With("component", c.name), reg: newRegistry(), flags: f.effective(), talk: talk}
 	if p.config, err = f.config(); err != nil {
 		return err
 	}
@@ -114,6 +115,11 @@ func (p *process) addChecks(checks map[string]func() error) {
 func (p *process) dialOptions() []grpc.DialOption {
 	return []grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler(
 		otelgrpc.WithTracerProvider(p.tracing.Provider), otelgrpc.WithPropagators(p.tracing.Propagator)))}
+}
+
+// landing serves a page at / that tells of routes, for a component without a user interface.
+func (p *process) landing(routes ...server.Route) error {
+	return p.srv.Landing(server.Page{Title: "firnline " + p.name, About: p.short, Version: version.Info(), Routes: routes})
 }
 
 // runAll runs the server and the parts until ctx ends or one of them fails.

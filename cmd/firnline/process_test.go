@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,10 +39,12 @@ func freeAddr(t *testing.T) string {
 
 func storeArgs(t *testing.T, httpAddr, grpcAddr string) []string {
 	t.Helper()
-	dir := t.TempDir()
-	require.NoError(t, os.Mkdir(filepath.Join(dir, "bucket"), 0o755))
-	return []string{"store", "--http-address=" + httpAddr, "--grpc-address=" + grpcAddr, "--data-dir=" + filepath.Join(dir, "data"),
-		"--objstore.config={type: FILESYSTEM, config: {directory: " + filepath.Join(dir, "bucket") + "}}"}
+	return append([]string{"store", "--http-address=" + httpAddr, "--grpc-address=" + grpcAddr, "--data-dir=" + t.TempDir()}, bucketArg(t))
+}
+
+func bucketArg(t *testing.T) string {
+	t.Helper()
+	return "--objstore.config={type: FILESYSTEM, config: {directory: " + t.TempDir() + "}}"
 }
 
 func startStore(t *testing.T, args ...string) *daemon {
@@ -93,6 +96,40 @@ func (d *daemon) ended(t *testing.T) int {
 	}
 	require.NoError(t, d.err)
 	return 0
+}
+
+// The page at / of components without a user interface tells of routes that there are.
+func TestLandingPages(t *testing.T) {
+	for name, args := range map[string]func(http string) []string{
+		"store": func(http string) []string { return storeArgs(t, http, freeAddr(t)) },
+		"compact": func(http string) []string {
+			return []string{"compact", "--wait", "--http-address=" + http, "--data-dir=" + t.TempDir(), bucketArg(t)}
+		},
+		"ingest": func(http string) []string {
+			return []string{
+				"ingest", "--http-address=" + http, "--grpc-address=" + freeAddr(t), "--remote-write.address=", "--ring.bind-address=127.0.0.1:0",
+				"--tsdb.path=" + t.TempDir(), `--label=replica="a"`,
+			}
+		},
+	} {
+		d := startDaemon(t, args)
+		code, page, err := d.get("/")
+		require.NoError(t, err)
+		require.Equal(t, 200, code)
+		require.Contains(t, page, "<h1>firnline "+name+"</h1>")
+		links := regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(page, -1)
+		require.GreaterOrEqual(t, len(links), 4)
+		for _, l := range links {
+			path, relative := strings.CutPrefix(l[1], ".")
+			require.True(t, relative, l[1])
+			code, body, err := d.get(path)
+			require.NoError(t, err)
+			require.Equal(t, 200, code, "%s of %s: %s", path, name, body)
+		}
+		code, _, err = d.get("/elsewhere")
+		require.NoError(t, err)
+		require.Equal(t, 404, code)
+	}
 }
 
 // RELIABILITY K2

@@ -44,7 +44,7 @@ replica. Its local compaction may stay on if it is started with
 			}
 			p.addChecks(s.Checks())
 			storeapi.Register(p.srv.GRPC(), s.Services(), p.log)
-			return append(parts, s), nil
+			return append(parts, s), p.landing()
 		},
 	}
 }

@@ -34,7 +34,7 @@ func newStore() *component {
 			p.srv.AddCheck("bucket", check.check)
 			p.srv.AddCheck("store", s.Ready)
 			storeapi.Register(p.srv.GRPC(), s.Services(), p.log)
-			return []runner{check, s}, nil
+			return []runner{check, s}, p.landing()
 		},
 	}
 }

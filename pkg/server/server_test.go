@@ -293,6 +293,26 @@ func TestPprofHidesTheCommandLine(t *testing.T) {
 	require.Equal(t, 200, code)
 }
 
+func TestLandingPage(t *testing.T) {
+	h := newHarness(t, testConfig())
+	h.Handle("/", http.NotFoundHandler())
+	require.NoError(t, h.Landing(Page{Title: "firnline <b>", About: "a & b", Version: "<script>", Routes: []Route{
+		{"/api/v1/x?a=b&c=\"", "linked"}, {"POST /api/v1/y", "told"}, {"/api/v1/z/{id}", "told"},
+	}}))
+	h.start(t)
+	code, body, header := get(t, h.url("/"))
+	require.Equal(t, 200, code)
+	require.Equal(t, "text/html; charset=utf-8", header.Get("Content-Type"))
+	require.Contains(t, header.Get("Content-Security-Policy"), "default-src 'none'")
+	require.Contains(t, body, "<h1>firnline &lt;b&gt;</h1>\n<p>a &amp; b</p>\n<p>Version: &lt;script&gt;</p>")
+	require.Contains(t, body, `<li><a href="./api/v1/x?a=b&amp;c=%22">/api/v1/x?a=b&amp;c=&#34;</a>: linked</li>`)
+	require.Contains(t, body, `<li>POST /api/v1/y: told</li>`)
+	require.Contains(t, body, `<li>/api/v1/z/{id}: told</li>`)
+	require.Contains(t, body, `<a href="./metrics">`)
+	code, _, _ = get(t, h.url("/other"))
+	require.Equal(t, 404, code)
+}
+
 func TestValidateListsEverything(t *testing.T) {
 	cfg := testConfig()
 	cfg.HTTP.Address = "nonsense"
