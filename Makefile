@@ -16,10 +16,11 @@ TAGS    := disable_grpc_modules
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PKG     := github.com/prometheus/common/version
 LDFLAGS := -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(shell git rev-parse HEAD 2>/dev/null) -X $(PKG).Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
+COMMITTED := $(shell git log -1 --format=%cI 2>/dev/null || echo 1970-01-01T00:00:00Z)
 GO_TEST := go test -tags $(TAGS)
 MODULE  := github.com/firnline/firnline
 
-.PHONY: help deps tools build test unit e2e lint proto bench fuzz soak demo clean
+.PHONY: help deps tools build release test unit e2e lint proto bench fuzz soak demo clean
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -40,6 +41,21 @@ $(LINT):
 
 build: ## bin/firnline
 	CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags "$(LDFLAGS)" -o bin/firnline ./cmd/firnline
+
+# Archives are the same bytes for the same commit: no names, times or orders of this machine.
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+release: ## Static binaries for PLATFORMS below dist/, each with an SBOM, and their checksums
+	rm -rf dist && mkdir -p dist
+	for p in $(PLATFORMS); do \
+		os=$${p%/*} arch=$${p#*/} name=firnline-$(VERSION).$$os-$$arch; \
+		exe=firnline$$(test $$os != windows || echo .exe); mkdir dist/$$name; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -tags $(TAGS) -ldflags "$(LDFLAGS)" -o dist/$$name/$$exe ./cmd/firnline || exit 1; \
+		go run ./deploy/release dist/$$name/$$exe $(VERSION) "$(COMMITTED)" > dist/$$name.spdx.json || exit 1; \
+		cp LICENSE README.md CHANGELOG.md dist/$$name; \
+		tar -C dist --sort=name --owner=0 --group=0 --numeric-owner --mtime="$(COMMITTED)" -cf - $$name | gzip -n9 > dist/$$name.tar.gz || exit 1; \
+		rm -r dist/$$name; \
+	done
+	cd dist && sha256sum * > SHA256SUMS
 
 test: unit e2e ## Unit and integration tests under the race detector, then the short end-to-end run
 
