@@ -97,7 +97,7 @@ fuzz: ## Each fuzz target for a minute
 soak: ## Random runs against the reference model for an hour
 	FIRNLINE_SOAK=1h $(GO_TEST) -timeout 0 -count=1 ./e2e/model
 
-demo: build deps ## Two HA pairs of Prometheus, sidecars, MinIO, store and querier on loopback
+demo: build deps ## All of Firnline with real Prometheus pairs and MinIO on loopback, as deploy/compose has it
 	go run -tags $(TAGS) ./e2e/demo
 
 clean: ## What builds left in the tree

@@ -1,7 +1,8 @@
-// Command demo shows Firnline's main job on real input, on loopback: two HA
-// pairs of Prometheus in two clusters, a sidecar beside each, an object store, a
-// store gateway over it, and one querier over all. It runs until it is
-// interrupted and leaves nothing behind but its data folder.
+// Command demo shows all of Firnline on real input, on loopback, as deploy/compose
+// does in containers: two HA pairs of Prometheus in two clusters, a sidecar beside
+// each, an object store, a store gateway and a compactor over it, a ring of three
+// ingesters that a monitoring Prometheus pushes to, and one querier over all. It runs
+// until it is interrupted and leaves nothing behind but its data folder.
 package main
 
 import (
@@ -51,9 +52,13 @@ func run(ctx context.Context, data string, once bool) error {
 	if err != nil {
 		return err
 	}
+	rules, err := stack.RuleFiles()
+	if err != nil {
+		return err
+	}
 	p := progress{time.Now()}
-	fmt.Fprintln(os.Stdout, "Two clusters, two Prometheus servers each, one bucket, one place to query. Logs and data:", data)
-	c, err := stack.StartClusters(ctx, stack.ClustersConfig{Dir: dir, Query: stack.Addresses{HTTP: queryHTTP, GRPC: queryGRPC}, Progress: p.say})
+	fmt.Fprintln(os.Stdout, "Two clusters with two Prometheus servers each, one that pushes, one bucket, one place to query. Logs and data:", data)
+	c, err := stack.StartClusters(ctx, stack.ClustersConfig{Dir: dir, Whole: true, RuleFiles: rules, Query: stack.Addresses{HTTP: queryHTTP, GRPC: queryGRPC}, Progress: p.say})
 	if err != nil {
 		return err
 	}

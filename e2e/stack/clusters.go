@@ -20,8 +20,8 @@ type Replica struct {
 	Sidecar       *Firnline
 }
 
-// Clusters is the whole main job: HA pairs of Prometheus in clusters, a sidecar
-// beside each, an object store, a store gateway and a querier.
+// Clusters is the main job: HA pairs of Prometheus in clusters, a sidecar beside
+// each, an object store, a store gateway and a querier; a whole one has all components.
 type Clusters struct {
 	Dir      string
 	MinIO    *MinIO
@@ -30,6 +30,11 @@ type Clusters struct {
 	Replicas []*Replica
 	Store    *Firnline
 	Query    *Firnline
+
+	// Of a whole one.
+	Ring    []*Firnline // ingesters
+	Compact *Firnline
+	Monitor *Prometheus
 
 	cfg  ClustersConfig
 	stop []func()
@@ -40,6 +45,8 @@ type ClustersConfig struct {
 	Dir          string
 	Names        []string                         // of the clusters; nil: eu1 and us1
 	Query        Addresses                        // of the querier; empty: free ones
+	Whole        bool                             // with ingesters, a compactor, and a Prometheus that scrapes all of us and pushes
+	RuleFiles    []string                         // what that one evaluates; absolute
 	Faults       bool                             // put an s3proxy between components and MinIO
 	BlockSeconds int                              // length of a block; 0: 30
 	Rules        string                           // a rule file for every Prometheus
@@ -59,7 +66,7 @@ func StartClusters(ctx context.Context, cfg ClustersConfig) (*Clusters, error) {
 		cfg.Progress = func(string, ...any) {}
 	}
 	c := &Clusters{Dir: cfg.Dir, cfg: cfg}
-	for _, step := range []func(context.Context) error{c.startMinIO, c.startReplicas, c.startStore, c.startQuery} {
+	for _, step := range []func(context.Context) error{c.startMinIO, c.startReplicas, c.startStore, c.startRing, c.startCompact, c.startQuery, c.startMonitor} {
 		if err := step(ctx); err != nil {
 			c.Close()
 			return nil, err
@@ -155,6 +162,9 @@ func (c *Clusters) startQuery(ctx context.Context) (err error) {
 	args := []string{"query", "--query.replica-label=replica", "--endpoint=" + c.Store.GRPC}
 	for _, r := range c.Replicas {
 		args = append(args, "--endpoint="+r.Sidecar.GRPC)
+	}
+	if len(c.Ring) > 0 {
+		args = append(args, "--query.replica-label=ingest", "--endpoint.http-sd-url=http://"+c.Ring[0].HTTP+"/api/v1/ingest/endpoints")
 	}
 	args = append(args, c.cfg.QueryArgs...)
 	if c.cfg.Query == (Addresses{}) {

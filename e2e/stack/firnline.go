@@ -32,17 +32,39 @@ func Binary() (string, error) {
 	if path := os.Getenv("FIRNLINE_BINARY"); path != "" {
 		return path, nil
 	}
+	path, err := inTree("bin", "firnline")
+	if err != nil {
+		return "", fmt.Errorf("%w: run make build", err)
+	}
+	return path, nil
+}
+
+// RuleFiles lists the alerts and recording rules of deploy/mixin.
+func RuleFiles() ([]string, error) {
+	dir, err := inTree("deploy", "mixin")
+	if err != nil {
+		return nil, err
+	}
+	alerts, err := filepath.Glob(filepath.Join(dir, "alerts", "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	return append(alerts, filepath.Join(dir, "rules", "firnline.yaml")), nil
+}
+
+// inTree finds a path of the tree that the working folder is in.
+func inTree(elements ...string) (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		path := filepath.Join(dir, "bin", "firnline")
+		path := filepath.Join(append([]string{dir}, elements...)...)
 		if _, err := os.Stat(path); err == nil {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("no bin/firnline above the working folder: run make build")
+	return "", fmt.Errorf("no %s above the working folder", filepath.Join(elements...))
 }
 
 // StartFirnline runs a component on the given addresses and waits until it is ready.

@@ -103,9 +103,11 @@ type PrometheusConfig struct {
 	Name           string
 	Addr           string
 	ExternalLabels map[string]string
-	Targets        []string      // host:port of what to scrape
-	ScrapeInterval time.Duration // 0: a second
-	BlockDuration  time.Duration // 0: 30 s; it is both the smallest and the largest unless MaxBlock is set
+	Targets        []string            // host:port of what to scrape as job "app"
+	Jobs           map[string][]string // targets of more jobs
+	RuleFiles      []string            // absolute
+	ScrapeInterval time.Duration       // 0: a second
+	BlockDuration  time.Duration       // 0: 30 s; it is both the smallest and the largest unless MaxBlock is set
 	MaxBlock       time.Duration
 	OutOfOrder     time.Duration // how old a sample may be that comes late
 	CompactAtOnce  bool          // as before 3.9: without regard to what the sidecar has shipped
@@ -157,6 +159,11 @@ storage:
 {{- end }}
 {{- if .Rules }}
 rule_files: [rules.yml]
+{{- else if .RuleFiles }}
+rule_files:
+{{- range .RuleFiles }}
+- {{ . }}
+{{- end }}
 {{- end }}
 {{- if .RemoteWrite }}
 remote_write:
@@ -177,6 +184,11 @@ scrape_configs:
 - job_name: app
   static_configs:
   - targets: [{{ range $i, $t := .Targets }}{{ if $i }}, {{ end }}'{{ $t }}'{{ end }}]
+{{- range $job, $targets := .Jobs }}
+- job_name: {{ $job }}
+  static_configs:
+  - targets: [{{ range $i, $t := $targets }}{{ if $i }}, {{ end }}'{{ $t }}'{{ end }}]
+{{- end }}
 `))
 
 // StartPrometheus runs a Prometheus with its data below dir. It delays its own

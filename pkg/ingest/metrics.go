@@ -19,7 +19,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "firnline_ingest_refused_requests_total",
 			Help: "Write requests of which something was refused, by the reason that was answered."}, []string{"reason"}),
 		duration: f.NewHistogramVec(prometheus.HistogramOpts{Name: "firnline_ingest_write_duration_seconds",
-			Help: "Time from a body that is read to the quorum of its samples, by protocol.", NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100},
+			Help: "Time from a body that is read to the quorum of its samples, by protocol.", Buckets: prometheus.DefBuckets, NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100},
 			[]string{"protocol"}),
 	}
 }

@@ -11,7 +11,7 @@ l.dashboard('overview', 'Overview', 'firnline_build_info', [
   ]),
   l.row('Reads', [
     l.graph('Queries', 'reqps', [['sum by (route, code) (rate(firnline_query_api_requests_total{}[$__rate_interval]))', '{{route}} {{code}}']]),
-    l.latency('Time of queries', 'firnline_query_api_request_duration_seconds', matchers='{&route=~"query|query_range"}'),
+    l.latency('Time of queries', 'firnline_query_api_request_duration_seconds', matchers='{&route=~"/query|/query_range"}'),
     l.graph('Answers that lack data', 'reqps', [['sum by (job) (rate(firnline_query_partial_answers_total{}[$__rate_interval]))', '{{job}}']], 'Selections that were answered without an endpoint or a block.'),
   ]),
   l.row('Writes', [

@@ -3,7 +3,7 @@ local l = import 'lib.libsonnet';
 l.dashboard('query', 'Query', 'firnline_query_endpoints', [
   l.row('Requests', [
     l.graph('Requests', 'reqps', [['sum by (route, code) (rate(firnline_query_api_requests_total{}[$__rate_interval]))', '{{route}} {{code}}']]),
-    l.latency('Time of queries', 'firnline_query_api_request_duration_seconds', by='route', matchers='{&route=~"query|query_range"}'),
+    l.latency('Time of queries', 'firnline_query_api_request_duration_seconds', by='route', matchers='{&route=~"/query|/query_range"}'),
     l.graph('Under way', 'short', [['sum by (route) (firnline_query_api_requests_in_flight{})', '{{route}}']]),
     l.graph('Slots of the engine', 'short', [
       ['firnline_query_engine_running{}', '{{instance}} running'],

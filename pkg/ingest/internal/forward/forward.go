@@ -80,7 +80,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		dropped: f.NewCounterVec(prometheus.CounterOpts{Name: "firnline_ingest_forward_dropped_samples_total",
 			Help: "Samples that were never sent, because the queue was full or could not be written."}, by),
 		requests: f.NewHistogramVec(prometheus.HistogramOpts{Name: "firnline_ingest_forward_request_duration_seconds",
-			Help: "Time of a request to an endpoint.", NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100}, by),
+			Help: "Time of a request to an endpoint.", Buckets: prometheus.DefBuckets, NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100}, by),
 		queueBytes: f.NewGaugeVec(prometheus.GaugeOpts{Name: "firnline_ingest_forward_queue_bytes",
 			Help: "Size of an endpoint's queue on disk."}, by),
 		behind: f.NewGaugeVec(prometheus.GaugeOpts{Name: "firnline_ingest_forward_sent_timestamp_seconds",
