@@ -44,6 +44,7 @@ type settings struct {
 	replicaLabel   bool // replicas are merged for good
 	split          bool
 	late           bool  // blocks and samples come late
+	unlike         bool  // equal replicas may be merged to less than each had
 	raw, five, one int64 // ms; retention, 0: for ever
 	ruleRaw        int64 // of the series that the policy file speaks of
 	rule           bool
@@ -56,13 +57,11 @@ func draw(rnd *rand.Rand) settings {
 	pick := func(list ...int64) int64 { return list[rnd.IntN(len(list))] }
 	s := settings{
 		interval: pick(4, 9, 20, 40) * minute, span: pick(2, 8, 8, 16) * hour,
-		dedup: []string{"firnline", "firnline", "chain"}[rnd.IntN(3)], replicaLabel: rnd.IntN(2) == 0,
+		dedup: []string{"firnline", "firnline", "chain", "penalty"}[rnd.IntN(4)], replicaLabel: rnd.IntN(2) == 0,
 		split: rnd.IntN(3) == 0, late: rnd.IntN(3) > 0, deleteDelay: pick(30, 48, 72) * hour, workers: 1 + rnd.IntN(3), announced: rnd.IntN(2) == 0,
 		raw: pick(0, 0, 3, 6) * day, five: pick(0, 0, 12) * day, one: pick(0, 0, 25) * day, rule: rnd.IntN(2) == 0, ruleRaw: pick(2, 4) * day,
 	}
-	// A replica's late block meets what was merged without it, and which of the two
-	// stays, and from where a counter goes on, depends on when it came.
-	s.late = s.late && !s.replicaLabel
+	s.unlike = s.late && s.dedup != "chain"
 	return s
 }
 
@@ -204,7 +203,8 @@ func (h *history) pass(length int64) {
 			}
 			w.next += h.span
 		}
-		if h.late && h.rnd.IntN(3) == 0 {
+		// Of equal replicas that are merged none gets samples that the other hasn't.
+		if h.late && !(h.replicaLabel && w.labels.Get("cluster") == "same") && h.rnd.IntN(3) == 0 {
 			w.held = append(w.held, h.between(w))
 		}
 		h.shipSome(w)
