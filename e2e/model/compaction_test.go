@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -66,10 +67,8 @@ func randomCompaction(t *testing.T, seed uint64) {
 	h.settle()
 	h.glance()
 	h.eventually(gateway)
-	fresh, stop := openGateway(t, h.memory, h.clock.now, h.readerFlags()...)
-	defer stop()
+	h.tiers()
 	for _, resolution := range []int64{block.Resolution5m, block.Resolution1h} {
-		require.NoError(t, h.checkTier(fresh, resolution))
 		h.until(func() error { return h.checkTier(gateway, resolution) })
 	}
 	h.compareAnswers(gateway)
@@ -233,6 +232,16 @@ func (h *history) glance() {
 	require.NoError(h, err)
 }
 
+// tiers looks at downsampled data as a gateway does that starts now.
+func (h *history) tiers() {
+	h.Helper()
+	s, stop := openGateway(h, h.memory, h.clock.now, h.readerFlags()...)
+	defer stop()
+	for _, resolution := range []int64{block.Resolution5m, block.Resolution1h} {
+		require.NoError(h, h.checkTier(s, resolution))
+	}
+}
+
 // eventually waits for a gateway that lives through it all to come to the same.
 func (h *history) eventually(s storeapi.Store) {
 	h.Helper()
@@ -242,7 +251,7 @@ func (h *history) eventually(s storeapi.Store) {
 func (h *history) until(check func() error) {
 	h.Helper()
 	var err error
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
@@ -415,9 +424,8 @@ func (h *history) noneMissing(s *series, g *got) error {
 }
 
 // checkTier compares what downsampled data says of whole hours with the model,
-// as far as policy keeps it, nothing of it was deleted, and all of it came when
-// it could still be downsampled as one. An hour of a replica is there as it was
-// written, or in what was made of both. RELIABILITY C9
+// as far as policy keeps it and nothing of it was deleted. An hour of a replica is
+// there as it was written, or in what was made of both. RELIABILITY C9
 func (h *history) checkTier(s storeapi.Store, resolution int64) error {
 	all, err := h.fetch(s, resolution)
 	if err != nil {
@@ -427,6 +435,9 @@ func (h *history) checkTier(s storeapi.Store, resolution int64) error {
 	for key, g := range all {
 		if have[key], err = hours(g); err != nil {
 			return err
+		}
+		if err := h.wereWritten(g.labels, have[key]); err != nil {
+			return fmt.Errorf("at %d s: %w", resolution/1000, err)
 		}
 	}
 	for key, s := range h.model.series {
@@ -438,25 +449,78 @@ func (h *history) checkTier(s storeapi.Store, resolution int64) error {
 			return fmt.Errorf("at %d s: %w", resolution/1000, err)
 		}
 	}
+	return h.compareMerged(s, have, resolution)
+}
+
+// compareMerged compares the hours of what was made of replicas with what there
+// still is of it as raw data, where nothing came late that the coarser tier could
+// not be made anew with.
+func (h *history) compareMerged(s storeapi.Store, have map[string]map[int64]Window, resolution int64) error {
+	if !h.replicaLabel {
+		return nil
+	}
+	raw, err := h.fetch(s, 0)
+	if err != nil {
+		return err
+	}
+	for key, g := range raw {
+		if g.labels.Has("replica") || h.rawGoes() && h.oneCameLate(key) {
+			continue
+		}
+		want, p := Windows(g.raw, hour), &place{have: have[key]}
+		all := maps.Clone(want)
+		maps.Copy(all, have[key])
+		for _, at := range sortedTimes(all) {
+			if want[at].Count == 0 || h.cut(g.labels, at) { // expired as raw data, or deleted
+				p.before = 0
+			} else if err := p.compare(&series{labels: g.labels}, want, at); err != nil {
+				return fmt.Errorf("at %d s, against raw data: %w", resolution/1000, err)
+			}
+		}
+	}
+	return nil
+}
+
+// wereWritten tells whether there was something, and is not deleted, in all the
+// hours that there are of a series, of one replica or of what was made of both.
+func (h *history) wereWritten(lset labels.Labels, have map[int64]Window) error {
+	s := h.model.series[lset.String()]
+	if s == nil {
+		s = h.reference().series[lset.String()]
+	}
+	if s == nil {
+		return fmt.Errorf("series %s was never written", lset)
+	}
+	written := Windows(s.samples, hour)
+	for _, at := range sortedTimes(have) {
+		if have[at].Count > 0 && written[at].Count == 0 {
+			return fmt.Errorf("%s: hour from %s is %+v, and nothing is to be there", lset, when(at), have[at])
+		}
+	}
 	return nil
 }
 
 // compareHours compares the hours of a series with what there is of it alone, and
-// in one with its replica's.
+// in one with its replica's. Of what came late where raw data is removed, something
+// need be there.
 func (h *history) compareHours(s *series, alone, one map[int64]Window, resolution int64) error {
 	want := Windows(s.samples, hour)
 	places := []*place{{have: alone}, {have: one}}
 	for _, at := range sortedTimes(want) {
-		if keep := h.keeps(s.labels, resolution); keep > 0 && at < h.clock.ms()-keep || h.blurred(s.labels, at) {
+		if keep := h.keeps(s.labels, resolution); keep > 0 && at < h.clock.ms()-keep || h.cut(s.labels, at) {
 			places[0].before, places[1].before = 0, 0
 			continue
 		}
-		found := h.merged(s.labels) && h.anyNear(one, at)
+		found, late := h.merged(s.labels) && h.anyNear(one, at), h.rawGoes() && h.cameLate(s.labels, at)
 		for i, p := range places {
 			if p.have[at].Count == 0 || i == 1 && h.merged(s.labels) {
+				p.before = 0 // what it rose by meanwhile is told elsewhere
 				continue
 			}
-			found = true
+			if found = true; late {
+				p.before = 0
+				continue
+			}
 			if err := p.compare(s, want, at); err != nil {
 				return err
 			}
@@ -500,17 +564,27 @@ func (h *history) anyNear(have map[int64]Window, at int64) bool {
 	return false
 }
 
-// blurred tells whether samples of an hour were deleted, or came late to a tier
-// whose raw data may be gone.
-func (h *history) blurred(lset labels.Labels, at int64) bool {
-	if slices.ContainsFunc(h.requests, func(r request) bool {
+// cut tells whether samples of an hour were deleted.
+func (h *history) cut(lset labels.Labels, at int64) bool {
+	return slices.ContainsFunc(h.requests, func(r request) bool {
 		return r.mint < at+hour && at <= r.maxt && matches(lset, r.matchers)
-	}) {
-		return true
-	}
+	})
+}
+
+// cameLate tells whether samples of an hour came after their neighbours.
+func (h *history) cameLate(lset labels.Labels, at int64) bool {
 	key := lset.String()
 	return slices.ContainsFunc(h.lateCame, func(l lateSamples) bool { return l.labels == key && l.mint < at+hour && at <= l.maxt })
 }
+
+// oneCameLate tells whether samples of one of the replicas of a series came late.
+func (h *history) oneCameLate(key string) bool {
+	return slices.ContainsFunc(h.lateCame, func(l lateSamples) bool { return l.one == key })
+}
+
+// rawGoes tells whether raw data is removed: what comes late then may find that its
+// neighbours are there in coarser tiers alone.
+func (h *history) rawGoes() bool { return h.raw > 0 || h.rule }
 
 // hours makes windows of an hour of what a gateway has.
 func hours(g *got) (map[int64]Window, error) {
@@ -640,10 +714,8 @@ func (h *history) forgotten() {
 			require.Contains(h, objects, block.Name(m.ULID, block.NoCompactMarkFilename), "the corrupt block is set aside")
 		}
 		keep := map[int64]int64{0: h.raw, block.Resolution5m: h.five, block.Resolution1h: h.one}[m.Thanos.Downsample.Resolution]
-		if keep > 0 && m.Thanos.Labels["cluster"] != "bad" {
-			if m.MaxTime <= h.clock.ms()-keep {
-				require.Fail(h, "a block has expired", "%s\n%s", m.ULID, h.plan())
-			}
+		if keep > 0 && m.ULID != h.corrupt && m.MaxTime <= h.clock.ms()-keep {
+			require.Fail(h, "a block has expired", "%s\n%s", m.ULID, h.plan())
 		}
 	}
 	requests, err := block.ListDeletes(context.Background(), h.memory)
@@ -658,6 +730,7 @@ func (h *history) forgotten() {
 		}
 	}
 	h.glance()
+	h.tiers()
 }
 
 // metas are those of all blocks that are visible.

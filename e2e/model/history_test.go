@@ -118,6 +118,7 @@ type request struct {
 // lateSamples are those of a series that came after their neighbours.
 type lateSamples struct {
 	labels     string
+	one        string // the same without the replica's
 	mint, maxt int64
 }
 
@@ -319,7 +320,7 @@ func (h *history) note(w *writer, b batch) {
 		}
 		h.model.Add(w.labels, s.Labels, list...)
 		if b.late {
-			h.lateCame = append(h.lateCame, lateSamples{full.String(), b.from, b.to - 1})
+			h.lateCame = append(h.lateCame, lateSamples{full.String(), labels.NewBuilder(full).Del("replica").Labels().String(), b.from, b.to - 1})
 		}
 	}
 	h.plain = nil
