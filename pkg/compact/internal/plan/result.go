@@ -75,6 +75,16 @@ func (p *planner) emit(d *draft) *Job {
 func (p *planner) leaveOut(d *draft) {
 	d.deletes, d.done = p.pendingFor(d.in, d.labels)
 	d.expired = p.expiredIn(d.in, d.kind != Downsample, slices.Min(d.resolutions))
+	d.expired = slices.DeleteFunc(d.expired, func(c policy.Class) bool { return p.outlives(d, c) })
+}
+
+// outlives tells whether a coarser tier that a job fills in passing is to keep a
+// class that may leave its inputs: from there it is gone with them. A job of its
+// own takes it out of the raw data then.
+func (p *planner) outlives(d *draft, c policy.Class) bool {
+	return slices.ContainsFunc(d.resolutions, func(r int64) bool {
+		return r > d.lane.tier.resolution && slices.ContainsFunc(d.in, func(e *entry) bool { return !p.leaves(e, c, false, r) })
+	})
 }
 
 // because adds to the reason what is left out in passing.
