@@ -1,0 +1,78 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+)
+
+const deploy = "../../deploy"
+
+// requireTaken checks that a component takes a command line that we ship. Files that
+// are mounted where it runs are looked for at the places that files names.
+func requireTaken(t *testing.T, what string, args []string, files map[string]string) {
+	t.Helper()
+	require.NotEmpty(t, args, what)
+	for _, c := range components() {
+		if c.name != args[0] {
+			continue
+		}
+		f := newFlags(c.all())
+		for _, a := range args[1:] {
+			for mounted, here := range files {
+				a = strings.Replace(a, "="+mounted, "="+here, 1)
+			}
+			name, value, given := strings.Cut(strings.TrimPrefix(a, "--"), "=")
+			fl := f.set.Lookup(name)
+			require.NotNil(t, fl, "%s: no flag %s", what, a)
+			if !given {
+				require.True(t, isBool(fl.Value), "%s: %s", what, a)
+				value = "true"
+			}
+			require.NoError(t, f.assign(fl, "flag", []string{value}), "%s: %s", what, a)
+		}
+		require.NoError(t, validate(c.all()), what)
+		return
+	}
+	t.Errorf("%s: no component %s", what, args[0])
+}
+
+// TestCompose: the components take the command lines of deploy/compose, which has
+// what `make demo` starts.
+func TestCompose(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(deploy, "compose", "compose.yaml"))
+	require.NoError(t, err)
+	var file struct {
+		Services map[string]struct {
+			Image   string
+			Command []string
+			Volumes []string
+		}
+		Volumes map[string]any
+	}
+	require.NoError(t, yaml.Unmarshal(data, &file))
+	n := map[string]int{}
+	for name, s := range file.Services {
+		files := map[string]string{}
+		for _, v := range s.Volumes {
+			from, rest, _ := strings.Cut(v, ":")
+			mounted, _, _ := strings.Cut(rest, ":")
+			if !strings.HasPrefix(from, ".") {
+				require.Contains(t, file.Volumes, from, name)
+				continue
+			}
+			files[mounted] = filepath.Join(deploy, "compose", from)
+			_, err := os.Stat(files[mounted])
+			require.NoError(t, err, name)
+		}
+		if s.Image == "${FIRNLINE_IMAGE}" {
+			n[s.Command[0]]++
+			requireTaken(t, name, s.Command, files)
+		}
+	}
+	require.Equal(t, map[string]int{"sidecar": 4, "ingest": 3, "store": 1, "compact": 1, "query": 1}, n)
+}
