@@ -20,7 +20,7 @@ COMMITTED := $(shell git log -1 --format=%cI 2>/dev/null || echo 1970-01-01T00:0
 GO_TEST := go test -tags $(TAGS)
 MODULE  := github.com/firnline/firnline
 
-.PHONY: help deps tools build release test unit e2e lint proto bench fuzz soak demo clean
+.PHONY: help deps tools build release test unit e2e lint proto bench fuzz soak run demo clean
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -96,6 +96,9 @@ fuzz: ## Each fuzz target for a minute
 
 soak: ## Random runs against the reference model for an hour
 	FIRNLINE_SOAK=1h $(GO_TEST) -timeout 0 -count=1 ./e2e/model
+
+run: build ## Everything in one process on http://localhost:10902, data in ./data
+	bin/firnline all $(ARGS)
 
 demo: build deps ## All of Firnline with real Prometheus pairs and MinIO on loopback, as deploy/compose has it
 	go run -tags $(TAGS) ./e2e/demo

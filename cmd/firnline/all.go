@@ -209,7 +209,7 @@ func (a *all) build(ctx context.Context, p *process) ([]runner, error) {
 	p.srv.Handle("/", firstOf{[]routes{in.Handler(), compactor.Handler()}, q.Handler()})
 	parts = append(parts, q, greeting{p, a.own.DataDir, b.Target, a.own.localBucket})
 	if every := a.own.SelfScrape; every > 0 {
-		parts = append(parts, newSelfScrape(p, in.Handler(), every))
+		parts = append(parts, newSelfScrape(p, in.Handler(), in.Checks()["heads"], every))
 	}
 	return parts, nil
 }

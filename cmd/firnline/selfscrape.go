@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/golang/snappy"
@@ -29,31 +30,46 @@ type selfScrape struct {
 	to     http.Handler // takes remote write
 	every  time.Duration
 	labels map[string]string // of all series
+	ready  func() error      // whether to takes samples yet
 	log    *slog.Logger
 	now    func() time.Time
 
 	failing bool // the last round did, and it was logged
 }
 
-func newSelfScrape(p *process, to http.Handler, every model.Duration) *selfScrape {
+func newSelfScrape(p *process, to http.Handler, ready func() error, every model.Duration) *selfScrape {
 	return &selfScrape{
-		from: p.reg, to: to, every: time.Duration(every), log: p.log, now: time.Now,
+		from: p.reg, to: to, ready: ready, every: time.Duration(every), log: p.log, now: time.Now,
 		labels: map[string]string{"job": "firnline", "instance": reachable(p.srv.HTTPAddr().String())},
 	}
 }
 
 // Run implements runner. A round that fails is left out: the next has newer values.
 func (s *selfScrape) Run(ctx context.Context) error {
-	tick := time.NewTicker(s.every)
-	defer tick.Stop()
-	s.round(ctx)
-	for {
-		select {
-		case <-ctx.Done():
+	for s.ready() != nil {
+		if !pause(ctx, untilReady) {
 			return nil
-		case <-tick.C:
 		}
+	}
+	s.round(ctx)
+	for pause(ctx, s.every) {
 		s.round(ctx)
+	}
+	return nil
+}
+
+// untilReady is the time between two looks whether logs have been read.
+const untilReady = 50 * time.Millisecond
+
+// pause waits; it is false when ctx is done.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 
@@ -157,10 +173,15 @@ func metadataType(t dto.MetricType) prompb.MetricMetadata_MetricType {
 }
 
 // series adds a series without samples. more are a name and a value, or nothing.
+// A label that we set ourselves takes precedence, as in a scrape.
 func (w *scrapeWriter) series(name string, lset []*dto.LabelPair, more ...string) *prompb.TimeSeries {
 	all := maps.Clone(w.labels)
 	for _, l := range lset {
-		all[l.GetName()] = l.GetValue()
+		to := l.GetName()
+		if _, ours := w.labels[to]; ours {
+			to = model.ExportedLabelPrefix + to
+		}
+		all[to] = l.GetValue()
 	}
 	all[model.MetricNameLabel] = name
 	if len(more) == 2 {
@@ -224,14 +245,11 @@ func spans(in []*dto.BucketSpan) []prompb.BucketSpan {
 	return out
 }
 
-// number writes a bound as Prometheus' text format does.
+// number writes a bound as OpenMetrics does, and Prometheus after a scrape.
 func number(f float64) string {
-	switch s := strconv.FormatFloat(f, 'g', -1, 64); {
-	case math.IsInf(f, 1):
-		return "+Inf"
-	case f == math.Trunc(f) && math.Abs(f) < 1e15:
-		return strconv.FormatFloat(f, 'f', 1, 64) // 5 is 5.0, as scraped
-	default:
-		return s
+	s := strconv.FormatFloat(f, 'g', -1, 64)
+	if !strings.ContainsAny(s, "e.IN") {
+		s += ".0"
 	}
+	return s
 }

@@ -135,6 +135,9 @@ func (p *Process) Err() error {
 // Done is closed when the program has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// PID is the process' number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Signal sends a signal, for example SIGSTOP.
 func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
 
