@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/prometheus/prometheus/tsdb/fileutil"
 	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/ingest"
 )
 
 func TestAllTakesTheFolder(t *testing.T) {
@@ -91,6 +94,17 @@ func TestSharesOfMemory(t *testing.T) {
 		out.WriteByte('\n')
 	}
 	golden(t, filepath.Join("testdata", "all_shares.txt"), out.String())
+
+	// The smallest machine's are good, too.
+	var cfg ingest.Config
+	fs := flag.NewFlagSet("", flag.ContinueOnError)
+	cfg.RegisterFlags(fs)
+	for _, s := range shares() {
+		if fs.Lookup(s.flag) != nil {
+			require.NoError(t, fs.Set(s.flag, s.value(1<<28)))
+		}
+	}
+	require.NoError(t, cfg.Validate())
 
 	a := newAll()
 	f := newFlags(a.all())
