@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/grpc"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/bucket"
@@ -41,7 +42,7 @@ func newAll() *component {
 				{Flag: "otlp.http-address", Usage: "host:port where the same HTTP routes answer too, for OTLP senders that expect 4318. Empty: none."},
 			},
 			MoreGRPC: []server.MoreAddress{
-				{Flag: "otlp.grpc-address", Usage: "host:port where the same gRPC services answer as on --grpc-address, for OTLP senders that expect 4317. Empty: none."},
+				{Flag: "otlp.grpc-address", Services: []string{ingest.OTLPService}, Usage: "host:port where OTLP is taken over gRPC as on --grpc-address, and nothing else is, for senders that expect 4317. Empty: none."},
 			},
 		}},
 		name:  "all",
@@ -202,7 +203,7 @@ func (a *all) build(ctx context.Context, p *process) ([]runner, error) {
 		}
 		parts, local = append(parts, s), append(local, query.Local{Name: nameSidecar, Services: s.Services()})
 	}
-	q, err := a.newQuery(p, local, deletes.Hider)
+	q, err := a.newQuery(p, in.ForPeers(p.srv.GRPC()), local, deletes.Hider)
 	if err != nil {
 		return nil, err
 	}
@@ -283,7 +284,7 @@ func (a *all) newSidecar(p *process, b *bucket.Handle) (*sidecar.Sidecar, error)
 	return s, err
 }
 
-func (a *all) newQuery(p *process, local []query.Local, hider func() *block.Hider) (*query.Query, error) {
+func (a *all) newQuery(p *process, to grpc.ServiceRegistrar, local []query.Local, hider func() *block.Hider) (*query.Query, error) {
 	parts := queryParts(p, hider)
 	parts.Local = local
 	q, err := query.New(a.query, parts, p.log, p.registry(nameQuery))
@@ -292,7 +293,7 @@ func (a *all) newQuery(p *process, local []query.Local, hider func() *block.Hide
 	}
 	p.srv.AddCheck("endpoints", q.Ready)
 	p.srv.AddReloader("endpoints", func(context.Context) error { return q.Reload() })
-	storeapi.Register(p.srv.GRPC(), q.Services(), p.log)
+	storeapi.Register(to, q.Services(), p.log)
 	return q, nil
 }
 

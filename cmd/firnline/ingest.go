@@ -24,7 +24,7 @@ func newIngest() *component {
 				{Flag: "otlp.http-address", Usage: "host:port where the same HTTP routes answer too, for OTLP senders that expect 4318. Empty: none."},
 			},
 			MoreGRPC: []server.MoreAddress{
-				{Flag: "otlp.grpc-address", Usage: "host:port where the same gRPC services answer as on --grpc-address, for OTLP senders that expect 4317. Empty: none."},
+				{Flag: "otlp.grpc-address", Services: []string{ingest.OTLPService}, Usage: "host:port where OTLP is taken over gRPC as on --grpc-address, and nothing else is, for senders that expect 4317. Empty: none."},
 			},
 		}},
 		name:  "ingest",
@@ -61,7 +61,7 @@ quorum asks for. One node alone is a ring of one.`,
 			p.beforeStop = in.Leave
 			p.srv.AddReloader("ingest limits and forwarding rules", in.Reload)
 			p.srv.Handle("/", in.Handler())
-			storeapi.Register(p.srv.GRPC(), in.Services(), p.log)
+			storeapi.Register(in.ForPeers(p.srv.GRPC()), in.Services(), p.log)
 			in.Register(p.srv.GRPC())
 			return append(parts, in), p.landing(
 				server.Route{Path: "POST /api/v1/write", About: "remote write, 1.0 and 2.0"},

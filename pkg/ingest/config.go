@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/grafana/dskit/flagext"
 	"github.com/prometheus/common/model"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/admit"
@@ -39,7 +40,8 @@ type Config struct {
 	Owners  replicate.Config
 	Heads   heads.Config
 	Forward forward.Config
-	Client  storeapi.ClientTLS // of connections to other nodes
+	Client  storeapi.ClientTLS  // of connections to other nodes
+	Peers   flagext.StringSlice // names in certificates of those that write and read for all tenants
 
 	// LeaveOnStop: a stop signal means that this node does not come back.
 	LeaveOnStop  bool
@@ -54,6 +56,8 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.StringVar(&c.Role, "ingest.role", roleBoth,
 		"What this process does. router: takes requests and sends series to their owners. ingester: owns series. both: both.")
 	c.Tenant.RegisterFlags("receive.", fs)
+	fs.Var(&c.Peers, "receive.peer-certificate-name",
+		"Common name or DNS name in the client certificate of another node, a Thanos router or a querier (repeatable). With --receive.tenant-certificate-field only these may call the gRPC services that write and read for all tenants, where gRPC asks for client certificates.")
 	c.Limits.RegisterFlags("receive.", fs)
 	c.Admit.RegisterFlags(fs)
 	c.Wire.RegisterFlags(fs)

@@ -13,14 +13,18 @@ import (
 	"github.com/firnline/firnline/pkg/tenant"
 )
 
+// OTLPService is the gRPC service that OpenTelemetry's senders call.
+const OTLPService = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+
 // Register offers what senders and other nodes call over gRPC.
 func (in *Ingester) Register(r grpc.ServiceRegistrar) {
+	forPeers := in.ForPeers(r)
 	if in.owned != nil {
-		replicate.NewServer(in.cfg.Owners, in.owner, func(bytes int64) (replicate.Place, error) { return in.gate.EnterFrame(bytes) }).Register(r)
+		replicate.NewServer(in.cfg.Owners, in.owner, func(bytes int64) (replicate.Place, error) { return in.gate.EnterFrame(bytes) }).Register(forPeers)
 	}
-	replicate.RegisterWriteable(r, in.writeThanos)
+	replicate.RegisterWriteable(forPeers, in.writeThanos)
 	if in.cfg.routes() {
-		replicate.RegisterUnary(r, "opentelemetry.proto.collector.metrics.v1.MetricsService", "Export", in.exportOTLP)
+		replicate.RegisterUnary(r, OTLPService, "Export", in.exportOTLP)
 	}
 }
 

@@ -55,6 +55,7 @@ type Ingester struct {
 	log     *slog.Logger
 	limits  *tenant.Limits[limits.Limits]
 	gate    *admit.Gate
+	peers   *peers
 	tracker *ha.Tracker
 	ring    rings
 	owned   *heads.Heads // nil: a router
@@ -75,7 +76,7 @@ type rings interface {
 
 // New wires an Ingester and starts nothing; call Run. The Config must be valid.
 func New(cfg Config, p Parts) (*Ingester, error) {
-	in := &Ingester{cfg: cfg, log: p.Log}
+	in := &Ingester{cfg: cfg, log: p.Log, peers: &peers{certificates: cfg.Tenant.CertificateField != "", names: cfg.Peers, log: p.Log}}
 	var err error
 	if in.limits, err = tenant.NewLimits(cfg.Limits, limits.Form(), p.Log, p.Metrics); err != nil {
 		return nil, err
@@ -308,8 +309,9 @@ func (in *Ingester) otlp(id tenant.ID) *wire.OTLP { return &in.limits.Of(id).OTL
 // maxBody is the size of the largest body that a tenant may send.
 func (in *Ingester) maxBody(id tenant.ID) int64 { return in.limits.Of(id).Request.SizeBytesLimit }
 
-// What a process has none of.
+// What a process has none of, or a client must not have.
 var (
 	errRouter = errors.New("this node only routes: it owns no series")
 	errStatic = errors.New("this ring comes from a hashring file: edit that")
+	errNoPeer = errors.New("all_tenants=true is for those whose certificate has a name of --receive.peer-certificate-name")
 )

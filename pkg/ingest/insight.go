@@ -72,6 +72,10 @@ func limitOf(r *http.Request, def int) int {
 func (in *Ingester) activity(w http.ResponseWriter, r *http.Request) {
 	all := in.path.intake.Activity(limitOf(r, 10))
 	if r.FormValue("all_tenants") == "true" {
+		if !in.peers.mayAskForAll(r) {
+			writeError(w, http.StatusForbidden, "forbidden", errNoPeer)
+			return
+		}
 		writeData(w, all)
 		return
 	}
@@ -90,6 +94,10 @@ func (in *Ingester) activity(w http.ResponseWriter, r *http.Request) {
 // tsdbStatus answers as Thanos' receive: statistics of the tenant's head.
 func (in *Ingester) tsdbStatus(w http.ResponseWriter, r *http.Request) {
 	ctx, all := r.Context(), r.FormValue("all_tenants") == "true"
+	if all && !in.peers.mayAskForAll(r) {
+		writeError(w, http.StatusForbidden, "forbidden", errNoPeer)
+		return
+	}
 	id, err := in.cfg.Tenant.OfRequest(r)
 	if err != nil {
 		writeError(w, http.StatusBadRequest, "bad_data", err)

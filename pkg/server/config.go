@@ -36,6 +36,9 @@ type Config struct {
 type MoreAddress struct {
 	Flag, Usage string
 	Address     string // host:port; its value before RegisterFlags is the default; empty: don't listen
+
+	// Services are the gRPC services that are answered here, beside health and reflection; nil: all.
+	Services []string
 }
 
 // HTTPConfig bounds and secures the HTTP listener.

@@ -135,6 +135,9 @@ func (s streamWithContext) Context() context.Context { return s.ctx }
 // call runs one call with all that surrounds it: id, limit, metrics, log, panics.
 func (s *Server) call(ctx context.Context, fullMethod string, run func(context.Context) error) (err error) {
 	service, method := strings.Trim(path.Dir(fullMethod), "/"), path.Base(fullMethod)
+	if !servedHere(ctx, service) {
+		return status.Errorf(codes.Unimplemented, "service %s is not served at this address", service)
+	}
 	ctx = withRequestID(ctx, requestID(firstMetadata(ctx, requestIDMetadata)))
 
 	logs := s.logged.grpc.applies(service + "/" + method)

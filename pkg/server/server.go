@@ -134,6 +134,9 @@ func listenAll(ctx context.Context, addresses []MoreAddress, most int) ([]net.Li
 			errs = append(errs, err)
 			continue
 		}
+		if a.Services != nil {
+			l = &narrowListener{l, a.Services}
+		}
 		out = append(out, l)
 	}
 	return out, errors.Join(errs...)
