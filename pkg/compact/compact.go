@@ -78,7 +78,7 @@ func New(cfg Config, parts Parts) (_ *Compactor, err error) {
 	if c.rand == nil {
 		c.rand = rand.Float64
 	}
-	if c.policy, err = newPolicyFile(cfg, parts.Log, c.metrics); err != nil {
+	if c.policy, err = newPolicyFile(cfg, c.view.tell, parts.Log, parts.Metrics); err != nil {
 		return nil, err
 	}
 	if c.dir, err = openDataDir(cfg.DataDir); err != nil {
@@ -119,10 +119,10 @@ func (c *Compactor) Run(ctx context.Context) error {
 		{name: "marking blocks", every: time.Duration(c.cfg.CleanupInterval), step: c.mark, wake: c.view.next},
 		{name: "cleaning the bucket", every: time.Duration(c.cfg.CleanupInterval), step: c.clean},
 		{name: "closing delete requests", every: time.Duration(c.cfg.CleanupInterval), step: c.closeDeletes, wake: c.view.next},
-		{name: "watching the retention policy", every: time.Duration(c.cfg.Retention.PolicyInterval), step: c.watchPolicy},
 	} {
 		g.Go(func() { c.run(ctx, l) })
 	}
+	g.Go(func() { _ = c.policy.Run(ctx) }) // nil always
 	if every := time.Duration(c.cfg.ProgressInterval); every > 0 {
 		g.Go(func() { c.run(ctx, loop{name: "telling progress", every: every, step: c.tell}) })
 	}
@@ -178,21 +178,8 @@ func (c *Compactor) look(ctx context.Context) error {
 // Ready returns nil once work can begin, and else what is waited for.
 func (c *Compactor) Ready() error { return c.view.waiting() }
 
-// Reload reads the retention policy's file again, whether or not it has changed.
-func (c *Compactor) Reload() error {
-	err := c.policy.reload()
-	c.view.tell()
-	return err
-}
-
-// watchPolicy reads the policy's file again when it has changed.
-func (c *Compactor) watchPolicy(context.Context) error {
-	changed, err := c.policy.look()
-	if changed {
-		c.view.tell()
-	}
-	return err
-}
+// Reload reads the retention policy's file now.
+func (c *Compactor) Reload() error { return c.policy.Reload() }
 
 // announce tells other components, and our own view, of changes. That they
 // can't be told is no failure: they will find out by themselves.

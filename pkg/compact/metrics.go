@@ -20,7 +20,6 @@ type metrics struct {
 	alone       prometheus.Gauge
 	skew        prometheus.Gauge
 	fault       prometheus.Gauge
-	policyGood  prometheus.Gauge
 	planSeconds prometheus.Histogram
 
 	jobs        *prometheus.CounterVec
@@ -147,7 +146,6 @@ func (m *metrics) registerState(reg prometheus.Registerer) {
 	m.alone = gauge("single_instance", "1 where the bucket has no conditional writes, so that only one compactor may run on it.")
 	m.skew = gauge("clock_skew_seconds", "By how much the bucket's clock is ahead of ours. Above 300 either way nothing is compacted, marked or removed.")
 	m.fault = gauge("view_fault", "1 while the bucket can't be looked at without a fault, so that nothing is marked or removed.")
-	m.policyGood = gauge("policy_last_reload_successful", "1 if the retention policy that is in force is what its file says.")
 
 	m.backlogJobs = gauges("backlog_jobs", "Jobs to be done. Groups beyond the largest are summed up as other.", "group", "kind")
 	m.backlogBlocks = gauges("backlog_blocks", "Blocks that the jobs to be done read.", "group")

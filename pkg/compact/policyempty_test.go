@@ -27,7 +27,7 @@ func TestEmptyPolicyFile(t *testing.T) {
 	})
 	write(" \n")
 	require.ErrorContains(t, c.Reload(), "is empty")
-	require.Zero(t, value(t, reg, "policy_last_reload_successful"))
+	require.Zero(t, value(t, reg, "policy_config_last_reload_successful"))
 	require.NoError(t, c.Once(context.Background()))
 	require.NotEmpty(t, w.live())
 }

@@ -288,13 +288,13 @@ func TestPolicyFile(t *testing.T) {
 	for _, bad := range []string{"rules: [\n", "rules:\n- nonsense: 1\n"} {
 		write(bad)
 		require.ErrorContains(t, c.Reload(), path)
-		require.Zero(t, value(t, reg, "policy_last_reload_successful"))
+		require.Zero(t, value(t, reg, "policy_config_last_reload_successful"))
 		require.NoError(t, c.Once(context.Background()))
 		require.Len(t, w.live(), kept, "kept for ever, as before")
 	}
 	write("rules:\n- selectors: ['{cluster=\"a\"}']\n  raw: 60d\n  5m: 60d\n  1h: 60d\n")
 	require.NoError(t, c.Reload())
-	require.EqualValues(t, 1, value(t, reg, "policy_last_reload_successful"))
+	require.EqualValues(t, 1, value(t, reg, "policy_config_last_reload_successful"))
 	require.NoError(t, c.Once(context.Background()))
 	require.Empty(t, w.live())
 }

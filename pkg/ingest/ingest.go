@@ -177,9 +177,13 @@ func (in *Ingester) Services() storeapi.Services {
 	return in.owned.Services()
 }
 
-// Reload reads the limits and the forwarding rules again.
+// Reload reads the limits, the forwarding rules and the hashrings again.
 func (in *Ingester) Reload(ctx context.Context) error {
-	return errors.Join(in.limits.Reload(ctx), in.path.forwarder.Reload())
+	err := errors.Join(in.limits.Reload(ctx), in.path.forwarder.Reload())
+	if s, ok := in.ring.(*ring.Static); ok {
+		err = errors.Join(err, s.Reload())
+	}
+	return err
 }
 
 // Run works until ctx is done: then what is on its way is finished, and all is

@@ -4,15 +4,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
-	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/common/model"
 
 	"github.com/firnline/firnline/pkg/content"
@@ -58,17 +54,10 @@ type Form[T any] struct {
 // can't be used leaves the one before in force and is reported once.
 // All methods are safe to call at once.
 type Limits[T any] struct {
-	cfg     LimitsConfig
-	form    Form[T]
-	log     *slog.Logger
-	metrics *limitsMetrics
-	now     func() time.Time
-
-	set atomic.Pointer[Set[T]]
-	mu  struct {
-		sync.Mutex
-		seen string // fingerprint of the file as it was last tried
-	}
+	form  Form[T]
+	log   *slog.Logger
+	watch *content.Watch // nil: they never change
+	set   atomic.Pointer[Set[T]]
 }
 
 // Set is one version of all tenants' limits. It never changes.
@@ -104,11 +93,16 @@ func (s *Set[T]) Listed(id ID) bool {
 
 // NewLimits reads the limits for the first time; here wrong ones are an error. Call Run to follow changes.
 func NewLimits[T any](cfg LimitsConfig, form Form[T], log *slog.Logger, reg prometheus.Registerer) (*Limits[T], error) {
-	l := &Limits[T]{cfg: cfg, form: form, log: log, metrics: newLimitsMetrics(form.Component, reg), now: time.Now}
-	if l.cfg.flag == "" {
-		l.cfg.flag = "limits-config"
+	l := &Limits[T]{form: form, log: log}
+	if cfg.flag == "" {
+		cfg.flag = "limits-config"
 	}
-	if err := l.Reload(context.Background()); err != nil {
+	var err error
+	l.watch, err = content.NewWatch(content.Watched{
+		Flag: cfg.flag, Text: cfg.Content, File: cfg.File, Interval: time.Duration(cfg.Interval),
+		What: "limits", Metrics: form.Component, Use: l.use,
+	}, log, reg)
+	if err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -129,53 +123,18 @@ func (l *Limits[T]) Of(id ID) *T { return l.Get().Of(id) }
 
 // Run looks for changes until ctx is done.
 func (l *Limits[T]) Run(ctx context.Context) error {
-	if l.cfg.File == "" {
+	if l.watch == nil {
 		<-ctx.Done()
 		return nil
 	}
-	tick := time.NewTicker(time.Duration(l.cfg.Interval))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			l.look()
-		}
-	}
+	return l.watch.Run(ctx)
 }
 
-// look reads the file if it has changed.
-func (l *Limits[T]) look() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	print := fingerprint(l.cfg.File)
-	if print == l.mu.seen {
-		return
-	}
-	l.mu.seen = print
-	if err := l.readLocked(); err != nil {
-		l.log.Error("the changed limits can't be used; what was before stays in force", "err", err)
-		return
-	}
-	l.log.Info("limits are read again", "file", l.cfg.File, "generation", l.Get().Generation)
-}
+// Reload reads the limits now.
+func (l *Limits[T]) Reload(context.Context) error { return l.watch.Reload() }
 
-// Reload reads the limits whether or not their file has changed.
-func (l *Limits[T]) Reload(context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.mu.seen = fingerprint(l.cfg.File) // before reading, so that a change meanwhile is seen the next time
-	return l.readLocked()
-}
-
-func (l *Limits[T]) readLocked() (err error) {
-	defer func() { l.metrics.reloaded(err, l.now()) }()
-	data, source, err := content.Of(l.cfg.flag, l.cfg.Content, l.cfg.File)
-	if err != nil {
-		return err
-	}
-	set, ignored, err := l.form.parse(source, data)
+func (l *Limits[T]) use(text []byte, source string) error {
+	set, ignored, err := l.form.parse(source, text)
 	if err != nil {
 		return err
 	}
@@ -183,9 +142,6 @@ func (l *Limits[T]) readLocked() (err error) {
 		l.log.Warn("a key of the limits has no effect here", "key", key, "source", source)
 	}
 	l.replace(set)
-	h := fnv.New32a()
-	_, _ = h.Write(data)
-	l.metrics.hash.Set(float64(h.Sum32()))
 	return nil
 }
 
@@ -218,42 +174,4 @@ func (o one[T]) orSame(before one[T]) one[T] {
 		return before
 	}
 	return o
-}
-
-// fingerprint tells versions of a file apart by time and size.
-func fingerprint(file string) string {
-	if file == "" {
-		return ""
-	}
-	st, err := os.Stat(file)
-	if err != nil {
-		return err.Error()
-	}
-	return fmt.Sprint(st.ModTime().UnixNano(), st.Size())
-}
-
-type limitsMetrics struct {
-	good, since, hash prometheus.Gauge
-}
-
-func newLimitsMetrics(component string, reg prometheus.Registerer) *limitsMetrics {
-	f := promauto.With(reg)
-	gauge := func(name, help string) prometheus.Gauge {
-		return f.NewGauge(prometheus.GaugeOpts{Name: "firnline_" + component + "_config_" + name, Help: help})
-	}
-	return &limitsMetrics{
-		good:  gauge("last_reload_successful", "Whether the newest version of the limits is in force (1) or an older one (0)."),
-		since: gauge("last_reload_success_timestamp_seconds", "When limits were last read with success."),
-		hash:  gauge("hash", "Hash of the limits in force."),
-	}
-}
-
-// reloaded records the outcome of reading.
-func (m *limitsMetrics) reloaded(err error, now time.Time) {
-	if err != nil {
-		m.good.Set(0)
-		return
-	}
-	m.good.Set(1)
-	m.since.Set(float64(now.Unix()))
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,6 +94,12 @@ func TestLimitsErrorsSayWhere(t *testing.T) {
 	}
 }
 
+// good is the metric of the last reading.
+func good(value string) string {
+	return "# HELP firnline_test_config_last_reload_successful Whether the newest version of the limits is in force (1) or an older one (0).\n" +
+		"# TYPE firnline_test_config_last_reload_successful gauge\nfirnline_test_config_last_reload_successful " + value + "\n"
+}
+
 func TestLimitsFollowTheirFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "limits.yaml")
@@ -114,14 +121,14 @@ func TestLimitsFollowTheirFile(t *testing.T) {
 		require.Equal(t, 11, l.Of("team-c").Rate)
 		require.Same(t, before.Of("team-a"), l.Of("team-a"))
 		require.Same(t, before.Of("x"), l.Of("x"))
-		require.EqualValues(t, 1, testutil.ToFloat64(l.metrics.good))
+		require.NoError(t, testutil.GatherAndCompare(reg, strings.NewReader(good("1")), "firnline_test_config_last_reload_successful"))
 
 		// A bad one changes nothing but the metric.
 		write("write:\n  default: {rat: 1}\n")
 		time.Sleep(2 * time.Second)
 		require.EqualValues(t, 2, l.Get().Generation)
 		require.Equal(t, 11, l.Of("team-c").Rate)
-		require.EqualValues(t, 0, testutil.ToFloat64(l.metrics.good))
+		require.NoError(t, testutil.GatherAndCompare(reg, strings.NewReader(good("0")), "firnline_test_config_last_reload_successful"))
 		require.Error(t, l.Reload(t.Context()))
 
 		// Read on demand, without waiting.
@@ -129,7 +136,7 @@ func TestLimitsFollowTheirFile(t *testing.T) {
 		require.NoError(t, l.Reload(t.Context()))
 		require.EqualValues(t, 3, l.Get().Generation)
 		require.Equal(t, 1, l.Of("team-c").Rate)
-		require.EqualValues(t, 1, testutil.ToFloat64(l.metrics.good))
+		require.NoError(t, testutil.GatherAndCompare(reg, strings.NewReader(good("1")), "firnline_test_config_last_reload_successful"))
 		require.NoError(t, l.Reload(t.Context()))
 		require.EqualValues(t, 3, l.Get().Generation, "the same again is no new generation")
 

@@ -1,7 +1,6 @@
 package ring
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,11 +24,9 @@ import (
 type Static struct {
 	cfg StaticConfig
 	rf  int
-	log *slog.Logger
 
 	loaded  atomic.Pointer[hashrings]
-	failed  string // last error of a reading, so that it is logged once; of Run
-	good    prometheus.Gauge
+	watch   *content.Watch
 	nodes   prometheus.Gauge
 	reloads prometheus.Counter
 }
@@ -38,10 +35,9 @@ var _ Ring = (*Static)(nil)
 
 // hashrings are the rings of one reading.
 type hashrings struct {
-	content []byte
-	rings   []staticRing
-	local   string
-	views   viewCache // of tenants with shards
+	rings []staticRing
+	local string
+	views viewCache // of tenants with shards
 }
 
 type staticRing struct {
@@ -53,68 +49,35 @@ type staticRing struct {
 // NewStatic reads the hashrings. A mistake in them is an error.
 func NewStatic(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Static, error) {
 	s := &Static{
-		cfg: cfg.Static, rf: cfg.ReplicationFactor, log: log,
-		good:    promauto.With(reg).NewGauge(prometheus.GaugeOpts{Name: "firnline_ring_hashrings_last_reload_successful", Help: "1 if the hashring file was taken over when it was last read, else 0."}),
+		cfg: cfg.Static, rf: cfg.ReplicationFactor,
 		nodes:   promauto.With(reg).NewGauge(prometheus.GaugeOpts{Name: "firnline_ring_hashrings_endpoints", Help: "Endpoints of all hashrings."}),
 		reloads: promauto.With(reg).NewCounter(prometheus.CounterOpts{Name: "firnline_ring_hashrings_reloads_total", Help: "Changes of the hashring file that were taken over."}),
 	}
-	if err := s.reload(); err != nil {
+	var err error
+	s.watch, err = content.NewWatch(content.Watched{
+		Flag: "receive.hashrings", Text: s.cfg.Hashrings, File: s.cfg.HashringsFile, Interval: time.Duration(s.cfg.Refresh),
+		What: "hashrings", Metrics: "ring_hashrings", Use: s.use,
+	}, log, reg)
+	if err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// Run reads the file again whenever its time has come, until ctx is done.
-func (s *Static) Run(ctx context.Context) error {
-	if s.cfg.HashringsFile == "" {
-		<-ctx.Done()
-		return nil
-	}
-	tick := time.NewTicker(time.Duration(s.cfg.Refresh))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			s.refresh()
-		}
-	}
-}
+// Run follows the file until ctx is done.
+func (s *Static) Run(ctx context.Context) error { return s.watch.Run(ctx) }
 
-// refresh reads the file and keeps the old hashrings when that fails.
-func (s *Static) refresh() {
-	err := s.reload()
-	if err == nil {
-		s.failed = ""
-		s.good.Set(1)
-		return
-	}
-	s.good.Set(0)
-	if err.Error() != s.failed {
-		s.log.Error("hashrings stay as they were", "err", err)
-		s.failed = err.Error()
-	}
-}
+// Reload reads the file now.
+func (s *Static) Reload() error { return s.watch.Reload() }
 
-// reload takes the content over if it has changed.
-func (s *Static) reload() error {
-	text, source, err := content.Of("receive.hashrings", s.cfg.Hashrings, s.cfg.HashringsFile)
-	if err != nil {
-		return err
-	}
-	if old := s.loaded.Load(); old != nil && bytes.Equal(old.content, text) {
-		return nil
-	}
+func (s *Static) use(text []byte, source string) error {
 	next, err := s.build(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", source, err)
 	}
 	if s.loaded.Swap(next) != nil {
 		s.reloads.Inc()
-		s.log.Info("hashrings changed", "hashrings", len(next.rings))
 	}
-	s.good.Set(1)
 	n := 0
 	for _, r := range next.rings {
 		n += len(r.Endpoints)
@@ -128,7 +91,7 @@ func (s *Static) build(text []byte) (*hashrings, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &hashrings{content: text, local: s.cfg.LocalEndpoint}
+	h := &hashrings{local: s.cfg.LocalEndpoint}
 	for i := range parsed {
 		r := staticRing{hashring: parsed[i], rf: s.rf}
 		if err := r.build(s.cfg.LocalEndpoint); err != nil {
