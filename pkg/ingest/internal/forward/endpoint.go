@@ -9,80 +9,101 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/grafana/dskit/backoff"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage/remote"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
 	"github.com/firnline/firnline/pkg/tenant"
 )
 
-// endpoint is one receiver with its queues.
+// endpoint is one receiver with its queues. Its rules change while nothing is
+// offered to it and nothing is sent: the Forwarder sees to that.
 type endpoint struct {
-	rules   Endpoint
-	log     *slog.Logger
-	metrics *metrics
-	shards  []*shard // those beyond rules.Queue.Shards are only emptied: there were more once
-
-	stopping context.CancelFunc
-	ctx      context.Context // done when the endpoint is no longer in force; senders of Run end with it
-	senders  sync.WaitGroup
+	rules    Endpoint
+	dir      string
+	log      *slog.Logger
+	metrics  *metrics
+	shards   []*shard // those beyond rules.Queue.Shards are only emptied: there were more once
+	draining bool     // no rule names it any more; what is queued is still sent
+	drained  atomic.Bool
+	sending  *sending // nil: nothing is sent
+	known    *known
 
 	mu struct {
 		sync.RWMutex
-		sessions  map[session][]*target // by series ID
-		names     map[string]bool       // metrics that are sent, for their metadata
 		lastSent  time.Time
 		lastError string
 	}
 }
 
-type session struct {
-	tenant tenant.ID
-	of     batch.Session
+// sending is a run of an endpoint's senders.
+type sending struct {
+	cancel context.CancelFunc
+	done   chan struct{}
 }
-
-// maxSessions bounds the tables of series; with more, all are made anew.
-const maxSessions = 256
-
-// target is what is known of a series that was seen. skipped: it is not sent.
-type target struct {
-	labels []byte // encoded
-	name   string // of the metric
-	shard  int
-}
-
-var skipped = &target{}
 
 // shard is a queue and who empties it.
 type shard struct {
 	e     *endpoint
 	queue *queue
+	sent  position // all before it was taken by the endpoint
 }
 
-func openEndpoint(rules Endpoint, dir string, log *slog.Logger, m *metrics) (_ *endpoint, err error) {
-	e := &endpoint{rules: rules, log: log.With("endpoint", rules.Name), metrics: m}
-	e.ctx, e.stopping = context.WithCancel(context.Background())
-	e.mu.sessions, e.mu.names = map[session][]*target{}, map[string]bool{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, e.stop())
+func openEndpoint(rules Endpoint, dir string, tables int64, log *slog.Logger, m *metrics) (*endpoint, error) {
+	e := &endpoint{rules: rules, dir: dir, log: log.With("endpoint", rules.Name), metrics: m}
+	e.known = newKnown(tables, m.tables.WithLabelValues(rules.Name))
+	shards, err := e.open(0, rules.Queue.Shards)
+	for more := true; err == nil && more; {
+		_, gone := os.Stat(e.shardDir(len(shards)))
+		if more = gone == nil; more {
+			var old []*shard
+			old, err = e.open(len(shards), len(shards)+1)
+			shards = append(shards, old...)
 		}
-	}()
-	for n := 0; ; n++ {
-		path := filepath.Join(dir, strconv.Itoa(n))
-		if _, err := os.Stat(path); n >= rules.Queue.Shards && err != nil {
-			return e, nil
-		}
-		q, err := openQueue(path, int64(rules.Queue.MaxBytes)/int64(rules.Queue.Shards), e.log, e.lost)
-		if err != nil {
-			return nil, err
-		}
-		e.shards = append(e.shards, &shard{e: e, queue: q})
 	}
+	if err != nil {
+		return nil, errors.Join(err, closeShards(shards))
+	}
+	e.shards = shards
+	return e, nil
+}
+
+func (e *endpoint) shardDir(n int) string { return filepath.Join(e.dir, strconv.Itoa(n)) }
+
+// open opens shards; on an error none.
+func (e *endpoint) open(from, to int) ([]*shard, error) {
+	var shards []*shard
+	for n := from; n < to; n++ {
+		q, err := openQueue(e.shardDir(n), e.rules.shardBytes(), e.log, e.lost)
+		if err != nil {
+			return nil, errors.Join(err, closeShards(shards))
+		}
+		shards = append(shards, &shard{e: e, queue: q, sent: q.reader.at})
+	}
+	return shards, nil
+}
+
+func closeShards(shards []*shard) error {
+	var errs []error
+	for _, s := range shards {
+		errs = append(errs, s.queue.close())
+	}
+	return errors.Join(errs...)
+}
+
+// change puts other rules in force, with shards that were opened for them.
+func (e *endpoint) change(rules Endpoint, more []*shard) {
+	e.rules, e.shards, e.draining = rules, append(e.shards, more...), false
+	for _, s := range e.shards {
+		s.queue.maxBytes = rules.shardBytes()
+	}
+	e.known.forget()
 }
 
 // lost counts what a queue had to give up.
@@ -145,17 +166,12 @@ func (e *endpoint) drop(samples int, err error) {
 
 // addFamilies adds the metadata of metrics of which series are sent.
 func (e *endpoint) addFamilies(r *record, families []batch.Family) (err error) {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
 	for _, f := range families {
-		for _, suffix := range []string{"", "_bucket", "_count", "_sum", "_total"} {
-			if !e.mu.names[f.Name+suffix] {
-				continue
-			}
-			if r.requests, err = appendFamily(r.requests, f); err != nil {
-				return err
-			}
-			break
+		if !e.known.sends(f.Name) {
+			continue
+		}
+		if r.requests, err = appendFamily(r.requests, f); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -164,24 +180,17 @@ func (e *endpoint) addFamilies(r *record, families []batch.Family) (err error) {
 // target finds out, once for each series, whether it is sent.
 func (e *endpoint) target(w *batch.Write, s *batch.Series, i int) *target {
 	key := session{w.Tenant, w.Session}
-	e.mu.RLock()
-	table := e.mu.sessions[key]
-	var t *target
-	if s.ID < uint64(len(table)) {
-		t = table[s.ID]
-	}
-	e.mu.RUnlock()
-	if t != nil {
+	if t := e.known.get(key, s.ID); t != nil {
 		return t
 	}
-	t = skipped
+	t := skipped
 	if lset, err := w.Batch.Labels(i); err != nil {
 		e.drop(s.Floats.Len()+s.Histograms.Len(), err)
 		return skipped // and asked for again the next time
 	} else if lset = e.rules.selects(lset); !lset.IsEmpty() {
 		t = e.newTarget(lset)
 	}
-	e.remember(key, s.ID, t)
+	e.known.add(key, s.ID, t)
 	return t
 }
 
@@ -192,56 +201,56 @@ func (e *endpoint) newTarget(lset labels.Labels) *target {
 	}
 }
 
-func (e *endpoint) remember(key session, id uint64, t *target) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.mu.sessions) >= maxSessions && e.mu.sessions[key] == nil {
-		clear(e.mu.sessions)
-	}
-	table := e.mu.sessions[key]
-	if id >= uint64(len(table)) {
-		table = append(table, make([]*target, id+1-uint64(len(table)))...)
-		e.mu.sessions[key] = table
-	}
-	table[id] = t
-	if t != skipped {
-		e.mu.names[t.name] = true
-	}
+// begin starts sending from all shards, which ends with ctx, by pause, or when
+// nothing is left of an endpoint that is draining: then drained is called.
+func (e *endpoint) begin(ctx context.Context, running *errgroup.Group, drained func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	run := &sending{cancel: cancel, done: make(chan struct{})}
+	e.sending = run
+	e.drained.Store(false)
+	shards, draining := e.shards, e.draining
+	running.Go(func() error {
+		defer close(run.done)
+		defer cancel()
+		var failed atomic.Bool
+		var all sync.WaitGroup
+		for n, s := range shards {
+			all.Go(func() {
+				if err := s.run(ctx, draining); err != nil {
+					failed.Store(true)
+					e.log.Error("sending stops until the next start", "shard", n, "err", err)
+				}
+			})
+		}
+		all.Wait()
+		if draining && ctx.Err() == nil && !failed.Load() {
+			e.drained.Store(true)
+			drained()
+		}
+		return nil
+	})
 }
 
-// run sends from all shards until ctx is done or the endpoint is stopped.
-func (e *endpoint) run(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(e.ctx, cancel)()
-	var running sync.WaitGroup
-	for n, s := range e.shards {
-		e.senders.Add(1)
-		running.Go(func() {
-			defer e.senders.Done()
-			if err := s.run(ctx); err != nil {
-				e.log.Error("sending stops until the next start", "shard", n, "err", err)
-			}
-		})
+// pause ends sending; begin goes on where it was left.
+func (e *endpoint) pause() {
+	if e.sending != nil {
+		e.sending.cancel()
+		<-e.sending.done
+		e.sending = nil
 	}
-	running.Wait()
 }
 
 // stop ends sending and closes the queues.
 func (e *endpoint) stop() error {
-	e.stopping()
-	e.senders.Wait()
-	var errs []error
-	for _, s := range e.shards {
-		errs = append(errs, s.queue.close())
-	}
-	return errors.Join(errs...)
+	e.pause()
+	e.known.forget()
+	return closeShards(e.shards)
 }
 
 func (e *endpoint) status() Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	return Status{Endpoint: e.rules.Name, URL: e.rules.URL.Redacted(), QueueBytes: e.queued(), LastSent: e.mu.lastSent, LastError: e.mu.lastError}
+	return Status{Endpoint: e.rules.Name, URL: e.rules.URL.Redacted(), Draining: e.draining, QueueBytes: e.queued(), LastSent: e.mu.lastSent, LastError: e.mu.lastError}
 }
 
 func (e *endpoint) queued() int64 {
@@ -257,6 +266,13 @@ type load struct {
 	tenant   tenant.ID
 	requests []byte
 	samples  int
+	end      position // behind its last record
+}
+
+// pending is a record that begins the next load; rec is nil if there is none.
+type pending struct {
+	rec []byte
+	end position
 }
 
 // client makes the HTTP client of requests for a tenant.
@@ -278,25 +294,30 @@ func (e *endpoint) client(id tenant.ID) (remote.WriteClient, error) {
 	return c, nil
 }
 
-// run sends what is in the queue until ctx is done.
-func (s *shard) run(ctx context.Context) error {
+// run sends what is in the queue until ctx is done or, if it is to be drained, nothing is left.
+func (s *shard) run(ctx context.Context, drain bool) error {
+	s.queue.rewind(s.sent)
 	clients := map[tenant.ID]remote.WriteClient{} // one, unless requests name their tenant
-	var noted time.Time
-	var pending []byte // a record that begins the next load
+	noted, at := time.Now(), s.sent
 	note := func() {
-		noted = time.Now()
-		if err := s.queue.done(); err != nil {
+		if at == s.sent {
+			return
+		}
+		noted, at = time.Now(), s.sent
+		if err := s.queue.done(at); err != nil {
 			s.e.log.Warn("how far the queue is sent can't be noted; it may be sent again after a restart", "err", err)
 		}
 	}
+	defer note()
+	var next pending
 	for ctx.Err() == nil {
-		l, err := s.gather(ctx, &pending)
+		l, err := s.gather(ctx, drain, &next)
 		if err != nil {
 			return err
 		}
 		s.e.metrics.queueBytes.WithLabelValues(s.e.rules.Name).Set(float64(s.e.queued()))
 		if l == nil {
-			break // ctx is done
+			return nil // ctx is done, or all is sent
 		}
 		of := l.tenant
 		if s.e.rules.TenantHeader == "" {
@@ -308,63 +329,63 @@ func (s *shard) run(ctx context.Context) error {
 			}
 		}
 		if !s.e.send(ctx, clients[of], l) {
-			return nil // it is sent again after the next start
+			return nil // it is sent again when sending goes on
 		}
-		if pending == nil && time.Since(noted) >= time.Second {
+		s.sent = l.end
+		if time.Since(noted) >= time.Second {
 			note()
 		}
-	}
-	if pending == nil {
-		note()
 	}
 	return nil
 }
 
 // gather takes records until there are enough samples, or none come for a while.
 // nil: none came.
-func (s *shard) gather(ctx context.Context, pending *[]byte) (*load, error) {
+func (s *shard) gather(ctx context.Context, drain bool, next *pending) (*load, error) {
 	var l *load
 	deadline := time.Now().Add(time.Duration(s.e.rules.Queue.BatchSendDeadline))
 	for l == nil || l.samples < s.e.rules.Queue.MaxSamplesPerSend {
-		rec, ok := *pending, *pending != nil
-		*pending = nil
-		if !ok {
-			var err error
-			if rec, ok, err = s.queue.next(); err != nil {
+		one := *next
+		*next = pending{}
+		if one.rec == nil {
+			rec, ok, err := s.queue.next()
+			if err != nil {
 				return nil, err
 			}
+			if !ok && (drain || ctx.Err() != nil || l != nil && time.Until(deadline) <= 0) {
+				return l, nil //nolint:nilerr // what was gathered stays in the queue when ctx is done
+			}
+			if !ok {
+				s.wait(ctx, l, deadline)
+				continue
+			}
+			one = pending{rec: rec, end: s.queue.reader.at}
 		}
-		if !ok {
-			left := time.Until(deadline)
-			if l != nil && left <= 0 {
-				return l, nil
-			}
-			if ctx.Err() != nil {
-				return l, nil //nolint:nilerr // what was gathered stays in the queue
-			}
-			wait, cancel := ctx, context.CancelFunc(func() {})
-			if l != nil {
-				wait, cancel = context.WithTimeout(ctx, left)
-			}
-			s.queue.wait(wait)
-			cancel()
-			continue
-		}
-		samples, id, requests, err := splitHeader(rec)
+		samples, id, requests, err := splitHeader(one.rec)
 		if err != nil {
 			s.e.log.Warn("a record of the queue can't be read and is left out", "err", err)
 			continue
 		}
-		switch {
-		case l == nil:
+		if l == nil {
 			l = &load{tenant: id}
-		case l.tenant != id && s.e.rules.TenantHeader != "":
-			*pending = append([]byte(nil), rec...)
+		}
+		if l.tenant != id && s.e.rules.TenantHeader != "" {
+			*next = pending{rec: append([]byte(nil), one.rec...), end: one.end}
 			return l, nil
 		}
-		l.requests, l.samples = append(l.requests, requests...), l.samples+samples
+		l.requests, l.samples, l.end = append(l.requests, requests...), l.samples+samples, one.end
 	}
 	return l, nil
+}
+
+// wait returns when there may be more for a load, or its time has come.
+func (s *shard) wait(ctx context.Context, l *load, deadline time.Time) {
+	if l != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	s.queue.wait(ctx)
 }
 
 // send tries until the endpoint takes a load or refuses it for good. It is false if ctx ended before.

@@ -5,10 +5,14 @@
 // the request is answered, and sent from there, in order within a series. A
 // slow or dead endpoint fills its queue, up to the queue's limit; then the oldest
 // goes, and is counted. It never holds up who writes to us.
+//
+// Rules change while requests come: queues of endpoints that stay are kept open, and
+// nothing is left out. The queue of an endpoint that is taken out of the rules is sent
+// to its end and then removed. If the process ends before, it is kept, and reported at
+// each start, since nobody knows any more where it should go.
 package forward
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -16,9 +20,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/grafana/dskit/flagext"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/common/model"
@@ -29,11 +35,15 @@ import (
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
 )
 
+// rulesFlag is the flag of the rules, without its dashes.
+const rulesFlag = "ingest.forward-config"
+
 // Config is what an operator may set.
 type Config struct {
 	Rules     string         // YAML content
 	RulesFile string         // or its file
 	Interval  model.Duration // between looks at the file
+	MaxTables flagext.Bytes  // of what an endpoint remembers of series
 }
 
 // RegisterFlags sets the defaults and registers the flags.
@@ -42,6 +52,8 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.StringVar(&c.Rules, "ingest.forward-config", "", "YAML that says which series are also sent on by remote write, and where to; empty: none.")
 	fs.StringVar(&c.RulesFile, "ingest.forward-config-file", "", "File with the YAML of --ingest.forward-config. Changes are picked up.")
 	fs.Var(&c.Interval, "ingest.forward-config-interval", "Time between two looks at --ingest.forward-config-file.")
+	c.MaxTables = 256 << 20
+	fs.Var(&c.MaxTables, "ingest.forward-max-table-bytes", "Memory of an endpoint of forwarding for what it knows of series, some 300 bytes for one that is sent and 40 for one that is not. Beyond that all of it is made anew.")
 }
 
 // Validate lists everything that is wrong.
@@ -50,11 +62,14 @@ func (c *Config) Validate() error {
 	if c.Interval <= 0 {
 		err = errors.Join(err, errors.New("--ingest.forward-config-interval: must be greater than 0"))
 	}
+	if c.MaxTables < 1<<20 {
+		err = errors.Join(err, fmt.Errorf("--ingest.forward-max-table-bytes: want at least 1MiB, got %s", &c.MaxTables))
+	}
 	return err
 }
 
 func (c *Config) load() (*Rules, error) {
-	b, source, err := content.Of("ingest.forward-config", c.Rules, c.RulesFile)
+	b, source, err := content.Of(rulesFlag, c.Rules, c.RulesFile)
 	if err != nil {
 		return nil, err
 	}
@@ -65,8 +80,9 @@ type metrics struct {
 	samples, failed, dropped *prometheus.CounterVec
 	requests                 *prometheus.HistogramVec
 	queueBytes, behind       *prometheus.GaugeVec
+	tables                   *prometheus.GaugeVec
 	errors                   *prometheus.CounterVec
-	reloaded                 prometheus.Gauge
+	left                     prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -87,8 +103,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "When an endpoint last took a request."}, by),
 		errors: f.NewCounterVec(prometheus.CounterOpts{Name: "firnline_ingest_forward_retries_total",
 			Help: "Requests to an endpoint that failed and are tried again."}, by),
-		reloaded: f.NewGauge(prometheus.GaugeOpts{Name: "firnline_ingest_forward_config_last_reload_successful",
-			Help: "Whether the rules in force are those of the file."}),
+		tables: f.NewGaugeVec(prometheus.GaugeOpts{Name: "firnline_ingest_forward_table_bytes",
+			Help: "Memory of what is known of series that may be sent to an endpoint."}, by),
+		left: f.NewGauge(prometheus.GaugeOpts{Name: "firnline_ingest_forward_left_queues",
+			Help: "Queues found at the start that belong to no endpoint of the rules. They are kept."}),
+	}
+}
+
+// forget ends the gauges of an endpoint that is gone.
+func (m *metrics) forget(name string) {
+	for _, g := range []*prometheus.GaugeVec{m.queueBytes, m.behind, m.tables} {
+		g.DeleteLabelValues(name)
 	}
 }
 
@@ -99,20 +124,32 @@ type Forwarder struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	reloads sync.Mutex        // one at a time
+	watch   *content.Watch
+	drained chan struct{} // has one element while there may be a drained endpoint
+
+	changes sync.Mutex        // one at a time: reloads, the begin and end of sending
 	lock    fileutil.Releaser // of dir, held from the first look at queues to the end; nil: there are none
-	mu      struct {
+	begin   func(*endpoint)   // starts sending; set while Run runs
+	// mu is held for reading while something is offered. Who writes holds changes, too,
+	// and who holds either may read.
+	mu struct {
 		sync.RWMutex
-		content   []byte // of the rules in force
-		endpoints []*endpoint
-		running   func(*endpoint) // starts one; set while Run runs
+		endpoints []*endpoint // those of the rules in their order, then those that are drained
 	}
 }
 
 // New reads the rules and opens the queues below dir; call Run to send.
 func New(cfg Config, dir string, log *slog.Logger, reg prometheus.Registerer) (*Forwarder, error) {
-	f := &Forwarder{cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg)}
-	if err := f.Reload(); err != nil {
+	f := &Forwarder{cfg: cfg, dir: dir, log: log, metrics: newMetrics(reg), drained: make(chan struct{}, 1)}
+	var err error
+	f.watch, err = content.NewWatch(content.Watched{
+		Flag: rulesFlag, Text: cfg.Rules, File: cfg.RulesFile, Interval: time.Duration(cfg.Interval),
+		What: "forwarding rules", Metrics: "ingest_forward", Use: f.use,
+	}, log, reg)
+	if err == nil {
+		err = f.reportLeft()
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.closeAll())
 	}
 	return f, nil
@@ -124,58 +161,122 @@ func (f *Forwarder) Offer(w *batch.Write) {
 	f.mu.RLock()
 	defer f.mu.RUnlock() // so that no queue is closed meanwhile
 	for _, e := range f.mu.endpoints {
-		if e.rules.wants(w.Tenant) {
+		if !e.draining && e.rules.wants(w.Tenant) {
 			e.offer(w)
 		}
 	}
 }
 
 // Reload puts the rules of the file in force. On an error the old ones stay.
-func (f *Forwarder) Reload() error {
-	f.reloads.Lock()
-	defer f.reloads.Unlock()
-	err := f.reload()
-	f.metrics.reloaded.Set(map[bool]float64{true: 1}[err == nil])
-	return err
-}
+func (f *Forwarder) Reload() error { return f.watch.Reload() }
 
-func (f *Forwarder) reload() error {
-	text, source, err := content.Of("ingest.forward-config", f.cfg.Rules, f.cfg.RulesFile)
-	if err != nil {
-		return err
-	}
+// use puts rules in force: first all that may fail, then all that can't.
+func (f *Forwarder) use(text []byte, source string) error {
 	rules, err := ParseRules(text, source)
 	if err != nil {
 		return err
 	}
-	f.mu.RLock()
-	old, same := f.mu.endpoints, f.mu.content != nil && bytes.Equal(text, f.mu.content)
-	f.mu.RUnlock()
-	if same {
-		return nil
-	}
+	f.changes.Lock()
+	defer f.changes.Unlock()
 	if err := f.take(len(rules.Endpoints) > 0); err != nil {
 		return err
 	}
-	// Two of one name would share a folder, so the old ones go first: what is in
-	// their queues stays on disk.
-	f.set(nil, nil)
-	for _, e := range old {
-		if err := e.stop(); err != nil {
-			f.log.Warn("close the queue of an endpoint", "endpoint", e.rules.Name, "err", err)
-		}
+	next, err := f.prepare(rules)
+	if err != nil {
+		return fmt.Errorf("%s: %w", source, err)
 	}
-	var started []*endpoint
-	for _, r := range rules.Endpoints {
-		e, err := openEndpoint(r, filepath.Join(f.dir, r.Name), f.log, f.metrics)
+	f.force(next)
+	return nil
+}
+
+// prepared is an endpoint of new rules with what had to be opened for it.
+type prepared struct {
+	rules Endpoint
+	e     *endpoint
+	isNew bool
+	more  []*shard // of one that was there
+}
+
+func (p *prepared) close() error {
+	if p.isNew {
+		return p.e.stop()
+	}
+	return closeShards(p.more)
+}
+
+// same tells whether nothing changes for an endpoint.
+func (p *prepared) same() bool { return !p.e.draining && p.e.rules.text == p.rules.text }
+
+// prepare opens what the rules want and is not open. On an error nothing is.
+func (f *Forwarder) prepare(rules *Rules) (next []prepared, err error) {
+	defer func() {
 		if err != nil {
-			f.set(started, nil)
-			return err
+			for i := range next {
+				err = errors.Join(err, next[i].close())
+			}
 		}
-		started = append(started, e)
+	}()
+	now := map[string]*endpoint{}
+	for _, e := range f.mu.endpoints {
+		now[e.rules.Name] = e
 	}
-	f.set(started, append([]byte{}, text...))
-	return f.forget(rules)
+	for _, r := range rules.Endpoints {
+		p := prepared{rules: r, e: now[r.Name]}
+		if p.isNew = p.e == nil; p.isNew {
+			p.e, err = openEndpoint(r, filepath.Join(f.dir, r.Name), int64(f.cfg.MaxTables), f.log, f.metrics)
+		} else {
+			p.more, err = p.e.open(len(p.e.shards), r.Queue.Shards)
+		}
+		if err != nil {
+			return next, err
+		}
+		next = append(next, p)
+	}
+	return next, nil
+}
+
+// force puts prepared endpoints in force and drains those that are not among them.
+// What is offered meanwhile goes by the rules before or after, and into the same queues.
+func (f *Forwarder) force(next []prepared) {
+	named := map[*endpoint]bool{}
+	var list, changed []*endpoint
+	for i := range next {
+		p := &next[i]
+		named[p.e] = true
+		list = append(list, p.e)
+		if p.isNew || !p.same() {
+			changed = append(changed, p.e)
+		}
+	}
+	for _, e := range f.mu.endpoints {
+		if named[e] {
+			continue
+		}
+		list = append(list, e)
+		if !e.draining {
+			f.log.Warn("an endpoint is taken out of the rules; its queue is sent to the end and then removed", "endpoint", e.rules.Name, "bytes", e.queued())
+			changed = append(changed, e)
+		}
+	}
+	for _, e := range changed {
+		e.pause()
+	}
+	f.mu.Lock()
+	for i := range next {
+		if p := &next[i]; !p.isNew && !p.same() {
+			p.e.change(p.rules, p.more)
+		}
+	}
+	for _, e := range list {
+		e.draining = !named[e]
+	}
+	f.mu.endpoints = list
+	f.mu.Unlock()
+	for _, e := range changed {
+		if f.begin != nil {
+			f.begin(e)
+		}
+	}
 }
 
 // take makes the queues this process' own, before one is opened or removed. If
@@ -195,20 +296,8 @@ func (f *Forwarder) take(wanted bool) error {
 	return nil
 }
 
-// set puts endpoints in force and starts them if Run runs.
-func (f *Forwarder) set(endpoints []*endpoint, content []byte) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.mu.endpoints, f.mu.content = endpoints, content
-	if f.mu.running != nil {
-		for _, e := range endpoints {
-			f.mu.running(e)
-		}
-	}
-}
-
-// forget removes the queues of endpoints that no rule names any more.
-func (f *Forwarder) forget(rules *Rules) error {
+// reportLeft tells of queues that no rule names.
+func (f *Forwarder) reportLeft() error {
 	entries, err := os.ReadDir(f.dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -216,50 +305,76 @@ func (f *Forwarder) forget(rules *Rules) error {
 	if err != nil {
 		return fmt.Errorf("look for old queues: %w", err)
 	}
-	named := map[string]bool{}
-	for _, e := range rules.Endpoints {
-		named[e.Name] = true
-	}
-	var errs []error
+	left := 0
 	for _, entry := range entries {
-		if entry.IsDir() && !named[entry.Name()] {
-			f.log.Warn("remove the queue of an endpoint that is not configured any more", "endpoint", entry.Name())
-			errs = append(errs, os.RemoveAll(filepath.Join(f.dir, entry.Name())))
+		named := slices.ContainsFunc(f.mu.endpoints, func(e *endpoint) bool { return e.rules.Name == entry.Name() })
+		if entry.IsDir() && !named {
+			left++
+			f.log.Warn("a queue belongs to no endpoint of the rules: name one like it to have it sent, or remove its folder while the process is stopped", "folder", filepath.Join(f.dir, entry.Name()))
 		}
 	}
-	return errors.Join(errs...)
+	f.metrics.left.Set(float64(left))
+	return nil
 }
 
-// Run sends until ctx is done, and looks for changed rules.
+// Run sends until ctx is done, and follows changes of the rules.
 func (f *Forwarder) Run(ctx context.Context) error {
 	var g errgroup.Group
-	f.mu.Lock()
-	f.mu.running = func(e *endpoint) { g.Go(func() error { e.run(ctx); return nil }) }
-	for _, e := range f.mu.endpoints {
-		f.mu.running(e)
+	g.Go(func() error { return f.watch.Run(ctx) })
+	f.changes.Lock()
+	f.begin = func(e *endpoint) {
+		e.begin(ctx, &g, func() {
+			select {
+			case f.drained <- struct{}{}:
+			default:
+			}
+		})
 	}
-	f.mu.Unlock()
-	tick := time.NewTicker(time.Duration(f.cfg.Interval))
-	defer tick.Stop()
+	for _, e := range f.mu.endpoints {
+		f.begin(e)
+	}
+	f.changes.Unlock()
 	for {
 		select {
 		case <-ctx.Done():
-			f.mu.Lock()
-			f.mu.running = nil
-			f.mu.Unlock()
+			f.changes.Lock()
+			f.begin = nil
+			f.changes.Unlock()
 			return errors.Join(g.Wait(), f.closeAll())
-		case <-tick.C:
+		case <-f.drained:
+			f.removeDrained()
 		}
-		if f.cfg.RulesFile == "" {
+	}
+}
+
+// removeDrained removes the queues of endpoints of which all is sent.
+func (f *Forwarder) removeDrained() {
+	f.changes.Lock()
+	defer f.changes.Unlock()
+	var gone []*endpoint
+	f.mu.Lock()
+	f.mu.endpoints = slices.DeleteFunc(slices.Clone(f.mu.endpoints), func(e *endpoint) bool {
+		is := e.draining && e.drained.Load()
+		if is {
+			gone = append(gone, e)
+		}
+		return is
+	})
+	f.mu.Unlock()
+	for _, e := range gone {
+		err := errors.Join(e.stop(), os.RemoveAll(e.dir))
+		f.metrics.forget(e.rules.Name)
+		if err != nil {
+			f.log.Warn("remove the queue of an endpoint of which all is sent", "endpoint", e.rules.Name, "err", err)
 			continue
 		}
-		if err := f.Reload(); err != nil {
-			f.log.Error("the forwarding rules can't be used; those before stay in force", "err", err)
-		}
+		f.log.Info("all is sent to an endpoint that was taken out of the rules; its queue is removed", "endpoint", e.rules.Name)
 	}
 }
 
 func (f *Forwarder) closeAll() error {
+	f.changes.Lock()
+	defer f.changes.Unlock()
 	f.mu.Lock()
 	endpoints := f.mu.endpoints
 	f.mu.endpoints = nil
@@ -268,8 +383,6 @@ func (f *Forwarder) closeAll() error {
 	for _, e := range endpoints {
 		errs = append(errs, e.stop())
 	}
-	f.reloads.Lock()
-	defer f.reloads.Unlock()
 	if f.lock != nil {
 		errs = append(errs, f.lock.Release())
 		f.lock = nil
@@ -281,12 +394,13 @@ func (f *Forwarder) closeAll() error {
 type Status struct {
 	Endpoint   string    `json:"endpoint"`
 	URL        string    `json:"url"`
+	Draining   bool      `json:"draining,omitempty"` // no rule names it any more
 	QueueBytes int64     `json:"queue_bytes"`
 	LastSent   time.Time `json:"last_sent"`
 	LastError  string    `json:"last_error,omitempty"`
 }
 
-// Status lists the endpoints in the order of their rules.
+// Status lists the endpoints in the order of their rules, then those that are drained.
 func (f *Forwarder) Status() []Status {
 	f.mu.RLock()
 	defer f.mu.RUnlock()

@@ -17,7 +17,7 @@ import (
 
 	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
@@ -40,6 +40,7 @@ type receiver struct {
 	*httptest.Server
 	mu      sync.Mutex
 	status  int // 0: take it
+	most    int // requests that are still taken; 0: all
 	got     []string
 	tenants []string
 }
@@ -52,6 +53,9 @@ func newReceiver(t *testing.T) *receiver {
 }
 
 func (r *receiver) set(status int) { r.mu.Lock(); defer r.mu.Unlock(); r.status = status }
+
+// limit has it take so many requests more; 0: all.
+func (r *receiver) limit(requests int) { r.mu.Lock(); defer r.mu.Unlock(); r.most = requests }
 
 func (r *receiver) samples() []string { r.mu.Lock(); defer r.mu.Unlock(); return slices.Clone(r.got) }
 
@@ -69,6 +73,9 @@ func (r *receiver) serve(w http.ResponseWriter, req *http.Request) {
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
+	}
+	if r.most--; r.most == 0 {
+		r.status = http.StatusServiceUnavailable
 	}
 	r.tenants = append(r.tenants, req.Header.Get("X-Scope-OrgID"))
 	b := labels.NewScratchBuilder(0)
@@ -137,8 +144,13 @@ type rig struct {
 
 func start(t *testing.T, dir, rules string) *rig {
 	t.Helper()
+	return startWith(t, dir, forward.Config{Rules: rules, Interval: model.Duration(time.Hour), MaxTables: 1 << 20})
+}
+
+func startWith(t *testing.T, dir string, cfg forward.Config) *rig {
+	t.Helper()
 	r := &rig{t: t, dir: dir, reg: prometheus.NewRegistry()}
-	f, err := forward.New(forward.Config{Rules: rules, Interval: model.Duration(time.Hour)}, dir, slog.New(slog.DiscardHandler), r.reg)
+	f, err := forward.New(cfg, dir, slog.New(slog.DiscardHandler), r.reg)
 	require.NoError(t, err)
 	r.Forwarder = f
 	ctx, cancel := context.WithCancel(t.Context())
@@ -149,20 +161,20 @@ func start(t *testing.T, dir, rules string) *rig {
 	return r
 }
 
-func (r *rig) metric(name string) float64 {
-	n, err := testutil.GatherAndCount(r.reg, name)
-	require.NoError(r.t, err)
-	if n == 0 {
-		return 0
-	}
+func (r *rig) metric(name string) float64 { return r.value(name).GetCounter().GetValue() }
+
+func (r *rig) gauge(name string) float64 { return r.value(name).GetGauge().GetValue() }
+
+// value is the first of a name, nil if there is none.
+func (r *rig) value(name string) *dto.Metric {
 	families, err := r.reg.Gather()
 	require.NoError(r.t, err)
 	for _, f := range families {
 		if f.GetName() == name {
-			return f.GetMetric()[0].GetCounter().GetValue()
+			return f.GetMetric()[0]
 		}
 	}
-	return 0
+	return nil
 }
 
 func rules(url, more string) string {
@@ -321,29 +333,152 @@ func TestTornQueue(t *testing.T) {
 	})
 }
 
+// follow starts with rules in a file that set changes.
+func follow(t *testing.T, dir, rules string) (f *rig, set func(rules string) error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	write := func(s string) { require.NoError(t, os.WriteFile(file, []byte(s), 0o600)) }
+	write(rules)
+	f = startWith(t, dir, forward.Config{RulesFile: file, Interval: model.Duration(time.Hour), MaxTables: 1 << 20})
+	return f, func(s string) error { write(s); return f.Reload() }
+}
+
+// TestReload: rules change while requests come, and each sample goes to one of the endpoints.
 func TestReload(t *testing.T) {
 	first, second := newReceiver(t), newReceiver(t)
-	dir := t.TempDir()
-	file := filepath.Join(dir, "rules.yml")
-	write1 := func(s string) { require.NoError(t, os.WriteFile(file, []byte(s), 0o600)) }
-	write1(rules(first.URL, ""))
-	f, err := forward.New(forward.Config{RulesFile: file, Interval: model.Duration(10 * time.Millisecond)}, filepath.Join(dir, "q"), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx) }()
-	f.Offer(write("a", 1, "x"))
+	f, set := follow(t, t.TempDir(), rules(first.URL, ""))
+	f.Offer(write("a", -1, "x"))
 	eventually(t, func() bool { return len(first.samples()) == 1 })
-	write1("endpoints: [{name: ../x, url: 'http://h'}]")
-	require.ErrorContains(t, f.Reload(), "name: want 1 to 64")
-	f.Offer(write("a", 2, "x"))
-	eventually(t, func() bool { return len(first.samples()) == 2 })
-	write1(rules(second.URL, ""))
-	eventually(t, func() bool { s := f.Status(); return len(s) == 1 && s[0].URL == second.URL })
-	f.Offer(write("a", 3, "x"))
-	eventually(t, func() bool { return len(second.samples()) == 1 })
-	cancel()
-	require.NoError(t, <-done)
+	require.ErrorContains(t, set("endpoints: [{name: ../x, url: 'http://h'}]"), "name: want 1 to 64")
+
+	const samples = 3000
+	var offers sync.WaitGroup
+	offers.Go(func() {
+		for i := range samples {
+			f.Offer(write("a", int64(i), "x", "yy"))
+		}
+	})
+	ended := make(chan struct{})
+	go func() { offers.Wait(); close(ended) }()
+	for n, more := 0, true; more; n++ {
+		url := []string{first.URL, second.URL}[n%2]
+		require.NoError(t, set(rules(url, fmt.Sprintf("  headers: {N: '%d'}\n", n))))
+		require.Len(t, f.Status(), 1)
+		select {
+		case <-ended:
+			more = false
+		default:
+		}
+	}
+	all := func() map[string]bool {
+		got := map[string]bool{}
+		for _, s := range append(first.samples(), second.samples()...) {
+			got[s] = true
+		}
+		return got
+	}
+	eventually(t, func() bool { return len(all()) == 1+2*samples })
+	require.NotEmpty(t, second.samples())
+}
+
+// TestReloadThatFails: rules whose queues can't be opened change nothing.
+func TestReloadThatFails(t *testing.T) {
+	recv, dir := newReceiver(t), t.TempDir()
+	f, set := follow(t, dir, rules(recv.URL, ""))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "blocked"), nil, 0o600))
+	more := rules("http://127.0.0.1:1/changed", "") + "- {name: fine, url: 'http://127.0.0.1:1'}\n- {name: blocked, url: 'http://127.0.0.1:1'}\n"
+	require.ErrorContains(t, set(more), "blocked")
+	require.Len(t, f.Status(), 1)
+	require.Equal(t, recv.URL, f.Status()[0].URL)
+	f.Offer(write("a", 1, "x"))
+	eventually(t, func() bool { return len(recv.samples()) == 1 })
+	require.NoError(t, os.Remove(filepath.Join(dir, "blocked")))
+	require.NoError(t, f.Reload(), "the same file, now that it can be used")
+	require.Len(t, f.Status(), 3)
+}
+
+// TestRemovedEndpoint: what is queued for an endpoint is sent after it was taken
+// out of the rules; then its queue goes.
+func TestRemovedEndpoint(t *testing.T) {
+	recv, dir := newReceiver(t), t.TempDir()
+	recv.set(http.StatusServiceUnavailable)
+	f, set := follow(t, dir, rules(recv.URL, ""))
+	for i := range 10 {
+		f.Offer(write("a", int64(i), "x", "yy"))
+	}
+	require.ErrorContains(t, set(" "), "is empty")
+	require.False(t, f.Status()[0].Draining)
+	require.NoError(t, set("endpoints: []"))
+	require.True(t, f.Status()[0].Draining)
+	f.Offer(write("a", 100, "x"))
+
+	require.NoError(t, set(rules(recv.URL, "")), "it may come back")
+	require.False(t, f.Status()[0].Draining)
+	f.Offer(write("a", 10, "x", "yy"))
+	require.NoError(t, set("endpoints: []"))
+	require.DirExists(t, filepath.Join(dir, "saas"))
+	recv.set(0)
+	eventually(t, func() bool { return len(f.Status()) == 0 })
+	eventually(t, func() bool { _, err := os.Stat(filepath.Join(dir, "saas")); return os.IsNotExist(err) })
+	require.Len(t, recv.samples(), 22)
+	for _, name := range []string{"firnline_ingest_forward_queue_bytes", "firnline_ingest_forward_sent_timestamp_seconds"} {
+		eventually(t, func() bool { return f.value(name) == nil })
+	}
+}
+
+// TestLeftQueue: a queue that no rule names at the start is kept, and sent once one does.
+func TestLeftQueue(t *testing.T) {
+	recv, dir := newReceiver(t), t.TempDir()
+	recv.set(http.StatusServiceUnavailable)
+	f := start(t, dir, rules(recv.URL, ""))
+	f.Offer(write("a", 1, "x"))
+	f.stop()
+	recv.set(0)
+	f, set := follow(t, dir, "endpoints: []")
+	require.EqualValues(t, 1, f.gauge("firnline_ingest_forward_left_queues"))
+	require.NoError(t, set(rules(recv.URL, "")))
+	eventually(t, func() bool { return len(recv.samples()) == 1 })
+}
+
+// TestPositionOfMixedTenants: how far a queue is sent is noted though the next
+// load, of another tenant, has been begun.
+func TestPositionOfMixedTenants(t *testing.T) {
+	recv, dir := newReceiver(t), t.TempDir()
+	recv.limit(10)
+	yaml := rules(recv.URL, "  tenant_header: X-Scope-OrgID\n")
+	f := start(t, dir, yaml)
+	for i := range 20 {
+		f.Offer(write(tenant.ID([]string{"a", "b"}[i%2]), int64(i), "x"))
+	}
+	eventually(t, func() bool { return len(recv.samples()) == 10 && f.metric("firnline_ingest_forward_retries_total") > 0 })
+	f.stop()
+	recv.limit(0)
+	recv.set(0)
+	f = start(t, dir, yaml)
+	eventually(t, func() bool { return len(recv.samples()) >= 20 })
+	f.stop()
+	require.Len(t, recv.samples(), 20, "none is sent twice")
+}
+
+// TestTablesAreBounded: what is known of series has its limit, and series beyond it are sent all the same.
+func TestTablesAreBounded(t *testing.T) {
+	recv := newReceiver(t)
+	const limit = 64 << 10
+	f := startWith(t, t.TempDir(), forward.Config{Rules: rules(recv.URL, ""), Interval: model.Duration(time.Hour), MaxTables: limit})
+	for session := range 20 {
+		w := &batch.Write{Tenant: "a", Session: batch.Session{byte(session)}, Batch: &batch.Batch{}}
+		for i := range uint32(100) {
+			w.Only = append(w.Only, i)
+			w.Batch.Series = append(w.Batch.Series, batch.Series{ID: uint64(i) << 30, Floats: batch.Span{From: i, To: i + 1}})
+			w.Batch.Floats = append(w.Batch.Floats, batch.Float{T: int64(session)})
+		}
+		w.Batch.Labels = func(i int) (labels.Labels, error) { return labels.FromStrings("n", fmt.Sprint(i)), nil }
+		f.Offer(w)
+		used := f.gauge("firnline_ingest_forward_table_bytes")
+		require.Positive(t, used)
+		require.LessOrEqual(t, used, float64(limit))
+	}
+	eventually(t, func() bool { return len(recv.samples()) == 2000 })
 }
 
 func TestBadRules(t *testing.T) {
@@ -367,7 +502,7 @@ func TestBadRules(t *testing.T) {
 func TestOneProcess(t *testing.T) {
 	dir := t.TempDir()
 	open := func(rules string) (*forward.Forwarder, error) {
-		return forward.New(forward.Config{Rules: rules, Interval: model.Duration(time.Hour)}, dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		return forward.New(forward.Config{Rules: rules, Interval: model.Duration(time.Hour), MaxTables: 1 << 20}, dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	}
 	end := func(f *forward.Forwarder) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -384,6 +519,6 @@ func TestOneProcess(t *testing.T) {
 	end(f)
 	f, err = open("")
 	require.NoError(t, err)
-	require.NoDirExists(t, filepath.Join(dir, "a"), "nobody wants it any more")
+	require.DirExists(t, filepath.Join(dir, "a"), "what is queued is kept, though no rule names it")
 	end(f)
 }

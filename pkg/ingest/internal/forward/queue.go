@@ -48,6 +48,12 @@ type position struct {
 	Records int `json:"records"`
 }
 
+// rewind has reading begin again at a position that was read before.
+func (q *queue) rewind(to position) {
+	q.closeSegment()
+	q.reader.at = to
+}
+
 type reader struct {
 	at      position
 	file    io.ReadCloser
@@ -193,9 +199,9 @@ func (q *queue) wait(ctx context.Context) {
 	}
 }
 
-// done notes that all that was read is taken care of, and removes what is behind.
-func (q *queue) done() error {
-	body, err := json.Marshal(q.reader.at)
+// done notes that all before a position is taken care of, and removes it.
+func (q *queue) done(before position) error {
+	body, err := json.Marshal(before)
 	if err != nil {
 		return fmt.Errorf("encode position: %w", err)
 	}
@@ -204,7 +210,7 @@ func (q *queue) done() error {
 	}
 	q.trims.Lock()
 	defer q.trims.Unlock()
-	if err := q.wl.Truncate(q.reader.at.Segment); err != nil {
+	if err := q.wl.Truncate(before.Segment); err != nil {
 		return fmt.Errorf("shorten queue %s: %w", q.dir, err)
 	}
 	return nil

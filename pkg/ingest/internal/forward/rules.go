@@ -45,7 +45,11 @@ type Endpoint struct {
 	Queue           QueueRules                    `yaml:"queue"`
 
 	matchers [][]*labels.Matcher
+	text     string // as written: rules of the same text are the same
 }
+
+// shardBytes is how long the queue of one shard may be.
+func (e *Endpoint) shardBytes() int64 { return int64(e.Queue.MaxBytes) / int64(e.Queue.Shards) }
 
 // QueueRules bound an endpoint's queue on disk and how it is emptied.
 type QueueRules struct {
@@ -77,6 +81,7 @@ func (e *Endpoint) UnmarshalYAML(n *yaml.Node) error {
 	}
 	d := yaml.NewDecoder(io.MultiReader(strings.NewReader(strings.Repeat("\n", n.Line-1)), bytes.NewReader(text)))
 	d.KnownFields(true)
+	e.text = string(text)
 	return d.Decode((*plain)(e))
 }
 
