@@ -96,11 +96,11 @@ func (f *Folder) lock(ctx context.Context) (unlock func(), err error) {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
 	for {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
+		locked, err := tryLock(file)
+		if locked {
 			return func() { _ = file.Close() }, nil // closing unlocks
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+		if err != nil {
 			_ = file.Close()
 			return nil, fmt.Errorf("lock: %w", err)
 		}
