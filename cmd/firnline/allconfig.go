@@ -52,5 +52,6 @@ func flagDefaults() map[string]string {
 		// Our own metrics go on while a sender was away: what it has kept must still be taken.
 		"tsdb.out-of-order.time-window": "6h",
 		"tsdb.max-exemplars":            "20000",
+		"sync-block-duration":           "30s", // as with a manifest, which a new bucket has not at once
 	}
 }
