@@ -3,14 +3,20 @@ package ingest
 import (
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/config"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 
+	"github.com/firnline/firnline/pkg/ingest/internal/forward"
 	"github.com/firnline/firnline/pkg/ingest/internal/limits"
+	"github.com/firnline/firnline/pkg/tenant"
 )
 
 var update = flag.Bool("update", false, "write the table of limits in docs/ingest.md")
@@ -52,5 +58,53 @@ func TestReasonsHaveAnchors(t *testing.T) {
 	require.Greater(t, len(reasons), 20)
 	for _, r := range reasons {
 		require.Contains(t, string(doc), fmt.Sprintf("| <a id=%q></a>`%s` |", r[1], r[1]))
+	}
+}
+
+// TestSnippets: what docs/ingest.md shows as YAML is taken by who reads it.
+func TestSnippets(t *testing.T) {
+	doc, err := os.ReadFile(page)
+	require.NoError(t, err)
+	readers := map[string]func(string) error{
+		"remote_write:": prometheusConfig, "global:": prometheusConfig,
+		"write:": func(s string) error {
+			_, err := tenant.NewLimits(tenant.LimitsConfig{Content: s}, limits.Form(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+			return err
+		},
+		"endpoints:": func(s string) error { _, err := forward.ParseRules([]byte(s), page); return err },
+		"exporters:": func(s string) error { return yaml.Unmarshal([]byte(s), &map[string]any{}) }, // the collector is not here
+	}
+	read := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?s)\n```yaml\n(.*?)\n```\n").FindAllStringSubmatch(string(doc), -1) {
+		kind := regexp.MustCompile(`(?m)^[a-z_]+:`).FindString(m[1])
+		require.Contains(t, readers, kind, m[1])
+		require.NoError(t, readers[kind](m[1]), m[1])
+		read[kind] = true
+	}
+	require.Len(t, read, len(readers))
+}
+
+func prometheusConfig(s string) error {
+	_, err := config.Load(s, slog.New(slog.DiscardHandler))
+	return err
+}
+
+// TestLimitsOfMimir: docs/migrate/mimir.md names limits that there are.
+func TestLimitsOfMimir(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/migrate/mimir.md")
+	require.NoError(t, err)
+	known := map[string]bool{"labeldrop": true}
+	for _, e := range limits.Reference() {
+		known[e.Key] = true
+	}
+	_, table, _ := strings.Cut(string(doc), "\n| Mimir |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows := strings.Split(table, "\n")[2:]
+	require.Greater(t, len(rows), 10)
+	for _, row := range rows {
+		ours := strings.Split(row, "|")[2]
+		for _, key := range regexp.MustCompile("`([a-z_.]+)`").FindAllStringSubmatch(ours, -1) {
+			require.True(t, known[key[1]], "there is no limit %s", key[1])
+		}
 	}
 }
