@@ -22,7 +22,7 @@ switched off by `+"`--no-NAME`"+` or `+"`--NAME=false`"+`.
 	}
 	for _, g := range groups {
 		for _, t := range g.tools {
-			writeFlags(w, "firnline tools "+g.name+" "+t.use, t.long, newFlags(t.all()))
+			writeFlags(w, "firnline "+g.path(t), t.long, newFlags(t.all()))
 		}
 	}
 	writeThanosFlags(w)

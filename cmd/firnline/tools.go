@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -15,10 +16,14 @@ import (
 
 // toolGroups lists the nouns of `firnline tools`, each with its verbs.
 func toolGroups() []toolGroup {
-	return []toolGroup{bucketTools(), compactTools(), deleteTools()}
+	return []toolGroup{
+		bucketTools(), blockTools(), compactTools(), deleteTools(), rulesTools(), queryTools(), importTools(),
+		{tools: []*tool{newAnalyze(), newExport(), newProve(), newRulesCheck("rules-check")}},
+	}
 }
 
-// toolGroup is a noun of `firnline tools`: firnline tools <noun> <verb>.
+// toolGroup is a noun of `firnline tools`: firnline tools <noun> <verb>. Tools of
+// the group without a name stand below tools themselves.
 type toolGroup struct {
 	name, short string
 	tools       []*tool
@@ -50,11 +55,14 @@ type toolRun struct {
 func newTools() *cobra.Command {
 	tools := newGroup("tools", "What an operator does by hand")
 	for _, g := range toolGroups() {
-		noun := newGroup(g.name, g.short)
+		noun := tools
+		if g.name != "" {
+			noun = newGroup(g.name, g.short)
+			tools.AddCommand(noun)
+		}
 		for _, t := range g.tools {
 			noun.AddCommand(t.command())
 		}
-		tools.AddCommand(noun)
 	}
 	return tools
 }
@@ -62,6 +70,11 @@ func newTools() *cobra.Command {
 // newGroup makes a command that only has others below it.
 func newGroup(name, short string) *cobra.Command {
 	return &cobra.Command{Use: name, Short: short, Long: short + ".", Args: cobra.ArbitraryArgs, RunE: helpOrUnknown}
+}
+
+// path is how a tool of the group is called.
+func (g toolGroup) path(t *tool) string {
+	return strings.Join(strings.Fields("tools "+g.name+" "+t.use), " ")
 }
 
 // all lists the tool's whole configuration.

@@ -35,8 +35,7 @@ func (c *secondBucket) Validate() error {
 // replicateFlags say which blocks are copied.
 type replicateFlags struct {
 	tools.Replication
-	resolutions []string
-	single      bool
+	single bool
 }
 
 // RegisterFlags implements configurer.

@@ -239,11 +239,11 @@ func TestToolsBucketUploadReplicateRewrite(t *testing.T) {
 	c := newBucketCLI(t)
 	second := t.TempDir()
 	to := "--objstore-to.config={type: FILESYSTEM, config: {directory: " + second + "}}"
-	code, out, errs := c.run("bucket", "replicate", to, `--selector=cluster="a"`, "--resolution=raw")
+	code, _, errs := c.run("bucket", "replicate", to, `--selector=cluster="a"`, "--resolution=raw")
 	require.Equal(t, exitOK, code, errs)
 	require.Contains(t, errs, "2 blocks of 2 sent")
 	require.FileExists(t, filepath.Join(second, testID(2), block.MetaFilename))
-	code, out, errs = c.run("bucket", "replicate", to)
+	code, out, errs := c.run("bucket", "replicate", to)
 	require.Equal(t, exitOK, code, errs)
 	require.Regexp(t, testID(1)+" +0 B +there already", out)
 	require.Contains(t, errs, "1 block of 3 sent")

@@ -141,3 +141,19 @@ func SortBy(rows []Row, columns []string) error {
 	})
 	return nil
 }
+
+// Newest are the newest raw blocks of a view, one of each set of external labels,
+// that aren't marked for deletion.
+func Newest(v block.View) []*block.Meta {
+	newest := map[string]*block.Meta{}
+	for _, m := range v.Sorted() {
+		key := m.GroupKey()
+		if m.Resolution() != block.ResolutionRaw || v.Marks[m.ULID].Deletion != nil {
+			continue
+		}
+		if old := newest[key]; old == nil || m.MaxTime > old.MaxTime {
+			newest[key] = m
+		}
+	}
+	return slices.SortedFunc(maps.Values(newest), func(a, b *block.Meta) int { return a.ULID.Compare(b.ULID) })
+}

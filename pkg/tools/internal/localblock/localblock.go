@@ -30,6 +30,19 @@ type Block struct {
 
 // Open opens the block in dir, a folder that its ULID names. Close it.
 func Open(dir string) (*Block, error) {
+	b, err := OpenIndex(dir)
+	if err != nil {
+		return nil, err
+	}
+	if b.chunks, err = chunks.NewDirReader(filepath.Join(dir, block.ChunksDirname), pool{}); err != nil {
+		return nil, errors.Join(fmt.Errorf("block %s: chunks: %w: %w", b.Meta.ULID, block.ErrCorrupt, err), b.index.Close())
+	}
+	return b, nil
+}
+
+// OpenIndex opens a block of which only the index is wanted: Load and Samples
+// must not be called.
+func OpenIndex(dir string) (*Block, error) {
 	m, err := block.ReadMeta(dir)
 	if err != nil {
 		return nil, err
@@ -38,15 +51,16 @@ func Open(dir string) (*Block, error) {
 	if err != nil {
 		return nil, fmt.Errorf("block %s: index: %w: %w", m.ULID, block.ErrCorrupt, err)
 	}
-	cr, err := chunks.NewDirReader(filepath.Join(dir, block.ChunksDirname), pool{})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("block %s: chunks: %w: %w", m.ULID, block.ErrCorrupt, err), ir.Close())
-	}
-	return &Block{Meta: m, index: ir, chunks: cr}, nil
+	return &Block{Meta: m, index: ir}, nil
 }
 
 // Close gives the files back.
-func (b *Block) Close() error { return errors.Join(b.index.Close(), b.chunks.Close()) }
+func (b *Block) Close() error {
+	if b.chunks == nil {
+		return b.index.Close()
+	}
+	return errors.Join(b.index.Close(), b.chunks.Close())
+}
 
 // Series is one of a block.
 type Series struct {
