@@ -86,7 +86,8 @@ func New(cfg Config, p Parts) (*Ingester, error) {
 	}
 	var local replicate.Owner
 	if in.cfg.owns() {
-		in.owned = heads.New(cfg.Heads, heads.Parts{Bucket: p.Bucket, Log: p.Log, Metrics: p.Metrics, Limits: in.headLimits, RingLabels: in.ringLabels})
+		in.owned = heads.New(cfg.Heads, heads.Parts{Bucket: p.Bucket, Log: p.Log, Metrics: p.Metrics, Limits: in.headLimits, RingLabels: in.ringLabels,
+			Memory: memoryShares})
 		in.owner = &owner{Owner: in.owned}
 		local = in.owner
 	}
@@ -99,6 +100,12 @@ func New(cfg Config, p Parts) (*Ingester, error) {
 	}
 	in.path.forwarder, err = forward.New(cfg.Forward, filepath.Join(cfg.Heads.Dir, forwardDir), p.Log, p.Metrics)
 	return in, err
+}
+
+// memoryShares are live memory, and all that the process holds, of the limit.
+func memoryShares() (live, held float64) {
+	g := admit.NewProcessGauges()
+	return g.Memory(), g.Held()
 }
 
 // forwardDir is where the queues lie below --tsdb.path. No tenant can have this name.

@@ -47,6 +47,13 @@ func (p *ProcessGauges) Memory() float64 {
 	return (v(0) + outside) / p.limit
 }
 
+// Held is all memory that the process holds, garbage included. It is above the limit
+// only when collecting garbage can't keep it below.
+func (p *ProcessGauges) Held() float64 {
+	runtimemetrics.Read(p.samples)
+	return float64(p.samples[1].Value.Uint64()-p.samples[4].Value.Uint64()) / p.limit
+}
+
 // CPU implements Gauges.
 func (p *ProcessGauges) CPU() float64 {
 	cpu, wall := cpuTime(), time.Now()

@@ -133,7 +133,7 @@ func (hs *Heads) newHead(id tenant.ID) *head {
 		counters: newCounters(hs.sums.shown),
 		sessions: newSessions(hs.cfg.MaxSessions, hs.now),
 	}
-	h.census = newCensus(func() Limits { return hs.limits(id) })
+	h.census = newCensus(func() Limits { return hs.limits(id) }, hs.memory)
 	h.mu.idle = make(chan struct{})
 	h.shipping = newShipping(h)
 	return h

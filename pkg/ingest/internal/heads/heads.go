@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,7 @@ type Heads struct {
 	limits   func(tenant.ID) Limits
 	ring     func(tenant.ID) labels.Labels
 	fault    func(step string) error
+	memory   func() (live, held float64)
 	disk     *disk
 	replays  chan struct{} // a place in it is the right to open a TSDB
 	cuts     chan struct{} // and that to cut a head
@@ -82,13 +84,16 @@ type Parts struct {
 	Fault func(step string) error
 	// FreeBytes tells the free space of a file system. nil: the system's answer.
 	FreeBytes func(dir string) (int64, error)
+	// Memory tells live memory, and all that is held with garbage, as shares of
+	// the limit. Safe for concurrent use. nil: not known.
+	Memory func() (live, held float64)
 }
 
 // New wires Heads and starts nothing; call Run. The Config must be valid.
 func New(cfg Config, p Parts) *Heads {
 	hs := &Heads{
 		cfg: cfg, bkt: p.Bucket, log: p.Log, metrics: newMetrics(p.Metrics), notes: notes.NewMetrics(p.Metrics),
-		now: p.Now, limits: p.Limits, ring: p.RingLabels, fault: p.Fault,
+		now: p.Now, limits: p.Limits, ring: p.RingLabels, fault: p.Fault, memory: p.Memory,
 		replays: make(chan struct{}, cfg.ReplayConcurrency),
 		cuts:    make(chan struct{}, cfg.CutConcurrency),
 	}
@@ -281,8 +286,13 @@ func (hs *Heads) addSlot(id tenant.ID) *slot {
 	return s
 }
 
-// retryOpening is how long a TSDB that could not be opened is left alone.
-const retryOpening = time.Minute
+// retryOpening is how long a TSDB that could not be opened is left alone. For want
+// of memory it is longer: each try takes what there is, and the TSDB leaves the
+// files of a failed one open.
+const (
+	retryOpening = time.Minute
+	retryNoRoom  = time.Hour
+)
 
 // fill opens a tenant's TSDB into its slot. It is not bound to the request that
 // asked for it: others wait for the same.
@@ -298,11 +308,17 @@ func (hs *Heads) fill(s *slot, id tenant.ID) {
 		err = fmt.Errorf("open the TSDB: %w", err)
 		hs.log.Error("tenant can't be opened; it is tried again", "tenant", string(id), "err", err)
 	}
+	if errors.Is(err, errNoRoom) {
+		debug.FreeOSMemory() // else others are refused for it until garbage is collected
+	}
 	hs.metrics.openSeconds.Observe(time.Since(start).Seconds())
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
 	if err != nil {
 		s.err, s.retry = err, hs.now().Add(retryOpening)
+		if errors.Is(err, errNoRoom) {
+			s.retry = hs.now().Add(retryNoRoom)
+		}
 	} else {
 		s.head = h
 		hs.metrics.opened.Inc()

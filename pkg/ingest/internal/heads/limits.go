@@ -28,8 +28,9 @@ type Limits struct {
 // lowered stay.
 type census struct {
 	limits func() Limits
-	// enforce is unset while the log is replayed: what was taken once stays.
+	// enforce is unset while the log is replayed: what was taken once stays, if there is room for it.
 	enforce atomic.Bool
+	room    *room
 	total   atomic.Int64
 
 	mu struct {
@@ -38,8 +39,8 @@ type census struct {
 	}
 }
 
-func newCensus(limits func() Limits) *census {
-	c := &census{limits: limits}
+func newCensus(limits func() Limits, memory func() (live, held float64)) *census {
+	c := &census{limits: limits, room: &room{used: memory}}
 	c.mu.metrics = map[string]int{}
 	return c
 }
@@ -56,7 +57,7 @@ func (e *fullError) Error() string { return string(e.reason) }
 // PreCreation refuses a series that is one too many. Those created at once may pass together.
 func (c *census) PreCreation(lset labels.Labels) error {
 	if !c.enforce.Load() {
-		return nil
+		return c.room.check()
 	}
 	lim := c.limits()
 	if lim.MaxSeries > 0 && c.total.Load() >= int64(lim.MaxSeries) {
@@ -107,6 +108,7 @@ func (c *census) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
 // reset forgets all: another opening counts them anew.
 func (c *census) reset() {
 	c.total.Store(0)
+	c.room = &room{used: c.room.used}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.mu.metrics)

@@ -64,9 +64,17 @@ func (h *head) openTSDB(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
 	open := func() (*tsdb.DB, error) {
 		h.counters.forget()
 		h.census.reset()
-		return tsdb.Open(h.dir, quiet(h.log), h.counters, h.options(lim), stats)
+		db, err := tsdb.Open(h.dir, quiet(h.log), h.counters, h.options(lim), stats)
+		if err != nil && h.census.room.err != nil {
+			err = h.census.room.err // nothing is damaged
+			h.counters.forget()     // they hold what was read
+		}
+		return db, err
 	}
 	db, err := open()
+	if errors.Is(err, errNoRoom) {
+		return nil, errors.Join(err, m.putBack())
+	}
 	if err == nil && h.counters.value(walCorrupt) == 0 {
 		if h.counters.value(chunksCorrupt) > 0 {
 			err = m.settle(chunksDir, "chunks")
@@ -85,7 +93,7 @@ func (h *head) openTSDB(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
 	if err := errors.Join(err, m.putBack(), m.mend()); err != nil {
 		return nil, err
 	}
-	if db, err = open(); err != nil {
+	if db, err = open(); err != nil && !errors.Is(err, errNoRoom) {
 		// Whatever it is, blocks and new samples go on.
 		h.log.Error("mending was not enough; the whole log is put aside", "err", err)
 		if err := m.giveUp(); err != nil {
