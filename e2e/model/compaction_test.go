@@ -416,11 +416,54 @@ func (h *history) noneMissing(s *series, g *got) error {
 		for at < len(g.raw) && g.raw[at].Time < want.Time-tolerance {
 			at++
 		}
-		if at == len(g.raw) || g.raw[at].Time > want.Time+tolerance {
+		if (at == len(g.raw) || g.raw[at].Time > want.Time+tolerance) && !h.heldBack(s.labels, times(g.raw), want.Time) {
 			return fmt.Errorf("%s at %s is missing, now %s", s.labels, when(want.Time), when(h.clock.ms()))
 		}
 	}
 	return nil
+}
+
+// heldBack tells whether penalty may have left out what a replica has at t, given
+// the times at which there is something: where one goes on after a gap it holds the
+// other back for twice as long (docs/decisions/0001-deduplication.md). What comes
+// late may fill such a gap, but not bring back what was left out by then.
+func (h *history) heldBack(lset labels.Labels, there []int64, t int64) bool {
+	if h.dedup != "penalty" || !h.merged(lset) {
+		return false
+	}
+	lset = labels.NewBuilder(lset).Del("replica").Labels()
+	if behindGap(there, t) || !h.oneCameLate(lset.String()) {
+		return behindGap(there, t)
+	}
+	return slices.ContainsFunc([]string{"a", "b"}, func(replica string) bool {
+		s := h.model.series[labels.NewBuilder(lset).Set("replica", replica).Labels().String()]
+		return s != nil && behindGap(times(h.inTime(s)), t)
+	})
+}
+
+// behindGap tells whether t is no further behind a gap than twice its length.
+func behindGap(there []int64, t int64) bool {
+	for i := 1; i < len(there) && there[i] <= t; i++ {
+		if t <= there[i]+2*(there[i]-there[i-1]) {
+			return true
+		}
+	}
+	return false
+}
+
+// inTime are the samples of a series that did not come late.
+func (h *history) inTime(s *series) []Sample {
+	key := s.labels.String()
+	return slices.DeleteFunc(slices.Clone(s.samples), func(x Sample) bool {
+		return slices.ContainsFunc(h.lateCame, func(l lateSamples) bool { return l.labels == key && l.mint <= x.Time && x.Time <= l.maxt })
+	})
+}
+
+func times(samples []Sample) (out []int64) {
+	for _, x := range samples {
+		out = append(out, x.Time)
+	}
+	return out
 }
 
 // checkTier compares what downsampled data says of whole hours with the model,
@@ -511,7 +554,7 @@ func (h *history) compareHours(s *series, alone, one map[int64]Window, resolutio
 			places[0].before, places[1].before = 0, 0
 			continue
 		}
-		found, late := h.merged(s.labels) && h.anyNear(one, at), h.rawGoes() && h.cameLate(s.labels, at)
+		found, late := h.merged(s.labels) && h.anyNear(s.labels, one, at), h.rawGoes() && h.cameLate(s.labels, at)
 		for i, p := range places {
 			if p.have[at].Count == 0 || i == 1 && h.merged(s.labels) {
 				p.before = 0 // what it rose by meanwhile is told elsewhere
@@ -555,13 +598,13 @@ func (p *place) compare(s *series, want map[int64]Window, at int64) error {
 
 // anyNear tells whether there is something as near to an hour as deduplication
 // bridges gaps.
-func (h *history) anyNear(have map[int64]Window, at int64) bool {
+func (h *history) anyNear(lset labels.Labels, have map[int64]Window, at int64) bool {
 	for t := at - h.tolerance() - hour; t <= at+h.tolerance()+hour; t += hour {
 		if have[t-t%hour].Count > 0 {
 			return true
 		}
 	}
-	return false
+	return h.heldBack(lset, sortedTimes(have), at-3*hour) // both the gap and its end are told by the hour
 }
 
 // cut tells whether samples of an hour were deleted.

@@ -145,10 +145,11 @@ func newHistory(t *testing.T, rnd *rand.Rand) *history {
 	h.memory.SetClock(h.clock.now)
 	h.writePolicy()
 	for _, cluster := range []string{"same", "own", "bad"} {
-		targets := h.targets()
+		seed := rnd.Uint64()
+		targets := h.targets(seed)
 		for _, name := range []string{"a", "b"} {
 			if cluster == "own" {
-				targets = h.targets()
+				targets = h.targets(seed) // the same series, each with its own samples
 			}
 			h.writers = append(h.writers, &writer{
 				labels: labels.FromStrings("cluster", cluster, "replica", name), targets: targets,
@@ -166,13 +167,14 @@ func newHistory(t *testing.T, rnd *rand.Rand) *history {
 	return h
 }
 
-func (h *history) targets() (out []*source) {
-	sets := 1
+// targets makes up what one scrapes: of one seed the same series.
+func (h *history) targets(seed uint64) (out []*source) {
+	rnd, sets := rand.New(rand.NewPCG(seed, 0)), 1
 	if h.split {
 		sets = 3
 	}
 	for n := range sets {
-		for _, s := range sources(h.rnd) {
+		for _, s := range sources(rnd) {
 			s.labels = labels.NewBuilder(s.labels).Set("set", fmt.Sprint(n)).Labels()
 			out = append(out, s)
 		}
