@@ -115,7 +115,7 @@ func New(cfg Config, p Parts) *Heads {
 	hs.external, _ = cfg.external() // Validate has looked at them
 	hs.disk = &disk{dir: cfg.Dir, least: int64(cfg.MinFree), free: p.FreeBytes, now: hs.now, log: hs.log, metrics: hs.metrics}
 	hs.sums = newSums(hs.openCounters)
-	p.Metrics.MustRegister(hs.sums, hs.limitUsage())
+	p.Metrics.MustRegister(hs.sums, hs.limitUsage(), newSeriesByTenant(hs))
 	hs.mu.slots = map[tenant.ID]*slot{}
 	return hs
 }

@@ -72,9 +72,9 @@ func (m *metric) rates(series int64, seconds float64) {
 // Activity tells what tenants sent, as the last sweep found it; at most top
 // rates a tenant. A pair of senders counts twice, since both send.
 func (in *Intake) Activity(top int) map[tenant.ID]*Activity {
-	all := map[tenant.ID]*Activity{}
+	all := in.active()
 	for _, s := range in.snapshot() {
-		s.cat.addTo(all)
+		s.cat.addRates(all)
 	}
 	for _, a := range all {
 		slices.SortFunc(a.Rates, func(x, y MetricRate) int {
@@ -85,27 +85,43 @@ func (in *Intake) Activity(top int) map[tenant.ID]*Activity {
 	return all
 }
 
-func (c *catalog) addTo(all map[tenant.ID]*Activity) {
+// active is Activity without rates.
+func (in *Intake) active() map[tenant.ID]*Activity {
+	all := map[tenant.ID]*Activity{}
+	for _, s := range in.snapshot() {
+		s.cat.addActive(all)
+	}
+	return all
+}
+
+func activityOf(all map[tenant.ID]*Activity, o *owner) *Activity {
+	a := all[o.id]
+	if a == nil {
+		a = &Activity{Matching: map[string]int64{}}
+		all[o.id] = a
+	}
+	return a
+}
+
+func (c *catalog) addActive(all map[tenant.ID]*Activity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	of := func(o *owner) *Activity {
-		a := all[o.id]
-		if a == nil {
-			a = &Activity{Matching: map[string]int64{}}
-			all[o.id] = a
-		}
-		return a
-	}
 	for o, found := range c.mu.found {
-		a := of(o)
+		a := activityOf(all, o)
 		a.Series += found.series
 		for bit, n := range found.matching {
 			a.Matching[c.rules.names[bit]] += n
 		}
 	}
+}
+
+func (c *catalog) addRates(all map[tenant.ID]*Activity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for m := range maps.Values(c.mu.metrics) {
 		if n := m.series.Load(); n > 0 {
-			of(m.owner).Rates = append(of(m.owner).Rates, MetricRate{m.name, n, math.Float64frombits(m.rate.Load())})
+			a := activityOf(all, m.owner)
+			a.Rates = append(a.Rates, MetricRate{m.name, n, math.Float64frombits(m.rate.Load())})
 		}
 	}
 }

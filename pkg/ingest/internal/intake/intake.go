@@ -96,6 +96,7 @@ type Intake struct {
 func New(cfg Config, lim *tenant.Limits[limits.Limits], elect Elector, log *slog.Logger, reg prometheus.Registerer) *Intake {
 	in := &Intake{cfg: cfg, limits: lim, elect: elect, log: log, now: time.Now}
 	in.metrics = newMetrics(in, reg)
+	reg.MustRegister(newActiveSeries(in))
 	in.calls.New = func() any { return new(call) }
 	in.rates.mu.buckets = map[tenant.ID]*bucket{}
 	in.mu.states = map[tenant.ID]*state{}
