@@ -24,16 +24,16 @@ import (
 type protocol struct {
 	name, path, contentType, encoding string
 
-	// body is the request of one moment. All series have the same names at each.
-	body func(n int, at time.Time) ([]byte, error)
+	// body is the request of one moment, of n series from one on. A series has the same name at each.
+	body func(from, n int, at time.Time) ([]byte, error)
 }
 
 var protocols = []protocol{
-	{"v1", "/api/v1/write", protobuf, "snappy", func(n int, at time.Time) ([]byte, error) {
+	{"v1", "/api/v1/write", protobuf, "snappy", func(from, n int, at time.Time) ([]byte, error) {
 		var req prompb.WriteRequest
 		for i := range n {
 			ts := prompb.TimeSeries{Samples: []prompb.Sample{{Timestamp: at.UnixMilli(), Value: float64(i)}}}
-			for _, l := range hotLabels(i) {
+			for _, l := range hotLabels(from + i) {
 				ts.Labels = append(ts.Labels, prompb.Label{Name: l[0], Value: l[1]})
 			}
 			req.Timeseries = append(req.Timeseries, ts)
@@ -41,12 +41,12 @@ var protocols = []protocol{
 		raw, err := req.Marshal()
 		return snappy.Encode(nil, raw), err
 	}},
-	{"v2", "/api/v1/write", protobuf + ";proto=io.prometheus.write.v2.Request", "snappy", func(n int, at time.Time) ([]byte, error) {
+	{"v2", "/api/v1/write", protobuf + ";proto=io.prometheus.write.v2.Request", "snappy", func(from, n int, at time.Time) ([]byte, error) {
 		var req writev2.Request
 		symbols := writev2.NewSymbolTable()
 		for i := range n {
 			ts := writev2.TimeSeries{Samples: []writev2.Sample{{Timestamp: at.UnixMilli(), Value: float64(i)}}}
-			for _, l := range hotLabels(i) {
+			for _, l := range hotLabels(from + i) {
 				ts.LabelsRefs = append(ts.LabelsRefs, symbols.Symbolize(l[0]), symbols.Symbolize(l[1]))
 			}
 			req.Timeseries = append(req.Timeseries, ts)
@@ -55,11 +55,11 @@ var protocols = []protocol{
 		raw, err := req.Marshal()
 		return snappy.Encode(nil, raw), err
 	}},
-	{"otlp", "/v1/metrics", protobuf, "", func(n int, at time.Time) ([]byte, error) {
+	{"otlp", "/v1/metrics", protobuf, "", func(from, n int, at time.Time) ([]byte, error) {
 		all := pmetric.NewMetrics()
 		scope := all.ResourceMetrics().AppendEmpty().ScopeMetrics().AppendEmpty()
 		for i := range n {
-			labels := hotLabels(i)
+			labels := hotLabels(from + i)
 			m := scope.Metrics().AppendEmpty()
 			m.SetName(labels[0][1])
 			p := m.SetEmptyGauge().DataPoints().AppendEmpty()
@@ -86,6 +86,7 @@ type sender struct {
 	protocol
 	tenant  string
 	handler http.Handler
+	from    int // the first series
 	series  int
 	at      time.Time
 }
@@ -93,7 +94,7 @@ type sender struct {
 // next is the request of the next moment.
 func (s *sender) next(t testing.TB) *http.Request {
 	s.at = s.at.Add(time.Second)
-	body, err := s.body(s.series, s.at)
+	body, err := s.body(s.from, s.series, s.at)
 	require.NoError(t, err)
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, s.path, bytes.NewReader(body))
 	req.Header.Set("Content-Type", s.contentType)
@@ -148,6 +149,29 @@ func BenchmarkWrite(b *testing.B) {
 			b.StopTimer()
 			n.stop()
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/series, "ns/sample")
+		})
+	}
+}
+
+// BenchmarkNewSeries: a request with a sample of each of 2,000 series that nobody has sent before.
+func BenchmarkNewSeries(b *testing.B) {
+	const series = 2000
+	for _, p := range protocols {
+		b.Run("proto="+p.name, func(b *testing.B) {
+			n := startBusy(b)
+			s := newSender(b, n, p, series)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				b.StopTimer()
+				s.from += series
+				req := s.next(b)
+				b.StartTimer()
+				s.send(b, req)
+			}
+			b.StopTimer()
+			n.stop()
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/series, "ns/series")
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -37,11 +38,45 @@ func (c *call) learn(ctx context.Context) error {
 				return err
 			}
 			c.fates = append(c.fates, f)
+			if f.err == nil && !f.dropped {
+				c.learned.add(i, f.labels, len(c.unknown))
+			}
 		}
 		c.add(some)
 	}
 	clear(c.fates[:cap(c.fates)]) // labels must not outlive the request
 	return nil
+}
+
+// learned is the final labels of a request's series that were not known: their
+// owners don't know them either, and ask next. To make labels costs more than all else of a
+// new series: made once, not twice, a request of new ones in OTLP allocates 8.8 MB instead of 15.4 (BenchmarkNewSeries).
+type learned struct {
+	series []uint32 // ascending
+	labels []labels.Labels
+}
+
+// mostLearned bounds what is kept; labels beyond are made anew.
+const mostLearned = 32 << 10
+
+// add adds the labels of a series, which is behind those added before; most is how many may come.
+func (l *learned) add(series uint32, ls labels.Labels, most int) {
+	if len(l.series) >= mostLearned {
+		return
+	}
+	if l.series == nil {
+		n := min(most, mostLearned)
+		l.series, l.labels = make([]uint32, 0, n), make([]labels.Labels, 0, n)
+	}
+	l.series, l.labels = append(l.series, series), append(l.labels, ls)
+}
+
+// find is safe to call at once.
+func (l *learned) find(series uint32) (labels.Labels, bool) {
+	if at, ok := slices.BinarySearch(l.series, series); ok {
+		return l.labels[at], true
+	}
+	return labels.EmptyLabels(), false
 }
 
 // add writes what was decided into the catalog.

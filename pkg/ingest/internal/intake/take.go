@@ -33,6 +33,7 @@ type call struct {
 	now   time.Time
 	tick  uint8
 	scratch
+	learned learned // not scratch: the Batch has it when the call has ended
 }
 
 // labelsOf gives labels as they came.
@@ -100,8 +101,13 @@ func (in *Intake) Take(ctx context.Context, id tenant.ID, b *batch.Batch, t *ref
 	if err := c.learn(ctx); err != nil {
 		return nil, err
 	}
-	rules, raw := s.cat.rules, b.Labels // not c: it is used again when labels are asked for
-	b.Labels = func(i int) (labels.Labels, error) { return rules.final(raw, i) }
+	rules, raw, learned := s.cat.rules, b.Labels, c.learned // not c: it is used again when labels are asked for
+	b.Labels = func(i int) (labels.Labels, error) {
+		if l, ok := learned.find(uint32(i)); ok {
+			return l, nil
+		}
+		return rules.final(raw, i)
+	}
 	parts := c.withinRate(c.parts())
 	c.describe(parts)
 	c.meter()

@@ -57,6 +57,28 @@ func TestRefusedOnce(t *testing.T) {
 	}
 }
 
+// TestLabelsAreMadeOnce: who owns new series gets the labels by which they were decided about.
+func TestLabelsAreMadeOnce(t *testing.T) {
+	lim := limits.Defaults()
+	in := newIntake(t, testConfig(), lim)
+	all := append(many(0, mostLearned+10), series("job", "nameless"))
+	for round := range 2 {
+		b, asked := request(all...), 0
+		raw := b.Labels
+		b.Labels = func(i int) (labels.Labels, error) { asked++; return raw(i) }
+		take(t, in, "a", b)
+		after := asked
+		for i := range mostLearned + 10 {
+			l, err := b.Labels(i)
+			require.NoError(t, err)
+			require.True(t, labels.Equal(all[i], l), i)
+		}
+		require.Equal(t, map[bool]int{true: 10, false: mostLearned + 10}[round == 0], asked-after, "what is known is asked for again, and what was too much")
+		_, err := b.Labels(mostLearned + 10)
+		require.Equal(t, refuse.BadLabels, refuse.ReasonOf(err))
+	}
+}
+
 // TestDecoderRefusesLabels: what the decoder says of labels is a series' refusal.
 func TestDecoderRefusesLabels(t *testing.T) {
 	in := newIntake(t, testConfig(), limits.Defaults())

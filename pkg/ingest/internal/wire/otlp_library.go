@@ -97,7 +97,11 @@ func (r *request) targetLabels(resource span) labels.Labels {
 	settings := r.otlp.tr.settings
 	settings.DisableTargetInfo = false
 	m := otlpMetric{resource: resource, kind: gaugeData}
-	got, _ := r.guarded(r.alone(&m, oneField([]byte{3<<3 | wireFixed64, 1, 0, 0, 0, 0, 0, 0, 0})), settings)
+	w := r.d.otlpWriter()
+	defer r.d.putBack(w)
+	w.points = field(w.points, 1, []byte{3<<3 | wireFixed64, 1, 0, 0, 0, 0, 0, 0, 0})
+	w.endMetric(r.body.b, &m)
+	got, _ := r.guarded(w.request(r.body.b, &m), settings)
 	for _, a := range got {
 		if a.family.Name == targetInfo {
 			return a.labels
@@ -106,43 +110,13 @@ func (r *request) targetLabels(resource span) labels.Labels {
 	return labels.EmptyLabels()
 }
 
-// writeMetric writes a Metric with some of its data points, which are fields of number 1.
-func (r *request) writeMetric(m *otlpMetric, points []byte) []byte {
-	b := r.body.b
-	data := points[:len(points):len(points)]
-	if m.temporality != 0 {
-		data = append(data, 2<<3|wireVarint, m.temporality)
-	}
-	if m.monotonic {
-		data = append(data, 3<<3|wireVarint, 1)
-	}
-	head := field(field(field(nil, 1, b[m.name.from:m.name.to]), 2, b[m.help.from:m.help.to]), 3, b[m.unit.from:m.unit.to])
-	return field(head, m.kind, data)
-}
-
-// writeRequest writes a request of some metrics, which are fields of number 2, under the resource and the scope of m.
-func (r *request) writeRequest(m *otlpMetric, metrics []byte) []byte {
-	b := r.body.b
-	scope := field(append(field(nil, 1, b[m.scope.from:m.scope.to]), metrics...), 3, b[m.schema.from:m.schema.to])
-	return field(nil, 1, field(field(nil, 1, b[m.resource.from:m.resource.to]), 2, scope))
-}
-
-// alone writes a request of one metric.
-func (r *request) alone(m *otlpMetric, points []byte) []byte {
-	return r.writeRequest(m, field(nil, 2, r.writeMetric(m, points)))
-}
-
-// oneField is p as a field of number 1.
-func oneField(p []byte) []byte { return field(nil, 1, p) }
-
-// field appends a field of bytes.
-func field(b []byte, num byte, p []byte) []byte {
-	b = append(b, num<<3|wireBytes)
-	n := uint64(len(p))
-	for ; n >= 0x80; n >>= 7 {
-		b = append(b, byte(n)|0x80)
-	}
-	return append(append(b, byte(n)), p...)
+// alone lets the library translate one metric with some of its data points, which are fields of number 1.
+func (r *request) alone(m *otlpMetric, points []byte) ([]appended, error) {
+	w := r.d.otlpWriter()
+	defer r.d.putBack(w)
+	w.points = append(w.points, points...)
+	w.endMetric(r.body.b, m)
+	return r.guarded(w.request(r.body.b, m), r.otlp.tr.settings)
 }
 
 // guarded checks what is to be given to the library, and gives it.
@@ -186,10 +160,12 @@ func (r *request) labelsOTLP(i int) (labels.Labels, error) {
 			n = min(2*len(s.got), mostNamed)
 		}
 	}
-	p, from, count := r.following(i, n)
+	w := r.d.otlpWriter()
+	defer r.d.putBack(w)
+	p, from, count := r.following(w, i, n)
 	got, err := r.guarded(p, r.otlp.tr.settings)
 	if err != nil || len(got) != count {
-		p, from, count = r.following(i, 1) // one of them is bad: who?
+		p, from, count = r.following(w, i, 1) // one of them is bad: who?
 		got, err = r.guarded(p, r.otlp.tr.settings)
 	}
 	if err == nil && len(got) != count {
@@ -208,11 +184,12 @@ func (r *request) labelsOTLP(i int) (labels.Labels, error) {
 
 // following writes a request of the data point of series i and those behind it, of at least n series
 // if there are as many under the same resource and scope. It returns the first series and their count.
-func (r *request) following(i, n int) (p []byte, from, count int) {
+// p is good until w is used again.
+func (r *request) following(w *otlpWriter, i, n int) (p []byte, from, count int) {
 	origins := r.otlp.origins
 	from = i - int(origins[i].nth)
 	first := &r.otlp.metrics[origins[i].metric]
-	var metrics, points []byte
+	w.reset()
 	end := from
 	for end < len(origins) && (end < from+n || origins[end].nth > 0) {
 		o := &origins[end]
@@ -224,16 +201,15 @@ func (r *request) following(i, n int) (p []byte, from, count int) {
 			break
 		}
 		if o.nth == 0 {
-			points = field(points, 1, r.body.b[o.point.from:o.point.to])
+			w.points = field(w.points, 1, r.body.b[o.point.from:o.point.to])
 		}
 		end++
 		if end == len(origins) || origins[end].metric != o.metric {
-			metrics = field(metrics, 2, r.writeMetric(m, points))
-			points = nil
+			w.endMetric(r.body.b, m)
 		}
 	}
-	if points != nil {
-		metrics = field(metrics, 2, r.writeMetric(&r.otlp.metrics[origins[end-1].metric], points))
+	if len(w.points) > 0 {
+		w.endMetric(r.body.b, &r.otlp.metrics[origins[end-1].metric])
 	}
-	return r.writeRequest(first, metrics), from, end - from
+	return w.request(r.body.b, first), from, end - from
 }

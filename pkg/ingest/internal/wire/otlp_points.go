@@ -78,7 +78,7 @@ func (w *otlpWalk) pointKey(metric batch.Key, names *fieldRun) batch.Key {
 
 // exemplarsOf lets the library read the exemplars of a data point: a list for each series of it.
 func (w *otlpWalk) exemplarsOf(point span) (lists [][]exemplar.Exemplar) {
-	got, err := w.guarded(w.alone(&w.otlp.metrics[len(w.otlp.metrics)-1], oneField(w.b[point.from:point.to])), w.otlp.tr.settings)
+	got, err := w.alone(&w.otlp.metrics[len(w.otlp.metrics)-1], oneField(w.b[point.from:point.to]))
 	if err != nil {
 		return nil // a sample of a known series goes without; else labelsOTLP says what is bad
 	}

@@ -407,7 +407,7 @@ func (w *otlpWalk) family(m otlpMetric) error {
 
 func (w *otlpWalk) askFamily(m otlpMetric) (f family) {
 	m.resource, m.scope, m.schema = span{}, span{}, span{}
-	got, err := w.guarded(w.alone(&m, oneField(nil)), w.otlp.tr.settings)
+	got, err := w.alone(&m, oneField(nil))
 	switch {
 	case err != nil:
 		f.err = err
@@ -458,7 +458,7 @@ func (w *otlpWalk) throughLibrary(m otlpMetric, count int) {
 	if w.err != nil {
 		return
 	}
-	got, err := w.guarded(w.alone(&m, w.b[m.data.from:m.data.to]), w.otlp.tr.settings)
+	got, err := w.alone(&m, w.b[m.data.from:m.data.to])
 	if err != nil {
 		w.refused(max(1, count-len(got)), err)
 	}

@@ -90,6 +90,7 @@ type Decoder struct {
 	builders sync.Pool // *labels.ScratchBuilder
 
 	libraries    sync.Pool // *library
+	writers      sync.Pool // *otlpWriter
 	translations atomic.Pointer[[]*translation]
 	deltas       deltas
 }
