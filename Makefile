@@ -5,10 +5,14 @@
 PROMETHEUS_VERSION := v0.316.0
 MINIO_VERSION      := v0.0.0-20260212201848-7aac2a2c5b7c
 GOLANGCI_VERSION   := v2.15.0
+HELM_VERSION       := v3.22.0
+VALIDATE_VERSION   := v0.0.4
 
 export FIRNLINE_PEERS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/firnline
 PROMETHEUS := $(FIRNLINE_PEERS)/prometheus-$(PROMETHEUS_VERSION)/bin
 MINIO      := $(FIRNLINE_PEERS)/minio-$(MINIO_VERSION)/bin
+HELM       := $(FIRNLINE_PEERS)/helm-$(HELM_VERSION)/bin/helm
+VALIDATE   := $(FIRNLINE_PEERS)/kubectl-validate-$(VALIDATE_VERSION)/bin/kubectl-validate
 LINT       := .bin/golangci-lint-$(GOLANGCI_VERSION)
 
 # The GCS client drops its gRPC add-ons under this tag: 20 MB less.
@@ -20,9 +24,9 @@ COMMITTED := $(shell git log -1 --format=%cI 2>/dev/null || echo 1970-01-01T00:0
 GO_TEST := go test -tags $(TAGS)
 MODULE  := github.com/firnline/firnline
 
-.PHONY: help deps tools build release test unit e2e lint proto bench fuzz soak run demo clean
+.PHONY: check-deploy help deps tools build release test unit e2e lint proto bench fuzz soak run demo clean
 help: ## This list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 deps: tools $(PROMETHEUS)/prometheus $(PROMETHEUS)/promtool $(MINIO)/minio ## The peers that tests and demo need: Prometheus, promtool, MinIO
 	go mod download
@@ -38,6 +42,11 @@ $(MINIO)/minio:
 $(LINT):
 	GOBIN=$(CURDIR)/.bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv .bin/golangci-lint $@
+
+$(HELM):
+	GOBIN=$(@D) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+$(VALIDATE):
+	GOBIN=$(@D) go install sigs.k8s.io/kubectl-validate@$(VALIDATE_VERSION)
 
 build: ## bin/firnline
 	CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags "$(LDFLAGS)" -o bin/firnline ./cmd/firnline
@@ -79,6 +88,18 @@ e2e: build ## The built binary with real Prometheus pairs and a real MinIO
 
 lint: $(LINT) ## Formatting and static checks
 	$(LINT) run
+
+CHART := deploy/helm/firnline
+check-deploy: $(HELM) $(VALIDATE) ## Chart, compose file, Terraform and Ansible; builds helm, wants terraform and ansible-core
+	for p in $(CHART)/presets/*.yaml; do \
+		$(HELM) lint --strict $(CHART) -f $$p && mkdir -p bin/chart && \
+		$(HELM) template firnline $(CHART) --namespace metrics -f $$p > bin/chart/$$(basename $$p) || exit 1; done
+	$(VALIDATE) --version 1.30 --local-crds deploy/check/crds bin/chart
+	go run -C deploy/check . $(CURDIR)/deploy/compose/compose.yaml
+	terraform -chdir=deploy/terraform init -input=false -backend=false
+	terraform -chdir=deploy/terraform validate
+	terraform -chdir=deploy/terraform fmt -check -diff
+	cd deploy/ansible && ansible-playbook -i inventory.example.yml site.yml --syntax-check
 
 proto: ## Generated StoreAPI code; wants protoc (Debian: protobuf-compiler, libprotobuf-dev)
 	GOBIN=$(CURDIR)/.bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12

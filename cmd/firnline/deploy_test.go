@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,4 +77,42 @@ func TestCompose(t *testing.T) {
 		}
 	}
 	require.Equal(t, map[string]int{"sidecar": 4, "ingest": 3, "store": 1, "compact": 1, "query": 1}, n)
+}
+
+// TestPlainMachines: flags that the examples for Ansible and Terraform set are those of
+// the component that they are given to.
+func TestPlainMachines(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(deploy, "ansible", "group_vars", "all.yml"))
+	require.NoError(t, err)
+	var vars struct {
+		Flags map[string]map[string]any `yaml:"firnline_flags"`
+	}
+	require.NoError(t, yaml.Unmarshal(data, &vars))
+	require.Len(t, vars.Flags, 5)
+
+	example, err := os.ReadFile(filepath.Join(deploy, "terraform", "example.tfvars"))
+	require.NoError(t, err)
+	_, byComponent, found := strings.Cut(string(example), "\nflags = {")
+	require.True(t, found)
+	byComponent, _, found = strings.Cut(byComponent, "\n}")
+	require.True(t, found)
+	key := regexp.MustCompile(`"([a-z0-9.-]+)" += `)
+	for _, c := range regexp.MustCompile(`(?ms)^  (\w+) +=(.*?)(?:^  }$| }$)`).FindAllStringSubmatch(byComponent, -1) {
+		of := map[string]any{}
+		for _, k := range key.FindAllStringSubmatch(c[2], -1) {
+			of[k[1]] = nil
+		}
+		require.NotEmpty(t, of, c[1])
+		vars.Flags["terraform "+c[1]] = of
+	}
+	require.Len(t, vars.Flags, 9)
+	for what, flags := range vars.Flags {
+		name := strings.TrimPrefix(what, "terraform ")
+		i := slices.IndexFunc(components(), func(c *component) bool { return c.name == name })
+		require.GreaterOrEqual(t, i, 0, what)
+		f := newFlags(components()[i].all())
+		for flag := range flags {
+			require.NotNil(t, f.set.Lookup(flag), "%s has no flag %s", what, flag)
+		}
+	}
 }
