@@ -23,6 +23,8 @@ import (
 // A write that comes between another one's samples and their commit may be
 // overtaken: the TSDB then leaves older samples out without a word. That is
 // noticed by its counters and answered 503, so that the next try tells which they are.
+// Two things it does not count: at the commit, a histogram that is overtaken by more than
+// the out-of-order window, and another value for the time of a sample, of which the first stays.
 func (hs *Heads) Append(ctx context.Context, w *batch.Write) (batch.Result, error) {
 	if err := hs.Ready(); err != nil {
 		return batch.Result{}, refuse.Errorf(refuse.NotReady, w.Tenant, "%s", err)
