@@ -172,7 +172,7 @@ func (r *toolRun) tellUnused(a tools.Analysis, u *tools.Usage, out *outputConfig
 	for _, m := range rep.Metrics {
 		bytes += m.Bytes
 	}
-	fmt.Fprintf(r.talk, "%s of %d are asked for by none of %s: %s of %s.\n", counted(len(rep.Metrics), "metric"), len(a.Metrics), counted(u.Parsed, "expression"),
+	fmt.Fprintf(r.talk, "%d of %s not asked for in %s: %s of %s.\n", len(rep.Metrics), counted(len(a.Metrics), "metric"), counted(u.Parsed, "expression"),
 		humanBytes(bytes), humanBytes(a.Bytes))
 	if u.Unclear > 0 {
 		fmt.Fprintf(r.talk, "%s could not be read as PromQL; each word in them counts as a metric in use.\n", counted(u.Unclear, "expression"))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/firnline/firnline/pkg/bucket"
 	"github.com/firnline/firnline/pkg/compact"
@@ -33,8 +34,12 @@ compactor, and may run beside one.`,
 				for _, e := range list {
 					t.add(e.Block, e.Why)
 				}
-				if err := out.printTable(r.out, list, t); err != nil || len(list) == 0 {
+				if err := out.printTable(r.out, list, t); err != nil {
 					return err
+				}
+				if len(list) == 0 {
+					fmt.Fprintln(r.talk, "Nothing is to be removed.")
+					return nil
 				}
 				if ok, err := sure.allows(r, "Remove "+counted(len(list), "block")); !ok {
 					return err

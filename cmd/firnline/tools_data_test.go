@@ -46,7 +46,7 @@ func TestToolsReadAndBringBlocks(t *testing.T) {
 	code, out, errs = cli(t, "tools", "analyze", "--path="+c.dir, "--unused", "--rules="+rules)
 	require.Equal(t, exitOK, code, errs)
 	require.Contains(t, out, "regex: 'down'")
-	require.Contains(t, errs, "1 metric of 2 are asked for by none of 1 expression")
+	require.Contains(t, errs, "1 of 2 metrics not asked for in 1 expression")
 }
 
 func TestToolsRules(t *testing.T) {

@@ -26,7 +26,7 @@ func HeadBlock(data, dir string, log *slog.Logger) (Imported, error) {
 	if _, err := os.Stat(filepath.Join(data, "wal")); errors.Is(err, os.ErrNotExist) {
 		return Imported{}, nil // it has no head
 	}
-	db, err := tsdb.OpenDBReadOnly(data, dir, log)
+	db, err := tsdb.OpenDBReadOnly(data, dir, warningsOf(log))
 	if err != nil {
 		return Imported{}, fmt.Errorf("%s: %w", data, err)
 	}
@@ -47,6 +47,26 @@ func HeadBlock(data, dir string, log *slog.Logger) (Imported, error) {
 		out.Samples += int(m.Stats.NumSamples)
 	}
 	return out, err
+}
+
+// warningsOf leaves out what the TSDB tells of its ordinary work.
+func warningsOf(log *slog.Logger) *slog.Logger { return slog.New(onlyWarnings{log.Handler()}) }
+
+type onlyWarnings struct{ slog.Handler }
+
+// Enabled implements slog.Handler.
+func (h onlyWarnings) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
+}
+
+// WithAttrs implements slog.Handler.
+func (h onlyWarnings) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return onlyWarnings{h.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup implements slog.Handler.
+func (h onlyWarnings) WithGroup(name string) slog.Handler {
+	return onlyWarnings{h.Handler.WithGroup(name)}
 }
 
 // blocks collects samples in blocks of BlockLength, one after the other.
@@ -74,7 +94,7 @@ const commitEvery = 5000
 // begin opens the block of a window.
 func (b *blocks) begin(ctx context.Context, window int64) (err error) {
 	length := BlockLength.Milliseconds()
-	if b.w, err = tsdb.NewBlockWriter(b.log, b.dir, length); err != nil {
+	if b.w, err = tsdb.NewBlockWriter(warningsOf(b.log), b.dir, length); err != nil {
 		return err
 	}
 	b.window, b.any, b.n = window, false, 0

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/block/blocktest"
+)
+
+// docServer is where the commands of the docs find a running Firnline.
+const docServer = "localhost:10902"
+
+// ulidPattern knows the names of blocks, which are others in each run.
+var ulidPattern = regexp.MustCompile(`\b01[0-9A-HJKMNP-TV-Z]{24}\b`)
+
+// session runs the commands of a page one after the other.
+type session struct {
+	*testing.T
+	server  string
+	docIDs  []string // the page's ULIDs, in order of appearance
+	realIDs []string // and those of this run
+}
+
+// TestToolsDocs: every command in docs/tools.md prints what the page says, but for
+// the names of blocks and what depends on the moment. -update writes the page.
+func TestToolsDocs(t *testing.T) {
+	page, err := filepath.Abs("../../docs/tools.md")
+	require.NoError(t, err)
+	text, err := os.ReadFile(page)
+	require.NoError(t, err)
+	docWorld(t)
+	s := &session{T: t, server: docAll(t)}
+	fence := regexp.MustCompile("(?s)```console\n(.*?)```")
+	n := 0
+	got := fence.ReplaceAllStringFunc(string(text), func(block string) string {
+		n++
+		return "```console\n" + s.play(fence.FindStringSubmatch(block)[1]) + "```"
+	})
+	require.Greater(t, n, 9)
+	if *update {
+		require.NoError(t, os.WriteFile(page, []byte(got), 0o644))
+	}
+}
+
+// play runs the commands of a block and returns it as it would be now.
+func (s *session) play(block string) string {
+	s.Helper()
+	var out strings.Builder
+	for _, part := range strings.Split("\n"+strings.TrimSuffix(block, "\n"), "\n$ ")[1:] {
+		command, said, _ := strings.Cut(part, "\n")
+		for _, id := range ulidPattern.FindAllString(command+said, -1) {
+			s.docIDs = remember(s.docIDs, id)
+		}
+		real := s.run(command)
+		for _, id := range ulidPattern.FindAllString(real, -1) {
+			s.realIDs = remember(s.realIDs, id)
+		}
+		if !*update && !strings.Contains(command, docServer) {
+			require.Equal(s, tokens(said, s.docIDs), tokens(strings.TrimSuffix(real, "\n"), s.realIDs), "%s\nif this is meant, run go test ./cmd/firnline -update", command)
+		}
+		fmt.Fprintf(&out, "$ %s\n%s", s.written(command), real)
+	}
+	return out.String()
+}
+
+func remember(list []string, id string) []string {
+	for _, have := range list {
+		if have == id {
+			return list
+		}
+	}
+	return append(list, id)
+}
+
+// tokens replaces ULIDs by their order of appearance.
+func tokens(text string, ids []string) string {
+	for i, id := range ids {
+		text = strings.ReplaceAll(text, id, fmt.Sprintf("ULID%022d", i))
+	}
+	return text
+}
+
+// run runs a command of the page on the blocks of this run.
+func (s *session) run(command string) string {
+	s.Helper()
+	args := words(strings.ReplaceAll(s.written(command), docServer, s.server))
+	require.Equal(s, "firnline", args[0])
+	var both bytes.Buffer
+	require.Equal(s, exitOK, execute(args[1:], &both, &both), "%s\n%s", command, &both)
+	return strings.ReplaceAll(both.String(), s.server, docServer)
+}
+
+// written is a command with a block of this run in place of the page's.
+func (s *session) written(command string) string {
+	return ulidPattern.ReplaceAllStringFunc(command, func(id string) string {
+		for i, have := range s.docIDs {
+			if have == id && i < len(s.realIDs) {
+				return s.realIDs[i]
+			}
+		}
+		require.NotEmpty(s, s.realIDs)
+		return s.realIDs[0]
+	})
+}
+
+// words splits a command as a shell does, with single quotes alone.
+func words(command string) []string {
+	var out []string
+	word, quoted := "", false
+	for _, r := range command + " " {
+		switch {
+		case r == '\'':
+			quoted = !quoted
+		case r == ' ' && !quoted:
+			out, word = append(out, word), ""
+		default:
+			word += string(r)
+		}
+	}
+	return out
+}
+
+// docWorld makes the folder that the page speaks of, and goes there.
+func docWorld(t *testing.T) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	for _, dir := range []string{"bucket", "second", "prometheus", "dashboards"} {
+		require.NoError(t, os.Mkdir(dir, 0o755))
+	}
+	write(t, "bucket.yml", "type: FILESYSTEM\nconfig: {directory: bucket}\n")
+	write(t, "second.yml", "type: FILESYSTEM\nconfig: {directory: second}\n")
+	write(t, "rules.yml", "groups:\n- name: example\n  rules:\n  - {record: 'job:requests:rate5m', expr: 'sum by (job) (rate(requests_total[5m]))'}\n  - {alert: Down, expr: up == 0}\n")
+	write(t, "dashboards/requests.json", `{"panels": [{"targets": [{"expr": "rate(requests_total{code=~\"$code\"}[$__rate_interval])"}]}]}`)
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	var text strings.Builder
+	for i := range 4 * 120 {
+		at := start.Add(time.Duration(i) * 30 * time.Second).Unix()
+		fmt.Fprintf(&text, "up{job=\"web\"} 1 %d\n", at)
+		fmt.Fprintf(&text, "go_goroutines{job=\"web\"} %d %d\n", 40+i*7919%17, at)
+		for _, code := range []string{"200", "404", "500"} {
+			fmt.Fprintf(&text, "requests_total{job=\"web\",code=%q} %d %d\n", code, i*31, at)
+		}
+	}
+	write(t, "metrics.om", text.String()+"# EOF\n")
+	from := start.UnixMilli()
+	up := blocktest.Series{Labels: labels.FromStrings("__name__", "up", "job", "db"), Samples: blocktest.Floats(from, from+2*testHour, 30_000, func(int64) float64 { return 1 })}
+	blocktest.Write(t, "prometheus", []blocktest.Series{up}, labels.EmptyLabels(), blocktest.Options{MinTime: from, MaxTime: from + 2*testHour})
+}
+
+// docAll runs firnline all and returns its address.
+func docAll(t *testing.T) string {
+	t.Helper()
+	addr := freeAddr(t)
+	cmd := exec.Command(os.Args[0], "all", "--data-dir="+filepath.Join(t.TempDir(), "data"), "--http-address="+addr, "--grpc-address="+freeAddr(t), "--self-scrape.interval=1s")
+	cmd.Env = append(os.Environ(), asFirnline+"=1")
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		require.NoError(t, cmd.Process.Kill())
+		_ = cmd.Wait()
+	})
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	ready := func() bool {
+		req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+addr+"/-/ready", nil)
+		require.NoError(t, err)
+		resp, err := client.Do(req)
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	}
+	require.Eventually(t, ready, time.Minute, 100*time.Millisecond)
+	return addr
+}
