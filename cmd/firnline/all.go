@@ -194,7 +194,11 @@ func (a *all) build(ctx context.Context, p *process) ([]runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	parts = append(parts, in, gateway, compactor)
+	writer := runner(in)
+	if every := a.own.SelfScrape; every > 0 {
+		writer = fed{in, newSelfScrape(p, in.Handler(), in.Checks()["heads"], every)}
+	}
+	parts = append(parts, writer, gateway, compactor)
 	local := []query.Local{{Name: nameIngest, Services: in.Services()}, {Name: nameStore, Services: gateway.Services()}}
 	if a.hasSidecar() {
 		s, err := a.newSidecar(p, b)
@@ -208,11 +212,7 @@ func (a *all) build(ctx context.Context, p *process) ([]runner, error) {
 		return nil, err
 	}
 	p.srv.Handle("/", firstOf{[]routes{in.Handler(), compactor.Handler()}, q.Handler()})
-	parts = append(parts, q, greeting{p, a.own.DataDir, b.Target, a.own.localBucket})
-	if every := a.own.SelfScrape; every > 0 {
-		parts = append(parts, newSelfScrape(p, in.Handler(), in.Checks()["heads"], every))
-	}
-	return parts, nil
+	return append(parts, q, greeting{p, a.own.DataDir, b.Target, a.own.localBucket}), nil
 }
 
 // openBucket opens the bucket for all parts, and makes its folder where it is our own.

@@ -199,6 +199,14 @@ func TestPortsInUse(t *testing.T) {
 	code, _, errs := cli(t, storeArgs(t, taken.Addr().String(), "127.0.0.1:0")...)
 	require.Equal(t, exitProblem, code)
 	require.Contains(t, errs, "--http-address: "+taken.Addr().String()+" is in use by another process")
+
+	dir := filepath.Join(t.TempDir(), "data")
+	code, _, errs = cli(t, "all", "--data-dir="+dir, "--http-address=127.0.0.1:0", "--grpc-address="+taken.Addr().String(), "--query.address="+taken.Addr().String())
+	require.Equal(t, exitProblem, code)
+	for _, flag := range []string{"--grpc-address", "--query.address"} {
+		require.Contains(t, errs, flag+": "+taken.Addr().String()+" is in use by another process")
+	}
+	require.NoDirExists(t, dir, "nothing was begun")
 }
 
 // failing is a part that gives up.

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/prompb"
+	"golang.org/x/sync/errgroup"
 
 	dto "github.com/prometheus/client_model/go"
 )
@@ -56,6 +57,21 @@ func (s *selfScrape) Run(ctx context.Context) error {
 		s.round(ctx)
 	}
 	return nil
+}
+
+// fed is a part with another that writes into it.
+type fed struct{ to, by runner }
+
+// Run implements runner. What is written into ends last, as with requests from outside.
+func (f fed) Run(ctx context.Context) error {
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ctx, over := context.WithCancel(ctx)
+	defer over()
+	var g errgroup.Group
+	g.Go(func() error { defer over(); return f.to.Run(inner) })
+	g.Go(func() error { defer stop(); return f.by.Run(ctx) })
+	return g.Wait()
 }
 
 // untilReady is the time between two looks whether logs have been read.

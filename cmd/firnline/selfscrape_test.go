@@ -121,3 +121,33 @@ func TestSelfScrapeGoesOn(t *testing.T) {
 		require.NoError(t, <-ended)
 	})
 }
+
+// TestFedEndsLast: what is written into goes on until its writer has ended, and
+// takes the writer with it when it fails.
+func TestFedEndsLast(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	to, by := lasting{make(chan struct{})}, lasting{make(chan struct{})}
+	slow := runnerFunc(func(ctx context.Context) error {
+		defer func() {
+			select {
+			case <-to.stopped:
+				t.Error("it ended before its writer")
+			default:
+			}
+		}()
+		return by.Run(ctx)
+	})
+	stop()
+	require.NoError(t, fed{to, slow}.Run(ctx))
+	<-to.stopped
+
+	after := make(chan struct{})
+	close(after)
+	by = lasting{make(chan struct{})}
+	require.EqualError(t, fed{failing{after}, by}.Run(t.Context()), "gave up")
+	<-by.stopped
+}
+
+type runnerFunc func(context.Context) error
+
+func (f runnerFunc) Run(ctx context.Context) error { return f(ctx) }
