@@ -56,8 +56,9 @@ type Downsampler struct {
 	floats    floatMerger // 1h windows
 	hists     histMerger
 
-	in    floatChunk // Aggregate's, to be used again
-	lastT int64      // time of the last sample or window that was taken
+	in    floatChunk                // Aggregate's, to be used again
+	float *histogram.FloatHistogram // IntHistogram's, likewise
+	lastT int64                     // time of the last sample or window that was taken
 }
 
 // output is what a resolution has got so far.
@@ -126,8 +127,14 @@ func (d *Downsampler) Floats(ts []int64, vs []float64) error {
 	return nil
 }
 
-// Histogram adds a raw sample, which must not be earlier than the last. Integer
-// histograms are passed as floats, with the hint of their chunk: a gauge stays one. h is not kept.
+// IntHistogram is Histogram for one of integers.
+func (d *Downsampler) IntHistogram(t int64, h *histogram.Histogram) error {
+	d.float = h.ToFloat(d.float)
+	return d.Histogram(t, d.float)
+}
+
+// Histogram adds a raw sample, which must not be earlier than the last. It comes
+// with the hint of its chunk: a gauge stays one. h is not kept.
 func (d *Downsampler) Histogram(t int64, h *histogram.FloatHistogram) error {
 	if t <= d.lastT || value.IsStaleNaN(h.Sum) {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/stretchr/testify/require"
 )
 
@@ -381,6 +382,27 @@ func TestHistogramWithNaNSum(t *testing.T) {
 	require.Equal(t, 3.0, c.counter[0].Count)
 }
 
+// TestIntHistograms: integers become what their floats do, however a histogram
+// differs from the one before it.
+func TestIntHistograms(t *testing.T) {
+	none := &histogram.Histogram{Count: 3, Sum: 1, ZeroCount: 3, ZeroThreshold: 0.001}
+	stale := &histogram.Histogram{Sum: math.Float64frombits(value.StaleNaN)}
+	gauge := tsdbutil.GenerateTestGaugeHistogram(3)
+	var in []*histogram.Histogram
+	for i := range int64(50) {
+		in = append(in, tsdbutil.GenerateTestHistogram(i), tsdbutil.GenerateTestHistogram(i+1))
+		in = append(in, []*histogram.Histogram{none, tsdbutil.GenerateTestCustomBucketsHistogram(i), stale, gauge}[i%4])
+	}
+	ints, floats := NewDownsampler(Resolution5m, Resolution1h), NewDownsampler(Resolution5m, Resolution1h)
+	for i, h := range in {
+		require.NoError(t, ints.IntHistogram(int64(i)*60_000, h))
+		require.NoError(t, floats.Histogram(int64(i)*60_000, h.ToFloat(nil)))
+	}
+	for _, resolution := range []int64{Resolution5m, Resolution1h} {
+		require.Equal(t, finish(t, floats, resolution), finish(t, ints, resolution))
+	}
+}
+
 func BenchmarkHistograms(b *testing.B) {
 	src := &histSource{rnd: rand.New(rand.NewSource(1)), schema: 3}
 	src.reset()
@@ -395,6 +417,23 @@ func BenchmarkHistograms(b *testing.B) {
 			d.Reset()
 			for _, s := range samples {
 				_ = d.Histogram(s.t, s.h)
+			}
+			_, _ = d.Finish(Resolution5m)
+			_, _ = d.Finish(Resolution1h)
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(samples)), "ns/sample")
+	})
+	var ints []*histogram.Histogram
+	for i := range samples {
+		ints = append(ints, tsdbutil.GenerateTestHistogram(int64(i)))
+	}
+	b.Run(fmt.Sprintf("ints/tiers=5m+1h/samples=%d", len(samples)), func(b *testing.B) {
+		d := NewDownsampler(Resolution5m, Resolution1h)
+		b.ReportAllocs()
+		for b.Loop() {
+			d.Reset()
+			for i, h := range ints {
+				_ = d.IntHistogram(samples[i].t, h)
 			}
 			_, _ = d.Finish(Resolution5m)
 			_, _ = d.Finish(Resolution1h)

@@ -3,7 +3,6 @@ package merge
 import (
 	"fmt"
 
-	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
 	"github.com/firnline/firnline/pkg/compact/internal/input"
@@ -302,13 +301,13 @@ func feed(d *downsample.Downsampler, b *batch, i, j int) error {
 		return d.Floats(b.ts[i:j], b.vs[i:j])
 	}
 	for ; i < j; i++ {
-		var fh *histogram.FloatHistogram
+		var err error
 		if b.typ == chunkenc.ValHistogram {
-			fh = b.hs[i].ToFloat(nil)
+			err = d.IntHistogram(b.ts[i], b.hs[i])
 		} else {
-			fh = b.fhs[i]
+			err = d.Histogram(b.ts[i], b.fhs[i])
 		}
-		if err := d.Histogram(b.ts[i], fh); err != nil {
+		if err != nil {
 			return err
 		}
 	}
