@@ -87,7 +87,7 @@ func (c *Config) Validate() error {
 		errs = append(errs, fmt.Errorf("--remote-write.client-*: %w", err))
 	}
 	return errors.Join(append(errs, c.Tenant.Validate(), c.Limits.Validate(), c.Wire.Validate(),
-		c.Admit.Validate(c.Wire.MaxBodyBytes+c.Wire.MaxDecodedBytes, max(2*c.Owners.MaxFrameBytes, c.Wire.MaxDecodedBytes)), c.Intake.Validate(),
+		c.Admit.Validate(c.Wire.MostMemory(), max(2*c.Owners.MaxFrameBytes, c.Wire.MaxDecodedBytes)), c.Intake.Validate(),
 		c.Ring.Validate(), c.Owners.Validate(), c.Heads.Validate(), c.Forward.Validate())...)
 }
 

@@ -67,7 +67,7 @@ func (c *Config) Validate(request, frame int64) error {
 		errs = append(errs, fmt.Errorf("--%s=%d, --%s=%d: want at least 1", flagRequests, c.MaxRequests, flagFrames, c.MaxFrames))
 	}
 	if int64(c.MaxBytes) < request {
-		errs = append(errs, fmt.Errorf("--%s=%s: one request may take %d bytes (--ingest.max-body-bytes and --ingest.max-decoded-bytes); want at least that", flagBytes, &c.MaxBytes, request))
+		errs = append(errs, fmt.Errorf("--%s=%s: one request may take %d bytes (--ingest.max-body-bytes, --ingest.max-decoded-bytes and 8MiB to decompress it); want at least that", flagBytes, &c.MaxBytes, request))
 	}
 	if int64(c.MaxFrameBytes) < frame {
 		errs = append(errs, fmt.Errorf("--%s=%s: one message of another node may take %d bytes (twice --receive.forward-max-frame-bytes, or --ingest.max-decoded-bytes); want at least that", flagFrameBytes, &c.MaxFrameBytes, frame))

@@ -32,6 +32,9 @@ const (
 	firstRead = 64 << 10
 	// zstdWindow is what RFC 8878 asks of every decoder. A frame that wants more is refused.
 	zstdWindow = 8 << 20
+	// smallWindow is enough for most requests: a sender that has all of a body before
+	// it begins makes the body the window.
+	smallWindow = 1 << 20
 	// snappyRatio bounds what a byte of a snappy block can become: its densest
 	// element makes 64 bytes of 3.
 	snappyRatio = 22
@@ -227,8 +230,9 @@ func (d *Decoder) unsnap(src []byte, plain *Body) error {
 	return nil
 }
 
-// inflaters are decompressors that wait for the next request.
-type inflaters struct{ gzip, zstd sync.Pool }
+// inflaters are decompressors that wait for the next request. Those of zstd hold
+// as much as the largest window that they take.
+type inflaters struct{ gzip, zstd, zstdLarge sync.Pool }
 
 func (d *Decoder) gunzip(src []byte, plain *Body) error {
 	z, ok := d.inflate.gzip.Get().(*gzip.Reader)
@@ -247,17 +251,50 @@ func (d *Decoder) unzstd(src []byte, plain *Body) error {
 	if err := h.Decode(src); err == nil && h.HasFCS && h.FrameContentSize > uint64(d.cfg.MaxDecodedBytes) {
 		return d.decodedTooLarge(fmt.Sprintf("%d bytes", h.FrameContentSize))
 	}
-	z, ok := d.inflate.zstd.Get().(*zstd.Decoder)
+	if window := windowOf(&h); window <= smallWindow {
+		if err := plain.room.grow(window); err != nil {
+			return err
+		}
+		err := d.unzstdWithin(&d.inflate.zstd, smallWindow, src, plain)
+		if !errors.Is(err, zstd.ErrWindowSizeExceeded) {
+			return err
+		}
+		plain.b = plain.b[:0] // a frame behind the first has a larger one
+	}
+	if err := plain.room.grow(zstdWindow); err != nil {
+		return err
+	}
+	err := d.unzstdWithin(&d.inflate.zstdLarge, zstdWindow, src, plain)
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		return refuse.Errorf(refuse.RequestTooLarge, "", "a zstd frame with a window above %d bytes", zstdWindow)
+	}
+	return err
+}
+
+// windowOf is what a frame makes a decompressor remember; the most there may be if it is not a frame's header.
+func windowOf(h *zstd.Header) int64 {
+	switch {
+	case h.Skippable:
+		return zstdWindow
+	case h.SingleSegment:
+		return int64(min(h.FrameContentSize, zstdWindow))
+	}
+	return int64(min(h.WindowSize, zstdWindow))
+}
+
+// unzstdWithin decompresses frames whose windows are not above a size.
+func (d *Decoder) unzstdWithin(pool *sync.Pool, window uint64, src []byte, plain *Body) error {
+	z, ok := pool.Get().(*zstd.Decoder)
 	if !ok {
 		var err error
-		z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
+		z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
 		if err != nil {
 			return fmt.Errorf("make a zstd decoder: %w", err)
 		}
 	}
 	defer func() {
 		_ = z.Reset(nil) // it lets go of src
-		d.inflate.zstd.Put(z)
+		pool.Put(z)
 	}()
 	if err := z.Reset(bytes.NewReader(src)); err != nil {
 		return refuse.Errorf(refuse.BadRequest, "", "malformed zstd at byte 0: %v", err)
@@ -275,7 +312,7 @@ func (d *Decoder) inflated(name string, r io.Reader, plain *Body) error {
 	case errors.Is(err, errFull):
 		return d.decodedTooLarge(fmt.Sprintf("more than %d bytes", d.cfg.MaxDecodedBytes))
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
-		return refuse.Errorf(refuse.RequestTooLarge, "", "a zstd frame with a window above %d bytes", zstdWindow)
+		return err
 	case err != nil:
 		return refuse.Errorf(refuse.BadRequest, "", "malformed %s behind byte %d of what it holds: %v", name, len(plain.b), err)
 	}

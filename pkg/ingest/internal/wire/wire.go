@@ -77,6 +77,9 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// MostMemory is what the body of one request may take: as sent, decompressed, and to decompress it.
+func (c *Config) MostMemory() int64 { return c.MaxBodyBytes + c.MaxDecodedBytes + zstdWindow }
+
 // Decoder decodes requests. Keys of one Decoder are comparable with each
 // other only: their hashes are seeded at random, so that nobody can prepare
 // series that clash.
