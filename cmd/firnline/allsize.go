@@ -28,7 +28,7 @@ func shares() []share {
 		{"chunk-pool-size", 8, 64 * mib, 8192 * mib, 1},
 		{"store.chunk-window-size", 128, 8 * mib, 64 * mib, 1},
 		{"query.max-samples", 8, 1_000_000 * 16, 50_000_000 * 16, 16}, // a sample in an evaluation is a time and a value
-		{"ingest.max-bytes-in-flight", 16, 112 * mib, 256 * mib, 1},    // least: the largest request that is taken
+		{"ingest.max-bytes-in-flight", 16, 112 * mib, 256 * mib, 1},   // least: the largest request that is taken
 		{"compact.memory", 8, 64 * mib, 512 * mib, 1},
 	}
 }
