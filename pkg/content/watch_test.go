@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,16 +27,17 @@ func TestWatch(t *testing.T) {
 			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 			require.NoError(t, os.Chtimes(path, old, old)) // as a copy that keeps times
 			time.Sleep(3 * time.Second)
+			synctest.Wait()
 		}
 		require.NoError(t, os.WriteFile(path, []byte("cat"), 0o600))
 		var used []string
 		var out strings.Builder
-		full := false
+		var full atomic.Bool
 		w, err := NewWatch(Watched{
 			Flag: "animals", File: path, Interval: time.Second, What: "animals", Metrics: "zoo",
 			Use: func(text []byte, source string) error {
 				require.Equal(t, "--animals-file: "+path, source)
-				if string(text) == "dragon" || full {
+				if string(text) == "dragon" || full.Load() {
 					return errors.New("no room for " + string(text))
 				}
 				used = append(used, string(text))
@@ -49,6 +51,7 @@ func TestWatch(t *testing.T) {
 		good := func() float64 { return testutil.ToFloat64(w.metrics.good) }
 
 		time.Sleep(5*time.Second + 500*time.Millisecond) // from now on never at the moment of a look
+		synctest.Wait()
 		require.Equal(t, []string{"cat"}, used)
 		require.Empty(t, out.String())
 		write("dog") // of the same size and time
@@ -64,6 +67,7 @@ func TestWatch(t *testing.T) {
 		require.Zero(t, good())
 		require.EqualError(t, w.Reload(), "no room for dragon")
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		require.Equal(t, 2, strings.Count(out.String(), "level=ERROR"), out.String())
 		require.NoError(t, os.Remove(path))
 		require.ErrorContains(t, w.Reload(), "--animals-file: ")
@@ -72,11 +76,12 @@ func TestWatch(t *testing.T) {
 		require.Equal(t, []string{"cat", "dog"}, used, "it was in force all the time")
 		require.Equal(t, 1.0, good())
 
-		full = true
+		full.Store(true)
 		write("emu")
 		require.Zero(t, good())
-		full = false
+		full.Store(false)
 		time.Sleep(2 * time.Second)
+		synctest.Wait()
 		require.Equal(t, []string{"cat", "dog", "emu"}, used, "tried again")
 		require.Equal(t, 1.0, good())
 		cancel()
