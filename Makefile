@@ -93,8 +93,9 @@ CHART := deploy/helm/firnline
 check-deploy: $(HELM) $(VALIDATE) ## Chart, compose file, Terraform and Ansible; builds helm, wants terraform and ansible-core
 	for p in $(CHART)/presets/*.yaml; do \
 		$(HELM) lint --strict $(CHART) -f $$p && mkdir -p bin/chart && \
-		$(HELM) template firnline $(CHART) --namespace metrics -f $$p > bin/chart/$$(basename $$p) || exit 1; done
+		$(HELM) template firnline $(CHART) --kube-version 1.30 --namespace metrics -f $$p > bin/chart/$$(basename $$p) || exit 1; done
 	$(VALIDATE) --version 1.30 --local-crds deploy/check/crds bin/chart
+	FIRNLINE_CHART=$(CURDIR)/bin/chart $(GO_TEST) -count=1 -run TestChart ./cmd/firnline
 	go run -C deploy/check . $(CURDIR)/deploy/compose/compose.yaml
 	terraform -chdir=deploy/terraform init -input=false -backend=false
 	terraform -chdir=deploy/terraform validate

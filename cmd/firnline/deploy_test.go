@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,6 +18,12 @@ const deploy = "../../deploy"
 // requireTaken checks that a component takes a command line that we ship. Files that
 // are mounted where it runs are looked for at the places that files names.
 func requireTaken(t *testing.T, what string, args []string, files map[string]string) {
+	t.Helper()
+	require.NoError(t, validate(requireFlags(t, what, args, files).all()), what)
+}
+
+// requireFlags checks that a component has the flags of a command line, and takes their values.
+func requireFlags(t *testing.T, what string, args []string, files map[string]string) *component {
 	t.Helper()
 	require.NotEmpty(t, args, what)
 	for _, c := range components() {
@@ -37,10 +44,46 @@ func requireTaken(t *testing.T, what string, args []string, files map[string]str
 			}
 			require.NoError(t, f.assign(fl, "flag", []string{value}), "%s: %s", what, a)
 		}
-		require.NoError(t, validate(c.all()), what)
-		return
+		return c
 	}
-	t.Errorf("%s: no component %s", what, args[0])
+	t.Fatalf("%s: no component %s", what, args[0])
+	return nil
+}
+
+// TestChart: the components take the flags that the chart gives them. The chart is
+// rendered by `make check-deploy`, which names the folder with what came out.
+func TestChart(t *testing.T) {
+	dir := os.Getenv("FIRNLINE_CHART")
+	if dir == "" {
+		t.Skip("no rendered chart: run make check-deploy")
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	require.NoError(t, err)
+	n := 0
+	for _, path := range files {
+		data, err := os.Open(path)
+		require.NoError(t, err)
+		for docs := yaml.NewDecoder(data); ; {
+			var d struct {
+				Kind string
+				Spec struct {
+					Template struct {
+						Spec struct{ Containers []struct{ Args []string } }
+					}
+				}
+			}
+			if err := docs.Decode(&d); err != nil {
+				require.ErrorIs(t, err, io.EOF)
+				break
+			}
+			for _, c := range d.Spec.Template.Spec.Containers {
+				requireFlags(t, path, c.Args, nil)
+				n++
+			}
+		}
+		require.NoError(t, data.Close())
+	}
+	require.Greater(t, n, 10)
 }
 
 // TestCompose: the components take the command lines of deploy/compose, which has
