@@ -36,13 +36,13 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- ternary "HTTPS" "HTTP" (ne .Values.tls.existingSecret "") -}}
 {{- end }}
 
-{{- /* TLS of the calls that a component makes to others. */ -}}
+{{- /* TLS of the calls that a component makes to others; prefix is that of its flags. */ -}}
 {{- define "firnline.clientTLS" -}}
-{{- if .Values.tls.existingSecret }}
-- --grpc-client-tls-secure
-- --grpc-client-tls-ca=/etc/firnline/tls/ca.crt
-- --grpc-client-tls-cert=/etc/firnline/tls/tls.crt
-- --grpc-client-tls-key=/etc/firnline/tls/tls.key
+{{- if .root.Values.tls.existingSecret }}
+- --{{ .prefix }}-tls-secure
+- --{{ .prefix }}-tls-ca=/etc/firnline/tls/ca.crt
+- --{{ .prefix }}-tls-cert=/etc/firnline/tls/tls.crt
+- --{{ .prefix }}-tls-key=/etc/firnline/tls/tls.key
 {{- end }}
 {{- end }}
 
