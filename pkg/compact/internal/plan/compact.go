@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // compact merges what lies in one window into one block. The largest window that
@@ -115,7 +116,7 @@ func (p *planner) merge(l *lane, w window, in []*entry, why string) {
 		p.downsampleAlone(l, alone)
 		return
 	}
-	if len(to) > 0 && l.closesEarly(in) {
+	if len(to) > 0 && p.closesEarly(l, in) {
 		return
 	}
 	if s := p.splitFor(l, w, in); s != nil {
@@ -138,10 +139,13 @@ func (p *planner) merge(l *lane, w window, in []*entry, why string) {
 // other shards are still to come to the coarser tier. Its block there would stand
 // for all of them, and for other readers hide what there is. (Nothing waits in a
 // ring: of two such shards the one that names more blocks waits for the other.)
-func (l *lane) closesEarly(in []*entry) bool {
+func (p *planner) closesEarly(l *lane, in []*entry) bool {
 	to := l.tier.coarser()
 	if to == nil || !in[0].closing() {
 		return false
+	}
+	if slices.ContainsFunc(in, p.unseenShards) {
+		return true
 	}
 	sources, most := union(in), 0
 	for _, e := range in {
@@ -153,6 +157,27 @@ func (l *lane) closesEarly(in []*entry) bool {
 		}
 	}
 	return false
+}
+
+// unseenFor is for how long shards are waited for that must be there and are not seen.
+const unseenFor = time.Hour
+
+// unseenShards tells whether a shard has closed its split a short while ago, and
+// others of it, made elsewhere, don't show yet.
+func (p *planner) unseenShards(e *entry) bool {
+	if !e.direct() || p.now-e.meta.Uploaded().UnixMilli() >= unseenFor.Milliseconds() {
+		return false
+	}
+	seen := map[int]bool{e.ext.Shard.Index: true}
+	for _, i := range e.ext.Shard.Void {
+		seen[i] = true
+	}
+	for _, o := range e.lane.tier.family.all {
+		if s := o.ext.Shard; s != nil && s.Split == e.ext.Shard.Split && o.meta.Resolution() == e.meta.Resolution() && subset(e.sources, o.sources) {
+			seen[s.Index] = true
+		}
+	}
+	return len(seen) < e.ext.Shard.Count
 }
 
 // coarserOutputs says which coarser resolutions a job is to write in passing:

@@ -78,7 +78,7 @@ func (p *planner) downsampleAlone(l *lane, in []*entry) {
 // have, and tells which windows that fills; nil where it has to wait.
 func (p *planner) downsampling(l *lane, to *tier, in []*entry) (*draft, window) {
 	in = in[:min(len(in), p.maxInputs())]
-	if l.closesEarly(in) {
+	if p.closesEarly(l, in) {
 		return nil, window{}
 	}
 	w := around(hull(in), p.window(to))

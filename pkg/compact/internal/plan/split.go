@@ -256,7 +256,7 @@ func (p *planner) continueSplits(t *tier) {
 		c := t.family.cutOf(e)
 		l := in[0].lane
 		coarser, _ := p.coarserOutputs(l, p.rangeOf(in), in)
-		if l.closesEarly(in) {
+		if p.closesEarly(l, in) {
 			coarser = nil
 		}
 		p.split(l, in, c, coarser, fmt.Sprintf("split of %s goes on", count(len(in), "block")))
