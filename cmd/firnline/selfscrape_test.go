@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,7 +43,7 @@ func everyKind() *prometheus.Registry {
 // taker answers remote write with a status, and prints what came.
 type taker struct {
 	t      *testing.T
-	status int
+	status atomic.Int32 // of answers; 0: 204
 	got    []string
 }
 
@@ -72,8 +73,8 @@ func (tk *taker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		lines = append(lines, b.String())
 	}
 	tk.got = append(tk.got, strings.Join(lines, "\n")+"\n")
-	if tk.status != 0 {
-		http.Error(w, "not now", tk.status)
+	if status := int(tk.status.Load()); status != 0 {
+		http.Error(w, "not now", status)
 	}
 }
 
@@ -82,7 +83,7 @@ func TestSelfScrapeWritesEveryKind(t *testing.T) {
 	s := &selfScrape{from: everyKind(), to: to, labels: map[string]string{"job": "firnline", "instance": "here:1"}, now: func() time.Time { return time.UnixMilli(42) }}
 	require.NoError(t, s.write(t.Context()))
 	golden(t, filepath.Join("testdata", "selfscrape.txt"), to.got[0])
-	to.status = 503
+	to.status.Store(503)
 	require.EqualError(t, s.write(t.Context()), "not now")
 }
 
@@ -90,7 +91,8 @@ func TestSelfScrapeWritesEveryKind(t *testing.T) {
 // fails and once that it is well again.
 func TestSelfScrapeGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		to := &taker{t: t, status: 503}
+		to := &taker{t: t}
+		to.status.Store(503)
 		var logs strings.Builder
 		begin := time.Now()
 		s := &selfScrape{
@@ -111,7 +113,7 @@ func TestSelfScrapeGoesOn(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		require.Len(t, to.got, 2)
-		to.status = 0
+		to.status.Store(0)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		require.Len(t, to.got, 4)
