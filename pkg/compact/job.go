@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -189,9 +190,38 @@ func (a *attempt) replace(ctx context.Context, results []ulid.ULID) error {
 		if err := a.awaitShards(ctx, out.Others); err != nil {
 			return err
 		}
+		if !slices.Contains(results, out.Meta.ULID) {
+			if err := a.coveredWithoutClosing(out); err != nil {
+				return err
+			}
+		}
 		results = append(results, out.Others...)
 	}
 	return a.markInputs(ctx, results)
+}
+
+// coveredWithoutClosing remembers of the finer blocks that what is split was made
+// from that they have nothing more for it: the shards that are there hold all of
+// that, and the closing one, which would tell so, had no series. Without that they
+// would be brought to the coarser tier, and that be split, again and again.
+func (a *attempt) coveredWithoutClosing(out plan.Output) error {
+	split := map[ulid.ULID]bool{}
+	for _, m := range a.job.Inputs {
+		for _, s := range m.Compaction.Sources {
+			split[s] = true
+		}
+	}
+	var keys []string
+	for _, m := range a.known.snap.Metas {
+		missing := func(s ulid.ULID) bool { return !split[s] }
+		if m.Resolution() < out.Meta.Resolution() && !slices.ContainsFunc(m.Compaction.Sources, missing) {
+			keys = append(keys, plan.EmptyKey(m.ULID, out.Meta.Resolution()))
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	return a.finds.add(a.known.snap.Metas, keys...)
 }
 
 // produce sees to it that all results are in the bucket, and says which there are.

@@ -3,6 +3,7 @@ package compact_test
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"testing"
@@ -130,3 +131,66 @@ func TestReplacedByEachOther(t *testing.T) {
 	require.NotEmpty(t, w.live())
 	w.requireSamples()
 }
+
+// TestLateBlockOfFirstShards ships a late block whose series all belong to the first
+// shard of a group that was split, when its neighbours are there as 5m data alone.
+// The closing shard of what it brings to the 5m tier is empty, so there is none to
+// tell that all of the block is there. It comes to that tier once.
+func TestLateBlockOfFirstShards(t *testing.T) {
+	w := split(t)
+	begun := map[string]int{}
+	c := w.compactor(func(cfg *compact.Config, parts *compact.Parts) {
+		smallIndex(cfg)
+		cfg.Retention.Raw = duration(40 * time.Hour)
+		parts.Log = slog.New(jobsBegun{n: begun})
+	})
+	settle := func() {
+		for range 3 {
+			ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+			require.NoError(t, c.Once(ctx))
+			require.NoError(t, ctx.Err(), "%v", begun)
+			stop()
+			w.clock.add(49 * time.Hour)
+		}
+	}
+	settle()
+	require.Empty(t, w.liveRaw())
+	w.ship(10, 12, 1)
+	clear(begun)
+	settle()
+	require.Empty(t, w.liveRaw(), "it is in the 5m tier")
+	require.NotEmpty(t, begun)
+	for job, n := range begun {
+		require.Equal(t, 1, n, "%s of %v", job, begun)
+	}
+}
+
+// jobsBegun counts the jobs that a compactor says it begins.
+type jobsBegun struct {
+	n   map[string]int
+	job string
+}
+
+// Enabled implements slog.Handler.
+func (jobsBegun) Enabled(context.Context, slog.Level) bool { return true }
+
+// Handle implements slog.Handler.
+func (h jobsBegun) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "job begins" {
+		h.n[h.job]++
+	}
+	return nil
+}
+
+// WithAttrs implements slog.Handler.
+func (h jobsBegun) WithAttrs(attrs []slog.Attr) slog.Handler {
+	for _, a := range attrs {
+		if a.Key == "job" {
+			h.job = a.Value.String()
+		}
+	}
+	return h
+}
+
+// WithGroup implements slog.Handler.
+func (h jobsBegun) WithGroup(string) slog.Handler { return h }
