@@ -608,12 +608,12 @@ func (p *place) compare(s *series, want map[int64]Window, at int64) error {
 	return nil
 }
 
-// between checks that an hour is made of samples of two replicas. A counter is
-// raised where its replica was behind (docs/decisions/0001-deduplication.md).
+// between checks that an hour is made of samples of two replicas. What does not fall
+// between moves is held where the next replica is behind (docs/decisions/0001-deduplication.md).
 func (p *place) between(lset labels.Labels, at int64, a, b Window) error {
-	have, counter := p.have[at], lset.Get("__name__") == "requests_total"
+	have, gauge := p.have[at], slices.Contains([]string{"queue", "temperature"}, lset.Get("__name__"))
 	some := have.Count > 0 && have.Count <= a.Count+b.Count
-	if !some || have.floats && !counter && (have.Min < min(a.Min, b.Min) || have.Max > max(a.Max, b.Max)) {
+	if !some || have.floats && gauge && (have.Min < min(a.Min, b.Min) || have.Max > max(a.Max, b.Max)) {
 		return fmt.Errorf("%s: hour from %s is %+v, of replicas that have %+v and %+v", lset, when(at), have, a, b)
 	}
 	return nil
