@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/tools/prove"
 )
 
 // metricDoc is what a registry says of a metric, taken from how prometheus.Desc prints itself.
@@ -64,6 +67,9 @@ a component have the label `+"`component`"+` with its name. Names are kept as [f
 		maps.DeleteFunc(byComponent[c.name], func(name, row string) bool { return everywhere[name] == row })
 		table("firnline "+c.name, byComponent[c.name])
 	}
+	reg := prometheus.NewRegistry()
+	prove.New(prove.Config{}, nil, slog.New(slog.DiscardHandler), reg)
+	table("firnline tools prove", describe(t, reg))
 	golden(t, filepath.Join("..", "..", "docs", "reference", "metrics.md"), b.String())
 }
 
@@ -85,23 +91,11 @@ func registered(t *testing.T, c *component, more map[string]string) map[string]s
 			require.NoError(t, f.assign(fl, "flag", []string{value}), name)
 		}
 	}
-	rows, build := map[string]string{}, c.build
+	var rows map[string]string
+	build := c.build
 	c.build = func(ctx context.Context, p *process) ([]runner, error) {
 		_, err := build(ctx, p)
-		descs := make(chan *prometheus.Desc)
-		go func() {
-			defer close(descs)
-			p.reg.Describe(descs)
-		}()
-		for d := range descs {
-			m := metricDoc.FindStringSubmatch(d.String())
-			require.NotNil(t, m, d)
-			help, err := strconv.Unquote(m[2])
-			require.NoError(t, err)
-			if strings.HasPrefix(m[1], "firnline_") {
-				rows[m[1]] = fmt.Sprintf("| `%s` | %s | %s |\n", m[1], strings.ReplaceAll(m[3], ",", ", "), cell(help))
-			}
-		}
+		rows = describe(t, p.reg)
 		if err != nil {
 			return nil, err
 		}
@@ -112,6 +106,26 @@ func registered(t *testing.T, c *component, more map[string]string) map[string]s
 	require.NoError(t, c.configure(f))
 	c.base.server.ShutdownDelay = 0
 	require.NoError(t, c.run(t.Context(), f, io.Discard))
+	return rows
+}
+
+// describe returns a row for each metric of ours that a registry knows.
+func describe(t *testing.T, reg *prometheus.Registry) map[string]string {
+	t.Helper()
+	rows, descs := map[string]string{}, make(chan *prometheus.Desc)
+	go func() {
+		defer close(descs)
+		reg.Describe(descs)
+	}()
+	for d := range descs {
+		m := metricDoc.FindStringSubmatch(d.String())
+		require.NotNil(t, m, d)
+		help, err := strconv.Unquote(m[2])
+		require.NoError(t, err)
+		if strings.HasPrefix(m[1], "firnline_") {
+			rows[m[1]] = fmt.Sprintf("| `%s` | %s | %s |\n", m[1], strings.ReplaceAll(m[3], ",", ", "), cell(help))
+		}
+	}
 	return rows
 }
 
