@@ -70,6 +70,11 @@ func (u *uploadFlags) how(fs *flag.FlagSet) {
 	fs.StringVar(&u.hash, "hash-func", "", "Put a hash of each file into meta.json: SHA256, or nothing.")
 }
 
+// to is an upload into a bucket, as the flags say.
+func (u *uploadFlags) to(b *bucket.Handle, external labels.Labels) tools.Upload {
+	return tools.Upload{Bucket: b, Labels: external, Concurrency: u.concurrency, HashFunc: u.hash}
+}
+
 // Validate implements configurer.
 func (u *uploadFlags) Validate() error {
 	var errs []error
@@ -104,16 +109,16 @@ three hours, are in no block: see firnline tools import prometheus --head.`,
 		parts:   []configurer{&what, path, &ext, &out, &bkt},
 		run: func(ctx context.Context, r *toolRun, _ []string) error {
 			return r.withBucket(ctx, &bkt, func(b *bucket.Handle) error {
-				return r.upload(ctx, b, &what, tools.Upload{Labels: ext.labels}, what.path, &out)
+				return r.upload(ctx, what.to(b, ext.labels), what.path, &out)
 			})
 		},
 	}
 }
 
 // upload sends the blocks in dir and prints what became of them.
-func (r *toolRun) upload(ctx context.Context, b *bucket.Handle, how *uploadFlags, u tools.Upload, dir string, out *outputConfig) error {
+func (r *toolRun) upload(ctx context.Context, u tools.Upload, dir string, out *outputConfig) error {
 	p := r.progress("upload")
-	u.Bucket, u.Concurrency, u.HashFunc, u.Log, u.Sent = b, how.concurrency, how.hash, r.log, p.sizes
+	u.Log, u.Sent = r.log, p.sizes
 	sent, err := u.Dir(ctx, dir)
 	p.end()
 	return errors.Join(r.tellSent(sent, out), err)

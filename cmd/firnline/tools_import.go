@@ -69,7 +69,7 @@ func (i *importing) made(ctx context.Context, r *toolRun, make func(dir string) 
 		if got.Blocks == 0 {
 			return nil
 		}
-		return r.upload(ctx, b, &i.uploadFlags, tools.Upload{Labels: i.ext.labels}, dir, &i.out)
+		return r.upload(ctx, i.to(b, i.ext.labels), dir, &i.out)
 	})
 }
 
@@ -93,7 +93,7 @@ in its head, too. The folder is only read. What was brought already is not sent 
 		})),
 		run: func(ctx context.Context, r *toolRun, _ []string) error {
 			err := r.withBucket(ctx, &i.bkt, func(b *bucket.Handle) error {
-				return r.upload(ctx, b, &i.uploadFlags, tools.Upload{Labels: i.ext.labels}, i.path, &i.out)
+				return r.upload(ctx, i.to(b, i.ext.labels), i.path, &i.out)
 			})
 			if !head || err != nil && !errors.Is(err, tools.ErrNoBlocks) {
 				return err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 )
 
 // stepsOf is how many samples lie between two steps of a range query, which so
@@ -74,7 +76,7 @@ func (c *checking) steps(ctx context.Context) error {
 	if !start.Before(end) {
 		return nil
 	}
-	got, err := c.store.Steps(ctx, c.cfg.ID, c.kind, start, end, step)
+	got, err := c.store.Steps(ctx, c.cfg.ID, c.kind, v1.Range{Start: start, End: end, Step: step})
 	if err != nil {
 		return err
 	}

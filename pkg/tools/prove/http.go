@@ -60,8 +60,8 @@ func (h *HTTP) Window(ctx context.Context, id, kind string, end time.Time, windo
 }
 
 // Steps implements Store.
-func (h *HTTP) Steps(ctx context.Context, id, kind string, start, end time.Time, step time.Duration) ([]Series, error) {
-	v, _, _, err := h.read.QueryRange(ctx, fmt.Sprintf("%s{id=%q}", kind, id), v1.Range{Start: start, End: end, Step: step})
+func (h *HTTP) Steps(ctx context.Context, id, kind string, r v1.Range) ([]Series, error) {
+	v, _, _, err := h.read.QueryRange(ctx, fmt.Sprintf("%s{id=%q}", kind, id), r)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"time"
 
+	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -51,7 +52,7 @@ type Store interface {
 	// Window reads the raw samples of a metric in (end-window, end].
 	Window(ctx context.Context, id, kind string, end time.Time, window time.Duration) ([]Series, error)
 	// Steps reads the value at each step of [start, end].
-	Steps(ctx context.Context, id, kind string, start, end time.Time, step time.Duration) ([]Series, error)
+	Steps(ctx context.Context, id, kind string, r v1.Range) ([]Series, error)
 }
 
 // Metrics that the series have.

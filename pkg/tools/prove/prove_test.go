@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
@@ -61,7 +62,8 @@ func (s *Series) add(m *memory, t int64, v float64) {
 	}
 }
 
-func (m *memory) Steps(_ context.Context, _, kind string, start, end time.Time, step time.Duration) ([]Series, error) {
+func (m *memory) Steps(_ context.Context, _, kind string, r v1.Range) ([]Series, error) {
+	start, end, step := r.Start, r.End, r.Step
 	var out []Series
 	for n, all := range m.samples[kind] {
 		s := Series{Kind: kind, N: n}
