@@ -22,9 +22,8 @@ import (
 //
 // A write that comes between another one's samples and their commit may be
 // overtaken: the TSDB then leaves older samples out without a word. That is
-// noticed by its counters and answered 503, so that the next try tells which they are.
-// Two things it does not count: at the commit, a histogram that is overtaken by more than
-// the out-of-order window, and another value for the time of a sample, of which the first stays.
+// noticed and answered 503, so that the next try tells which they are. What is not noticed is
+// another value for the time of a sample that came at the same moment: the first stays.
 func (hs *Heads) Append(ctx context.Context, w *batch.Write) (batch.Result, error) {
 	if err := hs.Ready(); err != nil {
 		return batch.Result{}, refuse.Errorf(refuse.NotReady, w.Tenant, "%s", err)
@@ -91,11 +90,11 @@ func (h *head) commitBetweenCuts(ctx context.Context, w *batch.Write) (batch.Res
 
 // commit appends to the head and writes the log.
 func (h *head) commit(ctx context.Context, w *batch.Write) (batch.Result, error) {
-	settled := h.settled.Load()
 	a := appending{
-		head: h, write: w, b: w.Batch, table: h.sessions.table(w.Session), app: h.db.AppenderV2(ctx),
-		latest: math.MaxInt64,
+		head: h, write: w, b: w.Batch, table: h.sessions.table(w.Session),
+		latest: math.MaxInt64, settledFloats: h.floats.settled.Load(), settledHistograms: h.histograms.settled.Load(),
 	}
+	a.app = h.db.AppenderV2(ctx) // after what is settled was read
 	if ahead := time.Duration(h.heads.cfg.TooFarAhead); ahead > 0 {
 		a.latest = h.heads.now().Add(ahead).UnixMilli()
 	}
@@ -119,7 +118,11 @@ func (h *head) commit(ctx context.Context, w *batch.Write) (batch.Result, error)
 			return batch.Result{}, unavailable(h.id, h.failure())
 		}
 	}
-	if h.droppedSince(settled) {
+	lost, err := a.leftOut()
+	if err != nil {
+		return batch.Result{}, unavailable(h.id, err)
+	}
+	if lost {
 		h.heads.metrics.overtaken.Inc()
 		return batch.Result{}, refuse.Errorf(refuse.Unavailable, h.id, "tenant %s: newer samples of the same series came at the same time; send again to learn which are refused", h.id)
 	}
@@ -139,6 +142,9 @@ type appending struct {
 	shared map[refuse.Reason]*refuse.Error // second and further refusals of a reason
 	labels labels.ScratchBuilder
 	heard  []heard
+
+	settledFloats, settledHistograms int64 // before anything was offered
+	doubts                           []doubt
 }
 
 // offerAll offers the samples to the TSDB, which tells of some at once that it won't have them.
@@ -230,27 +236,4 @@ func (a *appending) store(ref storage.SeriesRef, list []exemplar.Exemplar) (bad 
 		return len(list)
 	}
 	return 0
-}
-
-// droppedSince tells whether any commit has left samples out since settled was
-// read. The TSDB's counters move an instant before ours when a sample is refused
-// that was offered, so a difference is looked at again when nobody offers any.
-//
-// Invariant: settled is never above the number of samples left out at commits. Were
-// it, the next one that is left out would not be noticed, and be acknowledged.
-func (h *head) droppedSince(settled int64) bool {
-	if h.droppedNow() == settled {
-		return false
-	}
-	h.offering.Lock()
-	defer h.offering.Unlock()
-	now := h.droppedNow()
-	h.settled.Store(now)
-	return now != settled
-}
-
-// droppedNow is the number of samples left out at commits, and more while samples are offered.
-func (h *head) droppedNow() int64 {
-	rejected := h.rejected.Load() // first: it only grows
-	return h.drops.total() - rejected
 }

@@ -122,6 +122,18 @@ func (c *counters) value(name string) float64 {
 	return sum
 }
 
+// drops are the counters of samples left out, by kind of sample.
+func (c *counters) drops() (out []*prometheus.CounterVec) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range []string{outOfOrder, outOfBounds, tooOld} {
+		if vec, ok := c.mu.byName[name].(*prometheus.CounterVec); ok {
+			out = append(out, vec)
+		}
+	}
+	return out
+}
+
 // summed maps the TSDB's metrics that we show, as sums over tenants, to their help.
 func summed() map[string]string {
 	return map[string]string{

@@ -504,7 +504,7 @@ func TestOvertakenAfterDelay(t *testing.T) {
 	defer h.release()
 
 	h.offering.RLock() // a write that stands still in its offers
-	h.drops[0].WithLabelValues("float").Inc()
+	h.floats.counters[0].Inc()
 	other := make(chan error, 1)
 	go func() {
 		_, err := r.Append(context.Background(), write("t", 2, one("down", 1000, 1)))
@@ -515,7 +515,7 @@ func TestOvertakenAfterDelay(t *testing.T) {
 		t.Fatalf("answered before it can be known: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
-	h.rejected.Add(1)
+	h.floats.rejected.Add(1)
 	h.offering.RUnlock()
 	require.NoError(t, <-other)
 

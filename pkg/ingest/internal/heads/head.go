@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -42,7 +41,6 @@ type head struct {
 	log      *slog.Logger
 	db       *tsdb.DB
 	counters *counters
-	drops    dropCounters
 	census   *census
 	sessions *sessions
 	families *families
@@ -54,8 +52,6 @@ type head struct {
 	openedAt        time.Time
 	window          atomic.Int64 // out of order, ms
 	appended        atomic.Int64 // when samples last came, ns; 0: not since the opening
-	rejected        atomic.Int64 // samples that the TSDB refused and counted, when they were offered
-	settled         atomic.Int64 // samples known to have been left out at commits
 	broken          atomic.Pointer[error]
 
 	// cutting is held by appends for reading, and for writing while the whole
@@ -65,7 +61,8 @@ type head struct {
 
 	// offering is held for reading while samples are offered to the TSDB, and for
 	// writing to compare its counters with ours. After cutting.
-	offering sync.RWMutex
+	offering           sync.RWMutex
+	floats, histograms ledger
 
 	mu struct {
 		sync.Mutex
@@ -76,21 +73,6 @@ type head struct {
 
 	stop context.CancelFunc // of the syncer
 	done sync.WaitGroup
-}
-
-// dropCounters are what the TSDB counts of samples that it leaves out.
-type dropCounters []*prometheus.CounterVec
-
-// total sums them. Samples that were offered and refused are in it, and those
-// left out at the commit, of which nobody is told.
-func (d dropCounters) total() int64 {
-	sum := 0.0
-	for _, vec := range d {
-		for _, kind := range []string{"float", "histogram"} {
-			sum += counterValue(vec.WithLabelValues(kind))
-		}
-	}
-	return int64(sum)
 }
 
 // options are the TSDB's for this tenant.
@@ -154,8 +136,8 @@ func (h *head) open(stats *tsdb.DBStats) error {
 	h.db.DisableCompactions()
 	h.window.Store(h.windowOf(lim))
 	h.startTimestamps, h.openedAt = lim.StartTimestamps, h.heads.now()
-	h.drops = h.counters.dropCounters()
-	h.rejected.Store(h.drops.total())
+	h.floats.open(h.counters.drops(), "float")
+	h.histograms.open(h.counters.drops(), "histogram")
 	h.census.enforce.Store(true)
 	if h.heads.cfg.Sync != SyncBatched {
 		return nil
@@ -309,17 +291,4 @@ func (h *head) bounds() (mint, maxt int64, ok bool) {
 		mint, maxt = min(mint, hd.MinOOOTime()), max(maxt, hd.MaxOOOTime())
 	}
 	return mint, maxt, mint <= maxt
-}
-
-// dropCounters returns the counters of samples left out.
-func (c *counters) dropCounters() dropCounters {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var out dropCounters
-	for _, name := range []string{outOfOrder, outOfBounds, tooOld} {
-		if vec, ok := c.mu.byName[name].(*prometheus.CounterVec); ok {
-			out = append(out, vec)
-		}
-	}
-	return out
 }

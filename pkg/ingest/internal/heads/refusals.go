@@ -87,6 +87,9 @@ func (s *appendingSeries) sample(smp sample) error {
 		return s.refused(smp, err)
 	}
 	s.ref, s.last, s.any = ref, smp, true
+	if s.doubtful(smp) {
+		s.doubts = append(s.doubts, doubt{ref, smp.T})
+	}
 	return nil
 }
 
@@ -118,10 +121,10 @@ func (s *appendingSeries) refused(smp sample, err error) error {
 	case isFull:
 		s.giveUp(full.reason, func() string { return s.tooMany(full) })
 	case errors.Is(err, storage.ErrOutOfOrderSample):
-		s.head.rejected.Add(1)
+		s.head.ledgerOf(smp).rejected.Add(1)
 		s.refuse(refuse.SampleOutOfOrder, 1, func() string { return s.tooLate(smp) })
 	case errors.Is(err, storage.ErrTooOldSample), errors.Is(err, storage.ErrOutOfBounds):
-		s.head.rejected.Add(1)
+		s.head.ledgerOf(smp).rejected.Add(1)
 		s.refuse(refuse.SampleTooOld, 1, func() string { return s.tooOld(smp) })
 	case errors.Is(err, storage.ErrDuplicateSampleForTimestamp):
 		s.refuse(refuse.SampleDuplicate, 1, func() string { return s.duplicate(smp) })
