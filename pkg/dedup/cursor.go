@@ -58,10 +58,21 @@ func (s *sample) float() *histogram.FloatHistogram {
 	return fh
 }
 
+// gauge tells of a histogram that says of itself that it is none of a counter.
+func (s *sample) gauge() bool {
+	switch s.typ {
+	case chunkenc.ValHistogram:
+		return s.h.CounterResetHint == histogram.GaugeType
+	case chunkenc.ValFloatHistogram:
+		return s.fh.CounterResetHint == histogram.GaugeType
+	}
+	return false
+}
+
 // below tells whether a counter that was at o and then is at s must have been
-// reset in between. Samples of different type, and stale ones, tell nothing.
+// reset in between. Samples of different type, gauges and stale ones tell nothing.
 func (s *sample) below(o *sample) bool {
-	if s.stale() || o.stale() || !s.ok() || !o.ok() {
+	if s.stale() || o.stale() || !s.ok() || !o.ok() || s.gauge() || o.gauge() {
 		return false
 	}
 	sFloat, oFloat := s.typ == chunkenc.ValFloat, o.typ == chunkenc.ValFloat

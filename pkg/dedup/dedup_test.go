@@ -457,6 +457,37 @@ func TestHistogramReplicas(t *testing.T) {
 	require.Equal(t, chunkenc.ValNone, it.Next())
 }
 
+// Gauge histograms go down as they like: none is held at the other replica's,
+// though who asks takes the series for a counter, as one may that begins with a
+// stale marker.
+func TestGaugeHistogramReplicas(t *testing.T) {
+	encode := func(from, to int64, count int64) chunkenc.Iterator {
+		c := chunkenc.NewHistogramChunk()
+		app, err := c.Appender()
+		require.NoError(t, err)
+		for at := from; at < to; at += 30_000 {
+			h := tsdbutil.GenerateTestHistogram(count)
+			h.CounterResetHint = histogram.GaugeType
+			_, _, _, err := app.AppendHistogram(nil, 0, at, h, true)
+			require.NoError(t, err)
+		}
+		return c.Iterator(nil)
+	}
+	few := tsdbutil.GenerateTestFloatHistogram(1).Count
+	it := New(Firnline, true, encode(0, 90_000, 9), encode(5_000, 150_000, 1))
+	moved := false
+	for typ := it.Next(); typ != chunkenc.ValNone; typ = it.Next() {
+		at, got := it.AtFloatHistogram(nil)
+		require.Equal(t, histogram.GaugeType, got.CounterResetHint)
+		if at > 60_000 {
+			require.Equal(t, few, got.Count, "at %d", at)
+			moved = true
+		}
+	}
+	require.NoError(t, it.Err())
+	require.True(t, moved)
+}
+
 func TestPenalty(t *testing.T) {
 	// The samples in A4.12's terms: a is read first; b may speak after a pause of
 	// a that is longer than the penalty of twice the interval.
