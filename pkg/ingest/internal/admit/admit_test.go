@@ -169,10 +169,8 @@ func TestProcessGauges(t *testing.T) {
 	for i := range held {
 		held[i] = 1
 	}
-	until := time.Now().Add(50 * time.Millisecond)
-	for time.Now().Before(until) { // burn
+	for p.CPU() == 0 { // burn, until it is seen
 	}
-	require.Positive(t, p.CPU())
 	require.Positive(t, before)
 	require.Less(t, before, 1.0)
 	require.NotEmpty(t, held)

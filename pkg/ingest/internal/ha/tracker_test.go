@@ -385,7 +385,7 @@ func TestMemberlist(t *testing.T) {
 	require.Eventually(t, func() bool {
 		s := two.Status()
 		return len(s) == 1 && s[0].Replica == "a"
-	}, 10*time.Second, 10*time.Millisecond)
+	}, 2*time.Minute, 10*time.Millisecond)
 	require.Equal(t, Standby, two.send("b"))
 
 	v, err := store.Get(t.Context(), keyPrefix+"team")

@@ -288,7 +288,7 @@ func TestDiskFullInTheMiddle(t *testing.T) {
 	require.Eventually(t, func() bool {
 		r.tend(t.Context())
 		return !refused(next)
-	}, 20*time.Second, 50*time.Millisecond)
+	}, 2*time.Minute, 50*time.Millisecond)
 	check := func() {
 		have := map[int64]bool{}
 		for _, s := range r.read(t.Context(), named("m7"))[seriesName("m7")] {

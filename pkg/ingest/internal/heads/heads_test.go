@@ -84,7 +84,7 @@ func (r *rig) run() {
 		default:
 		}
 		return r.Ready() == nil
-	}, 30*time.Second, time.Millisecond)
+	}, 5*time.Minute, time.Millisecond)
 }
 
 // restart stops the Heads in order and starts them anew.

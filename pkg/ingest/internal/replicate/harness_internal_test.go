@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,7 +132,7 @@ func serve(t testing.TB, addr string, h Owner, cfg Config) (string, func()) {
 func serveAdmitting(t testing.TB, addr string, h Owner, cfg Config, admit Admission) (string, func()) {
 	t.Helper()
 	var l net.Listener
-	require.Eventually(t, func() bool { var err error; l, err = net.Listen("tcp", addr); return err == nil }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { var err error; l, err = net.Listen("tcp", addr); return err == nil }, time.Minute, 10*time.Millisecond)
 	s := grpc.NewServer(storeapi.ServerOptions()...)
 	NewServer(cfg, h, admit).Register(s)
 	done := make(chan error, 1)
@@ -174,7 +175,7 @@ func (n *node) restart(t testing.TB, cfg Config) {
 func testConfig() Config {
 	var cfg Config
 	cfg.RegisterFlags(flag.NewFlagSet("", flag.ContinueOnError))
-	cfg.Timeout = model.Duration(2 * time.Second)
+	cfg.Timeout = model.Duration(time.Minute) // no test waits for it
 	return cfg
 }
 
@@ -183,6 +184,7 @@ type cluster struct {
 	*Replicator
 	nodes []*node
 	cfg   Config
+	still atomic.Int64 // what its clock shows, Unix ns; 0: it goes
 }
 
 func startCluster(t testing.TB, n, rf int, cfg Config) *cluster {
@@ -199,7 +201,7 @@ func startCluster(t testing.TB, n, rf int, cfg Config) *cluster {
 	require.NoError(t, err)
 	c.Replicator = New(cfg, Parts{
 		Ring: r, Local: c.nodes[0].heads, Dial: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
-		Log: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(), Now: time.Now,
+		Log: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(), Now: c.clock,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -209,6 +211,13 @@ func startCluster(t testing.TB, n, rf int, cfg Config) *cluster {
 		require.NoError(t, <-done)
 	})
 	return c
+}
+
+func (c *cluster) clock() time.Time {
+	if still := c.still.Load(); still != 0 {
+		return time.Unix(0, still)
+	}
+	return time.Now()
 }
 
 // router makes writes of one tenant, with numbers for its series.
@@ -250,7 +259,7 @@ func (c *cluster) send(t testing.TB, w *batch.Write) *refuse.Tally {
 	c.Write(context.Background(), w, &tally, func() { close(freed) })
 	select {
 	case <-freed:
-	case <-time.After(10 * time.Second):
+	case <-time.After(5 * time.Minute):
 		require.FailNow(t, "the batch is still held")
 	}
 	return &tally
