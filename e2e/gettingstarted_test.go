@@ -15,30 +15,6 @@ import (
 	"github.com/firnline/firnline/e2e/stack"
 )
 
-// commandsOf returns the shell commands of a page: those in fences that name no
-// language, with lines that go on joined.
-func commandsOf(t *testing.T, page string) []string {
-	t.Helper()
-	text, err := os.ReadFile(page)
-	require.NoError(t, err)
-	var out []string
-	fence := "" // the line that opened the one we are in
-	for line := range strings.Lines(string(text)) {
-		switch {
-		case strings.HasPrefix(line, "```") && fence == "":
-			fence = line
-		case strings.HasPrefix(line, "```"):
-			fence = ""
-		case fence != "```\n":
-		case len(out) > 0 && strings.Count(out[len(out)-1], "'")%2 == 1:
-			out[len(out)-1] += line
-		default:
-			out = append(out, line)
-		}
-	}
-	return out
-}
-
 // words splits a command as a shell does.
 func words(t *testing.T, command string) []string {
 	t.Helper()
@@ -66,7 +42,7 @@ func TestGettingStarted(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
 	for _, c := range commandsOf(t, "../docs/getting-started.md")[:2] {
-		require.Contains(t, string(readme), "\n    "+c, "the first commands are the same")
+		require.Contains(t, string(readme), "\n```sh\n"+c+"\n", "the first commands are the same")
 	}
 	more := map[string][]string{ // by what a command begins with: flags that keep it out of others' way
 		"all --prometheus.url": {"--data-dir=" + filepath.Join(r.dir, "beside")},
@@ -78,7 +54,7 @@ func TestGettingStarted(t *testing.T) {
 	for _, c := range commandsOf(t, "../docs/getting-started.md") {
 		args := words(t, strings.NewReplacer(there...).Replace(strings.TrimPrefix(c, "firnline ")))
 		switch {
-		case c == "make run\n":
+		case c == "make run":
 			started["all"] = r.start("all", "--data-dir="+data, "--shutdown-delay=0s")
 			there = append(there, "localhost:10902", started["all"].HTTP, "all:10901", started["all"].GRPC)
 		case strings.HasPrefix(c, "curl "):

@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -28,29 +31,46 @@ var ulidPattern = regexp.MustCompile(`\b01[0-9A-HJKMNP-TV-Z]{24}\b`)
 // session runs the commands of a page one after the other.
 type session struct {
 	*testing.T
-	server  string
+	server  string   // where a Firnline of this page listens; empty: none was needed yet
 	docIDs  []string // the page's ULIDs, in order of appearance
 	realIDs []string // and those of this run
 }
 
-// TestToolsDocs: every command in docs/tools.md prints what the page says, but for
-// the names of blocks and what depends on the moment. -update writes the page.
-func TestToolsDocs(t *testing.T) {
-	page, err := filepath.Abs("../../docs/tools.md")
+// TestDocs: every command in a fence of console, on any page, prints what the page
+// says, but for the names of blocks and what depends on the moment. -update writes
+// the pages. Commands alone, in fences of sh, are run by e2e:TestPages.
+func TestDocs(t *testing.T) {
+	docs, err := filepath.Abs("../../docs")
 	require.NoError(t, err)
-	text, err := os.ReadFile(page)
-	require.NoError(t, err)
-	docWorld(t)
-	s := &session{T: t, server: docAll(t)}
-	fence := regexp.MustCompile("(?s)```console\n(.*?)```")
 	n := 0
-	got := fence.ReplaceAllStringFunc(string(text), func(block string) string {
-		n++
+	require.NoError(t, filepath.WalkDir(docs, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".md" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		if strings.Contains(string(text), "```console\n") {
+			n++
+			page, err := filepath.Rel(docs, path)
+			require.NoError(t, err)
+			t.Run(page, func(t *testing.T) { playPage(t, path, string(text)) })
+		}
+		return nil
+	}))
+	require.Positive(t, n)
+}
+
+// playPage runs the commands of a page in a folder made for it.
+func playPage(t *testing.T, path, text string) {
+	t.Helper()
+	docWorld(t)
+	s := &session{T: t}
+	fence := regexp.MustCompile("(?s)```console\n(.*?)```")
+	got := fence.ReplaceAllStringFunc(text, func(block string) string {
 		return "```console\n" + s.play(fence.FindStringSubmatch(block)[1]) + "```"
 	})
-	require.Greater(t, n, 9)
 	if *update {
-		require.NoError(t, os.WriteFile(page, []byte(got), 0o644))
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
 	}
 }
 
@@ -67,7 +87,9 @@ func (s *session) play(block string) string {
 		for _, id := range ulidPattern.FindAllString(real, -1) {
 			s.realIDs = remember(s.realIDs, id)
 		}
-		if !*update && !strings.Contains(command, docServer) {
+		if !*update && strings.Contains(command, docServer) {
+			require.Equal(s, shape(said), shape(real), "%s\nsaid\n%s\nis\n%s", command, said, real)
+		} else if !*update {
 			require.Equal(s, tokens(said, s.docIDs), tokens(strings.TrimSuffix(real, "\n"), s.realIDs), "%s\nif this is meant, run go test ./cmd/firnline -update", command)
 		}
 		fmt.Fprintf(&out, "$ %s\n%s", s.written(command), real)
@@ -95,11 +117,58 @@ func tokens(text string, ids []string) string {
 // run runs a command of the page on the blocks of this run.
 func (s *session) run(command string) string {
 	s.Helper()
-	args := words(strings.ReplaceAll(s.written(command), docServer, s.server))
-	require.Equal(s, "firnline", args[0])
+	line := s.written(command)
+	if strings.Contains(command, docServer) {
+		if s.server == "" {
+			s.server = docAll(s.T)
+		}
+		line = strings.ReplaceAll(line, docServer, s.server)
+	}
 	var both bytes.Buffer
-	require.Equal(s, exitOK, execute(args[1:], &both, &both), "%s\n%s", command, &both)
-	return strings.ReplaceAll(both.String(), s.server, docServer)
+	if strings.HasPrefix(line, "curl ") {
+		out, err := exec.CommandContext(s.Context(), "sh", "-c", line).CombinedOutput()
+		require.NoError(s, err, "%s\n%s", command, out)
+		both.Write(out)
+	} else {
+		args := words(line)
+		require.Equal(s, "firnline", args[0])
+		require.Equal(s, exitOK, execute(args[1:], &both, &both), "%s\n%s", command, &both)
+	}
+	out := both.String()
+	if s.server != "" {
+		out = strings.ReplaceAll(out, s.server, docServer)
+	}
+	if out != "" && !strings.HasSuffix(out, "\n") {
+		out += "\n"
+	}
+	return out
+}
+
+// shape is what an answer is made of, whatever the moment: of JSON the names and kinds
+// of its parts, of a list those of its first; of other text only that there is some.
+func shape(text string) any {
+	var of func(v any) any
+	of = func(v any) any {
+		switch v := v.(type) {
+		case map[string]any:
+			out := map[string]any{}
+			for name, part := range v {
+				out[name] = of(part)
+			}
+			return out
+		case []any:
+			if len(v) == 0 {
+				return "none"
+			}
+			return []any{of(v[0])}
+		}
+		return fmt.Sprintf("%T", v)
+	}
+	var v any
+	if json.Unmarshal([]byte(text), &v) != nil {
+		return text != ""
+	}
+	return of(v)
 }
 
 // written is a command with a block of this run in place of the page's.
@@ -163,7 +232,8 @@ func docWorld(t *testing.T) {
 func docAll(t *testing.T) string {
 	t.Helper()
 	addr := freeAddr(t)
-	cmd := exec.Command(os.Args[0], "all", "--data-dir="+filepath.Join(t.TempDir(), "data"), "--http-address="+addr, "--grpc-address="+freeAddr(t), "--self-scrape.interval=1s")
+	cmd := exec.Command(os.Args[0], "all", "--data-dir="+filepath.Join(t.TempDir(), "data"), "--http-address="+addr, "--grpc-address="+freeAddr(t), "--self-scrape.interval=1s",
+		"--web.enable-admin-api", "--web.enable-lifecycle")
 	cmd.Env = append(os.Environ(), asFirnline+"=1")
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -173,16 +243,16 @@ func docAll(t *testing.T) string {
 		_ = cmd.Wait()
 	})
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	ready := func() bool {
-		req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+addr+"/-/ready", nil)
+	require.Eventually(t, func() bool { // it has asked itself for metrics, so that there is something to answer from
+		req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+addr+"/api/v1/query?query=up", nil)
 		require.NoError(t, err)
 		resp, err := client.Do(req)
 		if err != nil {
 			return false
 		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	}
-	require.Eventually(t, ready, time.Minute, 100*time.Millisecond)
+		defer resp.Body.Close()
+		answer, err := io.ReadAll(resp.Body)
+		return err == nil && strings.Contains(string(answer), `"job":"firnline"`)
+	}, time.Minute, 100*time.Millisecond)
 	return addr
 }

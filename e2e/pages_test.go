@@ -1,0 +1,264 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/e2e/stack"
+	"github.com/firnline/firnline/pkg/block/blocktest"
+)
+
+// How commands stand on our pages, so that a test runs each of them:
+//
+//	```sh        commands alone, run here and, for the page that it is of, by TestGettingStarted
+//	```console   commands and what they print, run and compared by cmd/firnline:TestDocs
+//	<!-- not run: why --> in the line above a fence: nothing here can run it
+
+// fence is a block of code on a page.
+type fence struct {
+	language string
+	lines    []string
+	excused  bool // by a comment above it
+}
+
+var (
+	excuse = regexp.MustCompile(`^<!-- not run: .+ -->$`)
+
+	// commandLike is a line that a reader would type, in a place where no test looks for it.
+	commandLike = regexp.MustCompile(`^(    )?(\$ .*|(firnline|thanos) (all|sidecar|store|query|ingest|compact|tools) .*|curl .*|(make|helm|kubectl|docker|promtool|terraform) [a-z]+( .*)?|go (build|install|run|test) .*)$`)
+)
+
+// pages are all that people read: those in the root, below docs and below deploy.
+func pages(t *testing.T) (out []string) {
+	t.Helper()
+	out, err := filepath.Glob("../*.md")
+	require.NoError(t, err)
+	for _, dir := range []string{"../docs", "../deploy"} {
+		require.NoError(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if strings.HasSuffix(path, ".md") {
+				out = append(out, path)
+			}
+			return err
+		}))
+	}
+	require.Greater(t, len(out), 30)
+	return out
+}
+
+// fencesOf returns the fences of a page, and the lines outside of them.
+func fencesOf(t *testing.T, page string) (fences []fence, outside []string) {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	require.NoError(t, err)
+	inside, above := false, ""
+	for _, line := range strings.Split(string(text), "\n") {
+		switch language, mark := strings.CutPrefix(line, "```"); {
+		case mark && inside:
+			inside = false
+		case mark:
+			inside = true
+			fences = append(fences, fence{language: language, excused: excuse.MatchString(above)})
+		case inside:
+			last := &fences[len(fences)-1]
+			last.lines = append(last.lines, line)
+		default:
+			outside = append(outside, line)
+		}
+		above = line
+	}
+	require.False(t, inside, "%s: a fence is open at the end", page)
+	return fences, outside
+}
+
+// commandsOf returns the commands of a page that are to be run; those over several lines as one.
+func commandsOf(t *testing.T, page string) (out []string) {
+	t.Helper()
+	fences, _ := fencesOf(t, page)
+	for _, f := range fences {
+		if f.language != "sh" || f.excused {
+			continue
+		}
+		open := false
+		for _, line := range f.lines {
+			if open {
+				out[len(out)-1] += "\n" + line
+			} else {
+				out = append(out, line)
+			}
+			open = strings.Count(out[len(out)-1], "'")%2 == 1
+		}
+	}
+	return out
+}
+
+// TestCommandsHaveTheirPlace: a command stands only where a test runs it.
+func TestCommandsHaveTheirPlace(t *testing.T) {
+	n := 0
+	for _, page := range pages(t) {
+		fences, elsewhere := fencesOf(t, page)
+		for _, f := range fences {
+			switch {
+			case f.language == "sh" || f.language == "console":
+				n++
+				require.NotEmpty(t, f.lines, page)
+			case !f.excused:
+				elsewhere = append(elsewhere, f.lines...)
+			}
+		}
+		for _, line := range elsewhere {
+			require.False(t, commandLike.MatchString(line), "%s: no test runs %q: put it into a fence of sh or console", page, line)
+		}
+	}
+	require.Greater(t, n, 50)
+}
+
+// pageWorld is what the commands of a page find: a Prometheus, a bucket with a block
+// of two months ago, and everything in one process on it.
+type pageWorld struct {
+	*rig
+	prom   *stack.Prometheus
+	bucket string // path of its configuration
+	all    *stack.Firnline
+}
+
+func newPageWorld(t *testing.T) *pageWorld {
+	t.Helper()
+	w := &pageWorld{rig: bareRig(t)}
+	w.prom, _ = w.prometheus("prometheus", map[string]string{"cluster": "eu1", "replica": "a"})
+	dir := filepath.Join(w.dir, "bucket")
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	start := time.Now().Add(-60 * 24 * time.Hour).Truncate(2 * time.Hour).UnixMilli()
+	blocktest.Write(t, dir, []blocktest.Series{{
+		Labels:  labels.FromStrings("__name__", "old", "namespace", "dev"),
+		Samples: blocktest.Floats(start, start+7_200_000, 15_000, func(int64) float64 { return 1 }),
+	}}, labels.FromStrings("cluster", "eu1"), blocktest.Options{MinTime: start, MaxTime: start + 7_200_000})
+	w.bucket = filepath.Join(w.dir, "bucket.yml")
+	w.write(w.bucket, "type: FILESYSTEM\nconfig: {directory: "+dir+"}\n")
+	w.all = w.start("all", "--data-dir="+filepath.Join(w.dir, "all"), "--objstore.config-file="+w.bucket, "--prometheus.url="+w.prom.URL)
+	return w
+}
+
+// reader goes through a page, command by command.
+type reader struct {
+	*pageWorld
+	page string
+	http map[string]string // where what a page calls so listens
+	grpc map[string]string
+}
+
+// TestPages runs every command of every page that is in a fence of sh.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	w := newPageWorld(t)
+	first := commandsOf(t, "../docs/getting-started.md") // run by TestGettingStarted
+	for _, page := range pages(t) {
+		commands := commandsOf(t, page)
+		if len(commands) == 0 || page == "../docs/getting-started.md" {
+			continue
+		}
+		t.Run(strings.TrimPrefix(page, "../"), func(t *testing.T) {
+			if page == "../README.md" {
+				require.Subset(t, first, commands)
+				return
+			}
+			world := *w
+			world.rig = &rig{t: t, dir: t.TempDir()}
+			r := &reader{pageWorld: &world, page: page, http: map[string]string{}, grpc: map[string]string{}}
+			for _, c := range commands {
+				r.run(c)
+			}
+		})
+	}
+}
+
+var (
+	endpointFlag = regexp.MustCompile(`--endpoint=(?:dns\+)?(\S+)`)
+	addressFlag  = regexp.MustCompile(` --(http|grpc)-address=(\S+)`)
+	joinFlag     = regexp.MustCompile(`--ring\.join=\S+`)
+	serving      = regexp.MustCompile(`^firnline (all|sidecar|store|query|ingest|compact) `)
+)
+
+// run runs a command: a component until the end of the page, all else until it has ended.
+func (r *reader) run(command string) {
+	r.t.Helper()
+	r.t.Log(command)
+	here := strings.NewReplacer("=/prometheus", "="+r.prom.DataDir, "/var/lib/prometheus", r.prom.DataDir,
+		"/var/lib/firnline", filepath.Join(r.dir, "data"), "/tmp/", r.dir+"/", "bucket.yml", r.bucket, "=/data ", "="+filepath.Join(r.dir, "ring")+" ",
+		"http://localhost:9090", r.prom.URL, "http://prometheus:9090", r.prom.URL, "$(HOSTNAME)", "a").Replace(command)
+	if serving.MatchString(here) {
+		r.serve(strings.TrimSuffix(here, " &"))
+		return
+	}
+	for _, as := range []string{"127.0.0.1", "localhost"} {
+		for _, port := range []string{"10902", "10912"} {
+			at, known := r.http[port]
+			if !known {
+				at = r.all.HTTP
+			}
+			here = strings.ReplaceAll(here, as+":"+port, at)
+		}
+	}
+	if strings.Contains(here, "delete cancel ID") {
+		here = strings.Replace(here, "cancel ID", "cancel "+r.newestDelete(), 1)
+	}
+	binary, err := stack.Binary()
+	require.NoError(r.t, err)
+	if strings.HasPrefix(here, "firnline ") {
+		here = binary + strings.TrimPrefix(here, "firnline")
+	}
+	eventually(r.t, 30*time.Second, func() error { // what was just written or started may not show at once
+		out, err := exec.CommandContext(r.t.Context(), "sh", "-c", here).CombinedOutput()
+		if err == nil && strings.HasPrefix(command, "curl ") && (len(out) == 0 || strings.Contains(string(out), `"status":"error"`)) {
+			err = errors.New("no answer")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", command, err, out)
+		}
+		return nil
+	})
+}
+
+// serve starts a component on addresses of its own.
+func (r *reader) serve(command string) {
+	r.t.Helper()
+	at := map[string]string{"http": "10902", "grpc": "10901"}
+	for _, m := range addressFlag.FindAllStringSubmatch(command, -1) {
+		_, at[m[1]], _ = strings.Cut(m[2], ":")
+	}
+	command = addressFlag.ReplaceAllString(command, "")
+	command = endpointFlag.ReplaceAllStringFunc(command, func(flag string) string {
+		if on, known := r.grpc[endpointFlag.FindStringSubmatch(flag)[1]]; known {
+			return "--endpoint=" + on
+		}
+		return "--endpoint=" + r.all.GRPC
+	})
+	gossip, err := stack.FreeAddr()
+	require.NoError(r.t, err)
+	args := words(r.t, strings.TrimPrefix(joinFlag.ReplaceAllString(command, "--ring.join="+gossip), "firnline "))
+	args = append(args, map[string][]string{
+		"ingest": {"--ring.bind-address=" + gossip, "--remote-write.address=", "--ring.join-wait=1s"},
+		"store":  {"--sync-block-duration=1s"},
+	}[args[0]]...)
+	f := r.start(args...)
+	r.http[at["http"]], r.grpc["127.0.0.1:"+at["grpc"]], r.grpc[args[0]+":"+at["grpc"]] = f.HTTP, f.GRPC, f.GRPC
+}
+
+// newestDelete is the ID of a request to delete series.
+func (r *reader) newestDelete() string {
+	r.t.Helper()
+	_, body := get(r.t, "http://"+r.all.HTTP+"/api/v1/delete_requests")
+	ids := regexp.MustCompile(`01[0-9A-HJKMNP-TV-Z]{24}`).FindAllString(body, -1)
+	require.NotEmpty(r.t, ids, body)
+	return ids[len(ids)-1]
+}
