@@ -93,9 +93,10 @@ func TestCompose(t *testing.T) {
 	require.NoError(t, err)
 	var file struct {
 		Services map[string]struct {
-			Image   string
-			Command []string
-			Volumes []string
+			Image       string
+			Command     []string
+			Volumes     []string
+			Healthcheck struct{ Test []string }
 		}
 		Volumes map[string]any
 	}
@@ -117,6 +118,7 @@ func TestCompose(t *testing.T) {
 		if s.Image == "${FIRNLINE_IMAGE}" {
 			n[s.Command[0]]++
 			requireTaken(t, name, s.Command, files)
+			require.Equal(t, []string{"CMD", "/bin/firnline", "tools", "ready"}, s.Healthcheck.Test, name)
 		}
 	}
 	require.Equal(t, map[string]int{"sidecar": 4, "ingest": 3, "store": 1, "compact": 1, "query": 1}, n)

@@ -18,7 +18,7 @@ import (
 func toolGroups() []toolGroup {
 	return []toolGroup{
 		bucketTools(), blockTools(), compactTools(), deleteTools(), rulesTools(), queryTools(), importTools(),
-		{tools: []*tool{newAnalyze(), newExport(), newProve(), newRulesCheck("rules-check")}},
+		{tools: []*tool{newAnalyze(), newExport(), newProve(), newReady(), newRulesCheck("rules-check")}},
 	}
 }
 

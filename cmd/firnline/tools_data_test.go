@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -103,6 +104,47 @@ func TestToolsQuery(t *testing.T) {
 	code, _, errs = cli(t, "tools", "query", "instant", "up", "--url=http://127.0.0.1:1")
 	require.Equal(t, exitUnreachable, code)
 	require.Contains(t, errs, "can't be reached")
+}
+
+func TestToolsReady(t *testing.T) {
+	var asked atomic.Int32
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/other/-/ready" && asked.Add(1) > 1:
+			fmt.Fprintln(w, "ready")
+		case r.URL.Path != "/-/ready" && r.URL.Path != "/other/-/ready":
+			http.NotFound(w, r)
+		default:
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprint(w, "not ready, waiting for\nprometheus: connection refused\nbucket: first listing\n")
+		}
+	})
+	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
+	defer plain.Close()
+	defer secure.Close()
+	for name, tc := range map[string]struct {
+		args      []string
+		code      int
+		out, errs string
+	}{
+		"no":           {[]string{"--url=" + plain.URL}, exitProblem, "", plain.URL + "/-/ready: not ready: waiting for prometheus: connection refused; bucket: first listing\n"},
+		"not in time":  {[]string{"--url=" + plain.URL, "--wait=1ms"}, exitProblem, "", "after 1ms: "},
+		"waits":        {[]string{"--url=" + plain.URL + "/other/", "--wait=5m"}, exitOK, "ready\n", ""},
+		"TLS":          {[]string{"--url=" + secure.URL + "/other"}, exitOK, "ready\n", ""},
+		"another path": {[]string{"--url=" + plain.URL + "/x"}, exitProblem, "", "it answers 404 Not Found; the address may lack a path"},
+		"nobody":       {[]string{"--url=http://127.0.0.1:1"}, exitUnreachable, "", "the server can't be reached"},
+		"no address":   {[]string{"--url=localhost:10902"}, exitUsage, "", "want an address"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "TLS" {
+				asked.Store(1)
+			}
+			code, out, errs := cli(t, append([]string{"tools", "ready"}, tc.args...)...)
+			require.Equal(t, tc.code, code, errs)
+			require.Equal(t, tc.out, out)
+			require.Contains(t, errs, tc.errs)
+		})
+	}
 }
 
 func TestToolsDataBadInput(t *testing.T) {
