@@ -184,7 +184,7 @@ func TestAlerts(t *testing.T) {
 		}
 		require.Empty(t, books, "runbooks of no alert in docs/%s", page)
 	}
-	require.Len(t, files, 6)
+	require.Len(t, files, 7)
 }
 
 func (a rule) check(t *testing.T, known map[string]bool, page string) {

@@ -24,6 +24,17 @@ l.dashboard('overview', 'Overview', 'firnline_build_info', [
     l.graph('Blocks served', 'short', [['firnline_store_blocks_loaded{}', '{{instance}}']]),
     l.graph('Operations on the bucket', 'ops', [['sum by (operation) (rate(firnline_objstore_bucket_operations_total{}[$__rate_interval]))', '{{operation}}']]),
   ]),
+  l.row('Proof', [
+    l.graph('Samples read back wrong', 'short', [['sum by (instance, what) (increase(firnline_prove_mismatches_total{}[$__rate_interval]))', '{{instance}} {{what}}']], 'By firnline tools prove, if it runs. Anything but zero is a fault.'),
+    l.graph('Windows read back', 'reqps', [
+      ['sum by (how) (rate(firnline_prove_checks_total{}[$__rate_interval]))', '{{how}}'],
+      ['sum by (how) (rate(firnline_prove_check_failures_total{}[$__rate_interval]))', '{{how}}, could not be read'],
+    ]),
+    l.graph('Times written', 'reqps', [
+      ['sum by (instance) (rate(firnline_prove_writes_total{}[$__rate_interval]))', '{{instance}}'],
+      ['sum by (instance) (rate(firnline_prove_write_failures_total{}[$__rate_interval]))', '{{instance}} failed'],
+    ]),
+  ]),
   l.row('Processes', [
     l.graph('CPU', 'short', [['sum by (job) (rate(process_cpu_seconds_total{}[$__rate_interval]))', '{{job}}']], 'Cores in use.'),
     l.graph('Memory', 'bytes', [['sum by (job) (process_resident_memory_bytes{})', '{{job}}']]),

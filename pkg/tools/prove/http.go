@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
@@ -52,18 +53,24 @@ func (h *HTTP) Write(ctx context.Context, id string, all []Series) error {
 
 // Window implements Store.
 func (h *HTTP) Window(ctx context.Context, id, kind string, end time.Time, window time.Duration) ([]Series, error) {
-	v, _, _, err := h.read.Query(ctx, fmt.Sprintf("%s{id=%q}[%s]", kind, id, model.Duration(window)), end)
-	if err != nil {
-		return nil, err
-	}
-	return fromMatrix(kind, v)
+	v, warnings, _, err := h.read.Query(ctx, fmt.Sprintf("%s{id=%q}[%s]", kind, id, model.Duration(window)), end)
+	return whole(kind, v, warnings, err)
 }
 
 // Steps implements Store.
 func (h *HTTP) Steps(ctx context.Context, id, kind string, r v1.Range) ([]Series, error) {
-	v, _, _, err := h.read.QueryRange(ctx, fmt.Sprintf("%s{id=%q}", kind, id), r)
+	v, warnings, _, err := h.read.QueryRange(ctx, fmt.Sprintf("%s{id=%q}", kind, id), r)
+	return whole(kind, v, warnings, err)
+}
+
+// whole takes an answer that says nothing of missing parts. One that does is no
+// silent hole, and nothing can be compared with it.
+func whole(kind string, v model.Value, warnings v1.Warnings, err error) ([]Series, error) {
 	if err != nil {
 		return nil, err
+	}
+	if len(warnings) > 0 {
+		return nil, fmt.Errorf("the answer says that it lacks something: %s", strings.Join(warnings, "; "))
 	}
 	return fromMatrix(kind, v)
 }

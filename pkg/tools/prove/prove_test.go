@@ -3,13 +3,17 @@ package prove
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/api"
 	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -149,4 +153,27 @@ func TestProveTellsThatNothingCouldBeWritten(t *testing.T) {
 		require.Zero(t, res.Written)
 		require.Greater(t, res.WriteFailures, 100)
 	})
+}
+
+// TestProveTakesOnlyWholeAnswers: one with a warning of a missing part proves nothing, and is no mismatch.
+func TestProveTakesOnlyWholeAnswers(t *testing.T) {
+	warnings := ""
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"status":"success",%s"data":{"resultType":"matrix","result":[{"metric":{"n":"2"},"values":[[15,"7"]]}]}}`, warnings)
+	}))
+	defer srv.Close()
+	client, err := api.NewClient(api.Config{Address: srv.URL, Client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}})
+	require.NoError(t, err)
+	h, err := NewHTTP(srv.URL, v1.NewAPI(client), srv.Client())
+	require.NoError(t, err)
+	end := time.Unix(60, 0)
+	got, err := h.Window(t.Context(), "x", Gauge, end, time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, []Series{{Gauge, 2, []Sample{{15_000, 7}}}}, got)
+	warnings = `"warnings":["store b: no answer"],`
+	_, err = h.Window(t.Context(), "x", Gauge, end, time.Minute)
+	require.ErrorContains(t, err, "lacks something: store b: no answer")
+	_, err = h.Steps(t.Context(), "x", Gauge, v1.Range{Start: end.Add(-time.Minute), End: end, Step: time.Minute})
+	require.ErrorContains(t, err, "lacks something: store b: no answer")
 }
