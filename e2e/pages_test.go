@@ -194,7 +194,7 @@ func (r *reader) run(command string) {
 	r.t.Helper()
 	r.t.Log(command)
 	here := strings.NewReplacer("=/prometheus", "="+r.prom.DataDir, "/var/lib/prometheus", r.prom.DataDir,
-		"/var/lib/firnline", filepath.Join(r.dir, "data"), "/tmp/", r.dir+"/", "bucket.yml", r.bucket, "=/data ", "="+filepath.Join(r.dir, "ring")+" ",
+		"/var/lib/firnline", filepath.Join(r.dir, "var"), "/tmp/", r.dir+"/", "bucket.yml", r.bucket, "=/data ", "="+filepath.Join(r.dir, "ring")+" ",
 		"http://localhost:9090", r.prom.URL, "http://prometheus:9090", r.prom.URL, "$(HOSTNAME)", "a").Replace(command)
 	if serving.MatchString(here) {
 		r.serve(strings.TrimSuffix(here, " &"))
@@ -218,7 +218,9 @@ func (r *reader) run(command string) {
 		here = binary + strings.TrimPrefix(here, "firnline")
 	}
 	eventually(r.t, 30*time.Second, func() error { // what was just written or started may not show at once
-		out, err := exec.CommandContext(r.t.Context(), "sh", "-c", here).CombinedOutput()
+		cmd := exec.CommandContext(r.t.Context(), "sh", "-c", here)
+		cmd.Dir = r.dir
+		out, err := cmd.CombinedOutput()
 		if err == nil && strings.HasPrefix(command, "curl ") && (len(out) == 0 || strings.Contains(string(out), `"status":"error"`)) {
 			err = errors.New("no answer")
 		}
