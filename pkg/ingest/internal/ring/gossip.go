@@ -410,12 +410,16 @@ func (g *Gossip) Activate(ctx context.Context) error { return g.change(ctx, dski
 
 // Leave says that this node is not to be written to any more. With forGood it
 // will not come back: it flushes what it has, and is gone from the ring when
-// Run ends; otherwise it is being restarted, and keeps its place.
+// Run ends; otherwise it is being restarted, and keeps its place. Before Run there
+// is nobody to tell.
 func (g *Gossip) Leave(ctx context.Context, forGood bool) error {
 	if g.life == nil {
 		return nil
 	}
 	g.life.SetKeepInstanceInTheRingOnShutdown(!forGood)
+	if g.alone.Load() == nil {
+		return nil
+	}
 	if forGood {
 		return g.change(ctx, dskit.LEAVING)
 	}

@@ -59,7 +59,8 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func startNode(t testing.TB, o nodeOptions) *node {
+// newNode is a Gossip ring that does not run yet.
+func newNode(t testing.TB, o nodeOptions) *ring.Gossip {
 	t.Helper()
 	var cfg ring.Config
 	cfg.RegisterFlags(flag.NewFlagSet("", flag.ContinueOnError))
@@ -87,6 +88,12 @@ func startNode(t testing.TB, o nodeOptions) *node {
 		Log: slog.New(o.log), Reg: prometheus.NewRegistry(), Now: func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
 	})
 	require.NoError(t, err)
+	return g
+}
+
+func startNode(t testing.TB, o nodeOptions) *node {
+	t.Helper()
+	g := newNode(t, o)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx) }()
@@ -238,6 +245,15 @@ func TestGossipAlone(t *testing.T) {
 	require.NoError(t, b.Activate(t.Context()))
 	require.Eventually(t, func() bool { v, err := b.View("x"); return err == nil && v.Set(0).Quorum == 2 }, limit, 10*time.Millisecond)
 	b.stop()
+}
+
+// TestGossipLeaveBeforeRun: a process that ends before it has begun waits for nobody.
+func TestGossipLeaveBeforeRun(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // there is nothing to wait for
+	for _, forGood := range []bool{false, true} {
+		require.NoError(t, newNode(t, nodeOptions{id: "a"}).Leave(ctx, forGood))
+	}
 }
 
 // RELIABILITY I5: a node that dies without a word is passed over after the
