@@ -3,9 +3,13 @@ package ingest
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 
+	"github.com/firnline/firnline/pkg/ingest/internal/forward"
+	"github.com/firnline/firnline/pkg/ingest/internal/ha"
 	"github.com/firnline/firnline/pkg/ingest/internal/intake"
 	"github.com/firnline/firnline/pkg/ingest/internal/ring"
 	"github.com/firnline/firnline/pkg/tenant"
@@ -15,12 +19,12 @@ import (
 func (in *Ingester) registerInsight(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/ingest/ring", func(w http.ResponseWriter, _ *http.Request) { writeData(w, in.ring.Status()) })
 	mux.HandleFunc("GET /api/v1/ingest/endpoints", in.endpoints)
-	mux.HandleFunc("GET /api/v1/ingest/ha", func(w http.ResponseWriter, _ *http.Request) { writeData(w, in.tracker.Status()) })
-	mux.HandleFunc("GET /api/v1/ingest/forward", func(w http.ResponseWriter, _ *http.Request) { writeData(w, in.path.forwarder.Status()) })
-	mux.HandleFunc("GET /api/v1/ingest/tenants", in.activity)
+	mux.HandleFunc("GET /api/v1/ingest/ha", in.scoped(in.pairs))
+	mux.HandleFunc("GET /api/v1/ingest/forward", in.scoped(in.forwarding))
+	mux.HandleFunc("GET /api/v1/ingest/tenants", in.scoped(in.activity))
 	mux.Handle("GET /ring", http.RedirectHandler("/api/v1/ingest/ring", http.StatusFound))
 	if in.owned != nil {
-		mux.HandleFunc("GET /api/v1/status/tsdb", in.tsdbStatus)
+		mux.HandleFunc("GET /api/v1/status/tsdb", in.scoped(in.tsdbStatus))
 		in.registerCardinality(mux)
 	}
 	if in.cfg.AdminAPI {
@@ -67,54 +71,71 @@ func limitOf(r *http.Request, def int) int {
 	return min(n, 10_000)
 }
 
-// activity tells how much each tenant sends: the one that asks, or all to an
-// operator who says all_tenants=true.
-func (in *Ingester) activity(w http.ResponseWriter, r *http.Request) {
-	all := in.path.intake.Activity(limitOf(r, 10))
-	if r.FormValue("all_tenants") == "true" {
-		if !in.peers.mayAskForAll(r) {
+// scope is whom a question is about: one tenant, or all.
+type scope struct {
+	all    bool
+	tenant tenant.ID
+}
+
+// scoped answers about the tenant that asks, or about all to an operator who says
+// all_tenants=true. An error of the answer is one that passes.
+func (in *Ingester) scoped(answer func(*http.Request, scope) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		of := scope{all: r.FormValue("all_tenants") == "true"}
+		if of.all && !in.peers.mayAskForAll(r) {
 			writeError(w, http.StatusForbidden, "forbidden", errNoPeer)
 			return
 		}
-		writeData(w, all)
-		return
+		var err error
+		if !of.all {
+			of.tenant, err = in.cfg.Tenant.OfRequest(r)
+		}
+		if err != nil {
+			writeError(w, http.StatusBadRequest, "bad_data", err)
+			return
+		}
+		data, err := answer(r, of)
+		if err != nil {
+			writeError(w, http.StatusServiceUnavailable, "unavailable", err)
+			return
+		}
+		writeData(w, data)
 	}
-	id, err := in.cfg.Tenant.OfRequest(r)
-	if err != nil {
-		writeError(w, http.StatusBadRequest, "bad_data", err)
-		return
-	}
-	out := map[tenant.ID]*intake.Activity{}
-	if a := all[id]; a != nil {
-		out[id] = a
-	}
-	writeData(w, out)
 }
 
-// tsdbStatus answers as Thanos' receive: statistics of the tenant's head.
-func (in *Ingester) tsdbStatus(w http.ResponseWriter, r *http.Request) {
-	ctx, all := r.Context(), r.FormValue("all_tenants") == "true"
-	if all && !in.peers.mayAskForAll(r) {
-		writeError(w, http.StatusForbidden, "forbidden", errNoPeer)
-		return
+// activity tells how much tenants send.
+func (in *Ingester) activity(r *http.Request, of scope) (any, error) {
+	all := in.path.intake.Activity(limitOf(r, 10))
+	if !of.all {
+		maps.DeleteFunc(all, func(id tenant.ID, _ *intake.Activity) bool { return id != of.tenant })
 	}
-	id, err := in.cfg.Tenant.OfRequest(r)
-	if err != nil {
-		writeError(w, http.StatusBadRequest, "bad_data", err)
-		return
-	}
-	if !all {
-		ctx = tenant.NewContext(ctx, id)
+	return all, nil
+}
+
+// pairs tells which senders of pairs are taken.
+func (in *Ingester) pairs(_ *http.Request, of scope) (any, error) {
+	return slices.DeleteFunc(in.tracker.Status(), func(s ha.Status) bool { return !of.all && s.Tenant != of.tenant }), nil
+}
+
+// forwarding tells how endpoints stand. One that others send to as well is the operator's alone to
+// look at: its queue and its errors speak of them.
+func (in *Ingester) forwarding(_ *http.Request, of scope) (any, error) {
+	return slices.DeleteFunc(in.path.forwarder.Status(), func(s forward.Status) bool {
+		return !of.all && !slices.Equal(s.Tenants, []tenant.ID{of.tenant})
+	}), nil
+}
+
+// tsdbStatus answers as Thanos' receive: statistics of heads.
+func (in *Ingester) tsdbStatus(r *http.Request, of scope) (any, error) {
+	ctx := r.Context()
+	if !of.all {
+		ctx = tenant.NewContext(ctx, of.tenant)
 	}
 	stats, _, err := in.owned.Services().Status.TSDBStats(ctx, limitOf(r, 10), false)
-	switch {
-	case err != nil:
-		writeError(w, http.StatusServiceUnavailable, "unavailable", err)
-	case all:
-		writeData(w, stats)
-	default:
-		writeData(w, stats[string(id)])
+	if of.all || err != nil {
+		return stats, err
 	}
+	return stats[string(of.tenant)], nil
 }
 
 // flush cuts a tenant's head, or all of them, into blocks and ships these.

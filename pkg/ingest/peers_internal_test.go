@@ -170,7 +170,7 @@ func TestAllTenantsAreForPeers(t *testing.T) {
 		return &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{leaf, a.cert}}}
 	}
 	in := idle(t, "--receive.tenant-certificate-field=commonName", "--receive.peer-certificate-name=node")
-	for _, path := range []string{"/api/v1/ingest/tenants", "/api/v1/status/tsdb"} {
+	for _, path := range []string{"/api/v1/ingest/tenants", "/api/v1/status/tsdb", "/api/v1/ingest/ha", "/api/v1/ingest/forward"} {
 		require.Equal(t, http.StatusForbidden, ask(in, path, as("team-a")), path)
 		require.Equal(t, http.StatusForbidden, ask(in, path, nil), path)
 		require.NotEqual(t, http.StatusForbidden, ask(in, path, as("node")), path)

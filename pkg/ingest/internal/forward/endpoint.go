@@ -250,7 +250,7 @@ func (e *endpoint) stop() error {
 func (e *endpoint) status() Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	return Status{Endpoint: e.rules.Name, URL: e.rules.URL.Redacted(), Draining: e.draining, QueueBytes: e.queued(), LastSent: e.mu.lastSent, LastError: e.mu.lastError}
+	return Status{Endpoint: e.rules.Name, URL: e.rules.URL.Redacted(), Tenants: e.rules.Tenants, Draining: e.draining, QueueBytes: e.queued(), LastSent: e.mu.lastSent, LastError: e.mu.lastError}
 }
 
 func (e *endpoint) queued() int64 {

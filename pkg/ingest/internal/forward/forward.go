@@ -33,6 +33,7 @@ import (
 
 	"github.com/firnline/firnline/pkg/content"
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
+	"github.com/firnline/firnline/pkg/tenant"
 )
 
 // rulesFlag is the flag of the rules, without its dashes.
@@ -392,12 +393,13 @@ func (f *Forwarder) closeAll() error {
 
 // Status is how forwarding to an endpoint stands.
 type Status struct {
-	Endpoint   string    `json:"endpoint"`
-	URL        string    `json:"url"`
-	Draining   bool      `json:"draining,omitempty"` // no rule names it any more
-	QueueBytes int64     `json:"queue_bytes"`
-	LastSent   time.Time `json:"last_sent"`
-	LastError  string    `json:"last_error,omitempty"`
+	Endpoint   string      `json:"endpoint"`
+	URL        string      `json:"url"`
+	Tenants    []tenant.ID `json:"tenants,omitempty"`  // whose samples it gets; empty: all
+	Draining   bool        `json:"draining,omitempty"` // no rule names it any more
+	QueueBytes int64       `json:"queue_bytes"`
+	LastSent   time.Time   `json:"last_sent"`
+	LastError  string      `json:"last_error,omitempty"`
 }
 
 // Status lists the endpoints in the order of their rules, then those that are drained.
