@@ -60,7 +60,7 @@ func freePort(t testing.TB) int {
 }
 
 // newNode is a Gossip ring that does not run yet.
-func newNode(t testing.TB, o nodeOptions) *ring.Gossip {
+func newNode(t testing.TB, o nodeOptions) *node {
 	t.Helper()
 	var cfg ring.Config
 	cfg.RegisterFlags(flag.NewFlagSet("", flag.ContinueOnError))
@@ -88,16 +88,16 @@ func newNode(t testing.TB, o nodeOptions) *ring.Gossip {
 		Log: slog.New(o.log), Reg: prometheus.NewRegistry(), Now: func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
 	})
 	require.NoError(t, err)
-	return g
+	n.Gossip = g
+	return n
 }
 
 func startNode(t testing.TB, o nodeOptions) *node {
 	t.Helper()
-	g := newNode(t, o)
+	n := newNode(t, o)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- g.Run(ctx) }()
-	n.Gossip = g
+	go func() { done <- n.Run(ctx) }()
 	stopped := false
 	n.stop = func() {
 		if !stopped {
