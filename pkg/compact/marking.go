@@ -7,8 +7,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/compact/internal/plan"
@@ -155,20 +157,38 @@ func (a *attempt) markInputs(ctx context.Context, results []ulid.ULID) error {
 			return fmt.Errorf("result %s is gone or marked: %w", id, errStale)
 		}
 	}
-	var changes []block.Change
-	defer func() { a.announceMarks(ctx, slices.Clone(results), changes) }() // what is marked is marked, even if the rest isn't
+	changes, err := a.writeMarks(ctx, details)
+	a.announceMarks(ctx, slices.Clone(results), changes) // what is marked is marked, even if the rest isn't
+	return err
+}
+
+// marksAtOnce is how many marks a job writes side by side: a bucket takes its
+// time for each, and does not mind several.
+const marksAtOnce = 8
+
+// writeMarks marks the inputs, and tells which it has marked.
+func (a *attempt) writeMarks(ctx context.Context, details string) ([]block.Change, error) {
+	var (
+		mu      sync.Mutex
+		changes []block.Change
+	)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(marksAtOnce)
 	for _, m := range a.job.Inputs {
-		change, err := a.writeMark(ctx, a.known.snap, m.ULID, details)
-		if err != nil {
-			return err
-		}
-		changes = append(changes, change)
-		a.metrics.marked.WithLabelValues("compacted").Inc()
-		if err := a.point(ctx, pointMarked, m.ULID.String()); err != nil {
-			return err
-		}
+		g.Go(func() error {
+			change, err := a.writeMark(ctx, a.known.snap, m.ULID, details)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			changes = append(changes, change)
+			a.metrics.marked.WithLabelValues("compacted").Inc()
+			return a.point(ctx, pointMarked, m.ULID.String())
+		})
 	}
-	return nil
+	err := g.Wait()
+	return changes, err
 }
 
 func join(ids []ulid.ULID) string {

@@ -18,7 +18,6 @@ const (
 type handle interface {
 	io.Writer
 	io.ReaderAt
-	Sync() error
 	Close() error
 }
 
@@ -128,14 +127,8 @@ func (f *file) endSum() uint32 {
 	return checksum(f.sum, f.buf[f.summed:])
 }
 
-// finish makes the file durable and closes it.
-func (f *file) finish() error {
-	err := f.flush()
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
+// finish writes the rest and closes the file.
+func (f *file) finish() error { return errors.Join(f.flush(), f.Close()) }
 
 // written is what is known of a file that is finished.
 type written struct {

@@ -8,6 +8,10 @@
 //	                   postings.tmp, sorted runs ◄┘
 //	                                └── merged ──────► index: postings, offset table
 //
+// Nothing is synced: a block lies here until it is in the bucket, and one that a
+// power failure leaves is thrown away. That what is read is what was written is
+// told by the checksums in Content.
+//
 // The same calls write the same bytes. Memory is bounded by Config whatever the
 // number of series; besides the segments, the disk holds at most twice the index
 // while Close is at work.
@@ -153,8 +157,8 @@ func (w *Writer) Series(labels []input.Label, chunks []input.Chunk, samples Samp
 	return nil
 }
 
-// Close writes the index and makes the block durable. meta.json is the caller's.
-// A Close that fails leaves nothing behind.
+// Close writes the index. meta.json is the caller's. A Close that fails leaves
+// nothing behind.
 func (w *Writer) Close() (block.Stats, error) {
 	if w.err == nil {
 		if err := w.finish(); err != nil {
@@ -191,7 +195,7 @@ func (w *Writer) finish() error {
 		return fmt.Errorf("index: %w", err)
 	}
 	w.content = w.listContent(stats)
-	return block.SyncDir(w.dir)
+	return nil
 }
 
 // listContent gathers what was found out while writing.

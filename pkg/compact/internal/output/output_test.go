@@ -305,7 +305,7 @@ func TestAbort(t *testing.T) {
 // fullDisk holds so many bytes, in all files of a block together. It also counts open files.
 type fullDisk struct {
 	left       int64
-	open, fail int // fail: sync of the file with this number fails, from 1
+	open, fail int // fail: closing the file with this number fails, from 1
 }
 
 func (d *fullDisk) create(path string) (handle, error) {
@@ -326,17 +326,13 @@ func (f *diskFile) Write(b []byte) (int, error) {
 	return f.File.Write(b)
 }
 
-func (f *diskFile) Sync() error {
-	if f.disk.fail--; f.disk.fail == 0 {
-		return syscall.EIO
-	}
-	return f.File.Sync()
-}
-
 func (f *diskFile) Close() error {
 	err := f.File.Close()
 	if err == nil {
 		f.disk.open--
+	}
+	if f.disk.fail--; f.disk.fail == 0 {
+		return syscall.EIO
 	}
 	return err
 }
@@ -377,7 +373,7 @@ func TestDiskFull(t *testing.T) {
 		dir, err := write(disk)
 		if disk.fail > 0 {
 			require.NoError(t, err)
-			require.Greater(t, i, 5, "segments and index are synced")
+			require.Greater(t, i, 5, "segments and index are closed")
 			break
 		}
 		require.ErrorIs(t, err, syscall.EIO)

@@ -8,8 +8,6 @@ import (
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
-
-	"github.com/firnline/firnline/pkg/block"
 )
 
 // segments writes the files under chunks/:
@@ -95,14 +93,12 @@ func (s *segments) end() error {
 	return nil
 }
 
-// finish makes all segments durable.
+// finish ends the last segment.
 func (s *segments) finish() error {
-	if s.file != nil {
-		if err := s.end(); err != nil {
-			return err
-		}
+	if s.file == nil {
+		return nil
 	}
-	return block.SyncDir(s.dir)
+	return s.end()
 }
 
 // close lets go of the segment being written.
