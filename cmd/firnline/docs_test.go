@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -22,8 +23,11 @@ import (
 	"github.com/firnline/firnline/pkg/block/blocktest"
 )
 
-// docServer is where the commands of the docs find a running Firnline.
-const docServer = "localhost:10902"
+// Where the commands of the docs find a running Firnline.
+const (
+	docServer = "localhost:10902"
+	docGRPC   = "localhost:10901"
+)
 
 // ulidPattern knows the names of blocks, which are others in each run.
 var ulidPattern = regexp.MustCompile(`\b01[0-9A-HJKMNP-TV-Z]{24}\b`)
@@ -31,7 +35,8 @@ var ulidPattern = regexp.MustCompile(`\b01[0-9A-HJKMNP-TV-Z]{24}\b`)
 // session runs the commands of a page one after the other.
 type session struct {
 	*testing.T
-	server  string   // where a Firnline of this page listens; empty: none was needed yet
+	server  string // where a Firnline of this page listens; empty: none was needed yet
+	grpc    string
 	docIDs  []string // the page's ULIDs, in order of appearance
 	realIDs []string // and those of this run
 }
@@ -88,6 +93,10 @@ func (s *session) play(block string) string {
 			s.realIDs = remember(s.realIDs, id)
 		}
 		if !*update && strings.Contains(command, docServer) {
+			for end := time.Now().Add(time.Minute); !reflect.DeepEqual(shape(said), shape(real)) && time.Now().Before(end); {
+				time.Sleep(100 * time.Millisecond) // what was just written or started may not show at once
+				real = s.run(command)
+			}
 			require.Equal(s, shape(said), shape(real), "%s\nsaid\n%s\nis\n%s", command, said, real)
 		} else if !*update {
 			require.Equal(s, tokens(said, s.docIDs), tokens(strings.TrimSuffix(real, "\n"), s.realIDs), "%s\nif this is meant, run go test ./cmd/firnline -update", command)
@@ -120,7 +129,7 @@ func (s *session) run(command string) string {
 	line := s.written(command)
 	if strings.Contains(command, docServer) {
 		if s.server == "" {
-			s.server = docAll(s.T)
+			s.server, s.grpc = docAll(s.T)
 		}
 		line = strings.ReplaceAll(line, docServer, s.server)
 	}
@@ -136,7 +145,7 @@ func (s *session) run(command string) string {
 	}
 	out := both.String()
 	if s.server != "" {
-		out = strings.ReplaceAll(out, s.server, docServer)
+		out = strings.NewReplacer(s.server, docServer, s.grpc, docGRPC).Replace(out)
 	}
 	if out != "" && !strings.HasSuffix(out, "\n") {
 		out += "\n"
@@ -228,11 +237,11 @@ func docWorld(t *testing.T) {
 	blocktest.Write(t, "prometheus", []blocktest.Series{up}, labels.EmptyLabels(), blocktest.Options{MinTime: from, MaxTime: from + 2*testHour})
 }
 
-// docAll runs firnline all and returns its address.
-func docAll(t *testing.T) string {
+// docAll runs firnline all and returns its addresses.
+func docAll(t *testing.T) (addr, grpc string) {
 	t.Helper()
-	addr := freeAddr(t)
-	cmd := exec.Command(os.Args[0], "all", "--data-dir="+filepath.Join(t.TempDir(), "data"), "--http-address="+addr, "--grpc-address="+freeAddr(t), "--self-scrape.interval=1s",
+	addr, grpc = freeAddr(t), freeAddr(t)
+	cmd := exec.Command(os.Args[0], "all", "--data-dir="+filepath.Join(t.TempDir(), "data"), "--http-address="+addr, "--grpc-address="+grpc, "--self-scrape.interval=1s",
 		"--web.enable-admin-api", "--web.enable-lifecycle")
 	cmd.Env = append(os.Environ(), asFirnline+"=1")
 	var log bytes.Buffer
@@ -243,16 +252,20 @@ func docAll(t *testing.T) string {
 		_ = cmd.Wait()
 	})
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	require.Eventually(t, func() bool { // it has asked itself for metrics, so that there is something to answer from
-		req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+addr+"/api/v1/query?query=up", nil)
-		require.NoError(t, err)
-		resp, err := client.Do(req)
-		if err != nil {
-			return false
+	says := func(path, what string) func() bool {
+		return func() bool {
+			req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+addr+path, nil)
+			require.NoError(t, err)
+			resp, err := client.Do(req)
+			if err != nil {
+				return false
+			}
+			defer resp.Body.Close()
+			answer, err := io.ReadAll(resp.Body)
+			return err == nil && resp.StatusCode == http.StatusOK && strings.Contains(string(answer), what)
 		}
-		defer resp.Body.Close()
-		answer, err := io.ReadAll(resp.Body)
-		return err == nil && strings.Contains(string(answer), `"job":"firnline"`)
-	}, time.Minute, 100*time.Millisecond)
-	return addr
+	}
+	require.Eventually(t, says("/-/ready", ""), time.Minute, 100*time.Millisecond)
+	require.Eventually(t, says("/api/v1/query?query=up", `"job":"firnline"`), time.Minute, 100*time.Millisecond) // there is something to answer from
+	return addr, grpc
 }
