@@ -2,6 +2,7 @@ package query
 
 import (
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -188,11 +189,14 @@ func TestGrafanaErrors(t *testing.T) {
 	refused(422, "execution", "--query.max-samples")
 
 	slow.Behave(storetest.Behaviour{SeriesDelay: time.Hour})
+	ctx, leave := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_ = get(t, q, "/api/v1/query", "query", "requests_total", "time", "3000", "timeout", "2s")
+		req := httptest.NewRequest(http.MethodGet, "/api/v1/query?query=requests_total&time=3000", nil).WithContext(ctx)
+		q.Handler().ServeHTTP(httptest.NewRecorder(), req)
 	})
-	require.Eventually(t, func() bool { return slow.Open() > 0 }, 30*time.Second, time.Millisecond)
+	eventually(t, func() bool { return slow.Open() > 0 })
 	refused(503, "unavailable", "--query.max-")
+	leave()
 	wg.Wait()
 }

@@ -171,7 +171,7 @@ func gateway(t testing.TB, bkt block.Bucket) storeapi.Store {
 	var wg sync.WaitGroup
 	wg.Go(func() { assert.NoError(t, s.Run(ctx)) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	require.Eventually(t, func() bool { return s.Ready() == nil }, 30*time.Second, time.Millisecond)
+	eventually(t, func() bool { return s.Ready() == nil })
 	return s
 }
 

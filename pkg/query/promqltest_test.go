@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
@@ -50,7 +49,7 @@ func overGRPC(t testing.TB, store storeapi.Store) storage.Queryable {
 	var cfg Config
 	fs := flag.NewFlagSet("test", flag.PanicOnError)
 	cfg.RegisterFlags(fs)
-	require.NoError(t, fs.Parse([]string{"--endpoint=" + at}))
+	require.NoError(t, fs.Parse([]string{"--endpoint=" + at, "--endpoint.info-timeout=1m"}))
 	reg := prometheus.NewRegistry()
 	set, err := endpoint.New(cfg.Endpoints, nil, quiet(), reg)
 	require.NoError(t, err)
@@ -58,7 +57,7 @@ func overGRPC(t testing.TB, store storeapi.Store) storage.Queryable {
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, set.Run(ctx)) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	require.Eventually(t, func() bool { return set.Ready() == nil }, 30*time.Second, time.Millisecond)
+	eventually(t, func() bool { return set.Ready() == nil })
 	fan := fanout.New(cfg.Fanout, set, labels.EmptyLabels(), parser.NewParser(parser.Options{}), reg)
 	return querier.New(cfg.Select, func([][]*labels.Matcher) storeapi.Store { return fan }, reg).
 		Queryable(querier.Options{Dedup: true, ReplicaLabels: []string{"__replica__"}})

@@ -35,6 +35,7 @@ type Config struct {
 	SDReloadInterval model.Duration
 
 	InfoTimeout      model.Duration // of a health check, and the time between two
+	CheckInterval    time.Duration  // the time between two, where it differs: tests know sooner
 	UnhealthyTimeout model.Duration
 
 	Client        ClientConfig // of endpoints that say nothing else
@@ -82,6 +83,14 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.Var(&c.ConnMetricKey, "query.conn-metric.label", "Label of the metric that counts connected endpoints: external_labels, store_type or ip_port. Repeatable. Default: external_labels and store_type.")
 	c.Client.registerFlags(fs)
 	registerRemoved(fs)
+}
+
+// between is the time between two health checks.
+func (c *Config) between() time.Duration {
+	if c.CheckInterval > 0 {
+		return c.CheckInterval
+	}
+	return time.Duration(c.InfoTimeout)
 }
 
 func (c *ClientConfig) registerFlags(fs *flag.FlagSet) {

@@ -30,6 +30,7 @@ type connection struct {
 // dialer is what all connections have in common.
 type dialer struct {
 	retry   time.Duration // a lost connection is tried again after at most so long
+	timeout time.Duration // of connecting
 	extra   []grpc.DialOption
 	metrics *storeapi.ClientMetrics
 }
@@ -41,7 +42,7 @@ func (d dialer) dial(t target) (*connection, error) {
 		grpc.WithTransportCredentials(t.client.Credentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: min(time.Second, retry), Multiplier: 1.6, Jitter: 0.2, MaxDelay: retry},
-			MinConnectTimeout: 2 * retry, // so that a health check ends first and tells that nobody answers
+			MinConnectTimeout: d.timeout, // so that a health check ends first and tells that nobody answers
 		}),
 		grpc.WithDisableServiceConfig(), // none from DNS
 	)
@@ -102,7 +103,7 @@ func validateServiceConfig(json string) error {
 	if json == "" {
 		return nil
 	}
-	c, err := dialer{retry: time.Second}.dial(target{spec: spec{group: true, serviceConfig: json}, name: "validation"})
+	c, err := dialer{retry: time.Second, timeout: time.Second}.dial(target{spec: spec{group: true, serviceConfig: json}, name: "validation"})
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -222,30 +223,33 @@ func TestHangingEndpoint(t *testing.T) {
 		"drips":                     {storetest.Behaviour{SeriesDelay: 20 * time.Millisecond}, time.Second, 3 * time.Second, "nine tenths"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			base := runtime.NumGoroutine()
-			hanging := fake(t, 0, 1000)
-			hanging.Behave(c.b)
-			cfg := config()
-			cfg.ResponseTimeout = model.Duration(c.response)
-			f := newFanout(cfg, peerOf("good", fake(t, 5000, 1000)), peerOf("hanging", hanging))
-			ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
-			defer cancel()
-			names, warnings, err := read(ctx, f, all(true))
-			require.NoError(t, err)
-			require.Len(t, warnings, 1)
-			require.Contains(t, warnings[0], "endpoint hanging: ")
-			require.Contains(t, warnings[0], c.wantText)
-			require.Equal(t, 1000, len(slices.DeleteFunc(names, func(n string) bool { return n < "05000" })))
-			require.NoError(t, ctx.Err(), "time is left")
-			if c.b.Delay > 0 {
+			synctest.Test(t, func(t *testing.T) {
+				base := runtime.NumGoroutine()
+				hanging := fake(t, 0, 1000)
+				hanging.Behave(c.b)
+				cfg := config()
+				cfg.ResponseTimeout = model.Duration(c.response)
+				f := newFanout(cfg, peerOf("good", fake(t, 5000, 1000)), peerOf("hanging", hanging))
 				ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 				defer cancel()
-				_, report, err := f.LabelNames(ctx, all(true))
+				names, warnings, err := read(ctx, f, all(true))
 				require.NoError(t, err)
-				require.Len(t, report.Warnings, 1)
-			}
-			require.Zero(t, hanging.Open())
-			require.Eventually(t, func() bool { return runtime.NumGoroutine() <= base+1 }, 30*time.Second, time.Millisecond)
+				require.Len(t, warnings, 1)
+				require.Contains(t, warnings[0], "endpoint hanging: ")
+				require.Contains(t, warnings[0], c.wantText)
+				require.Equal(t, 1000, len(slices.DeleteFunc(names, func(n string) bool { return n < "05000" })))
+				require.NoError(t, ctx.Err(), "time is left")
+				if c.b.Delay > 0 {
+					ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
+					defer cancel()
+					_, report, err := f.LabelNames(ctx, all(true))
+					require.NoError(t, err)
+					require.Len(t, report.Warnings, 1)
+				}
+				require.Zero(t, hanging.Open())
+				synctest.Wait()
+				require.LessOrEqual(t, runtime.NumGoroutine(), base, "nothing goes on below")
+			})
 		})
 	}
 }
@@ -253,22 +257,25 @@ func TestHangingEndpoint(t *testing.T) {
 // A consumer that takes its time is not the endpoint's fault, and what is read
 // ahead for it is bounded.
 func TestSlowConsumer(t *testing.T) {
-	var produced atomic.Int64
-	cfg := config()
-	cfg.ResponseTimeout = model.Duration(500 * time.Millisecond)
-	f := newFanout(cfg, peerOf("a", &counted{Store: fake(t, 0, 2000), n: &produced}))
-	set, err := f.Series(context.Background(), all(false))
-	require.NoError(t, err)
-	defer set.Close()
-	require.True(t, set.Next())
-	time.Sleep(time.Second)
-	require.LessOrEqual(t, produced.Load(), int64((cfg.MaxBufferedFrames+2)*batchSeries))
-	n := 1
-	for set.Next() {
-		n++
-	}
-	require.NoError(t, set.Err())
-	require.Equal(t, 2000, n)
+	synctest.Test(t, func(t *testing.T) {
+		var produced atomic.Int64
+		cfg := config()
+		cfg.ResponseTimeout = model.Duration(500 * time.Millisecond)
+		f := newFanout(cfg, peerOf("a", &counted{Store: fake(t, 0, 2000), n: &produced}))
+		set, err := f.Series(context.Background(), all(false))
+		require.NoError(t, err)
+		defer set.Close()
+		require.True(t, set.Next())
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.LessOrEqual(t, produced.Load(), int64((cfg.MaxBufferedFrames+2)*batchSeries))
+		n := 1
+		for set.Next() {
+			n++
+		}
+		require.NoError(t, set.Err())
+		require.Equal(t, 2000, n)
+	})
 }
 
 // counted counts the series that are read of a store.
@@ -294,24 +301,27 @@ func (s *countedSet) Next() bool {
 
 // RELIABILITY Q7: when the client leaves, everything below stops, without blame.
 func TestClientLeaves(t *testing.T) {
-	slow := fake(t, 0, 1000)
-	slow.Behave(storetest.Behaviour{SeriesDelay: time.Hour})
-	f := newFanout(config(), peerOf("slow", slow))
-	ctx, cancel := context.WithCancel(context.Background())
-	time.AfterFunc(50*time.Millisecond, cancel)
-	began := time.Now()
-	_, warnings, err := read(ctx, f, all(true))
-	require.ErrorIs(t, err, context.Canceled)
-	require.Empty(t, warnings)
-	require.Less(t, time.Since(began), 30*time.Second)
-	require.Zero(t, slow.Open())
+	synctest.Test(t, func(t *testing.T) {
+		slow := fake(t, 0, 1000)
+		slow.Behave(storetest.Behaviour{SeriesDelay: time.Hour})
+		f := newFanout(config(), peerOf("slow", slow))
+		ctx, cancel := context.WithCancel(context.Background())
+		const leaves = 50 * time.Millisecond
+		time.AfterFunc(leaves, cancel)
+		began := time.Now()
+		_, warnings, err := read(ctx, f, all(true))
+		require.ErrorIs(t, err, context.Canceled)
+		require.Empty(t, warnings)
+		require.Equal(t, leaves, time.Since(began))
+		require.Zero(t, slow.Open())
 
-	set, err := f.Series(context.Background(), all(true))
-	require.NoError(t, err)
-	set.Close()
-	set.Close()
-	require.False(t, set.Next())
-	require.Zero(t, slow.Open())
+		set, err := f.Series(context.Background(), all(true))
+		require.NoError(t, err)
+		set.Close()
+		set.Close()
+		require.False(t, set.Next())
+		require.Zero(t, slow.Open())
+	})
 }
 
 // RELIABILITY P7: over a limit the request fails, also where parts may be missing.
