@@ -152,7 +152,6 @@ func newPageWorld(t *testing.T) *pageWorld {
 // reader goes through a page, command by command.
 type reader struct {
 	*pageWorld
-	page string
 	http map[string]string // where what a page calls so listens
 	grpc map[string]string
 }
@@ -174,7 +173,8 @@ func TestPages(t *testing.T) {
 			}
 			world := *w
 			world.rig = &rig{t: t, dir: t.TempDir()}
-			r := &reader{pageWorld: &world, page: page, http: map[string]string{}, grpc: map[string]string{}}
+			r := &reader{pageWorld: &world, http: map[string]string{}, grpc: map[string]string{}}
+			r.writeFiles(page)
 			for _, c := range commands {
 				r.run(c)
 			}
@@ -186,8 +186,20 @@ var (
 	endpointFlag = regexp.MustCompile(`--endpoint=(?:dns\+)?(\S+)`)
 	addressFlag  = regexp.MustCompile(` --(http|grpc)-address=(\S+)`)
 	joinFlag     = regexp.MustCompile(`--ring\.join=\S+`)
+	shownFile    = regexp.MustCompile(`^# ([a-z]+\.ya?ml)\b`)
 	serving      = regexp.MustCompile(`^firnline (all|sidecar|store|query|ingest|compact) `)
 )
+
+// writeFiles makes the files that a page shows: fences of YAML that begin with a name.
+func (r *reader) writeFiles(page string) {
+	r.t.Helper()
+	fences, _ := fencesOf(r.t, page)
+	for _, f := range fences {
+		if m := shownFile.FindStringSubmatch(f.lines[0]); f.language == "yaml" && m != nil {
+			r.write(filepath.Join(r.dir, m[1]), strings.Join(f.lines, "\n"))
+		}
+	}
+}
 
 // run runs a command: a component until the end of the page, all else until it has ended.
 func (r *reader) run(command string) {
@@ -252,8 +264,23 @@ func (r *reader) serve(command string) {
 		"ingest": {"--ring.bind-address=" + gossip, "--remote-write.address=", "--ring.join-wait=1s"},
 		"store":  {"--sync-block-duration=1s"},
 	}[args[0]]...)
-	f := r.start(args...)
-	r.http[at["http"]], r.grpc["127.0.0.1:"+at["grpc"]], r.grpc[args[0]+":"+at["grpc"]] = f.HTTP, f.GRPC, f.GRPC
+	secured := false // by a web configuration: it can't be asked whether it is ready, so the next command waits
+	for i, a := range args {
+		flag, value, _ := strings.Cut(a, "=")
+		secured = secured || flag == "--http.config"
+		if _, err := os.Stat(filepath.Join(r.dir, value)); err == nil && value != "" {
+			args[i] = flag + "=" + filepath.Join(r.dir, value)
+		}
+	}
+	start := r.start
+	if secured {
+		start = func(args ...string) *stack.Firnline { return r.launch(nil, args...) }
+	}
+	f := start(args...)
+	r.http[at["http"]] = f.HTTP
+	for _, host := range []string{"127.0.0.1", "localhost", args[0]} {
+		r.grpc[host+":"+at["grpc"]] = f.GRPC
+	}
 }
 
 // newestDelete is the ID of a request to delete series.
