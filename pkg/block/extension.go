@@ -55,6 +55,10 @@ type Shard struct {
 	// blocks are to be missed. The one that closes the split, the last to be
 	// written, says so.
 	Void []int `json:"void,omitempty"`
+	// Within is the shard that was split, without what is said of its blocks; nil:
+	// the whole group. So the bounds of a split are known for as long as there is
+	// something of its shards, however often these were split again.
+	Within *Shard `json:"within,omitempty"`
 }
 
 // Contains tells whether a series, without external labels, is in the shard.

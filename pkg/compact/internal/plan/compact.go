@@ -62,12 +62,19 @@ func (p *planner) level(l *lane, blocks []*entry, level int) {
 	windows, held := inWindows(blocks, p.cfg.Ranges[level])
 	for i := len(windows) - 1; i >= 0; i-- {
 		w, in := windows[i], held[i]
+		due := p.due(l.tier, w)
+		var shards *cut
+		if due {
+			shards = p.splitIn(l, w)
+		}
 		switch {
-		case !p.due(l.tier, w):
+		case !due:
 			if level > lowest {
 				p.level(l, in, level-1)
 			}
-		case len(in) < 2 && p.splitIn(l, w) == nil:
+		case shards != nil:
+			p.besideShards(l, w, in[:min(len(in), p.maxInputs())], shards)
+		case len(in) < 2:
 		case len(in) > p.maxInputs() || p.begun(l, in, level):
 			p.smallerFirst(l, w, in, level)
 		default:
@@ -120,9 +127,6 @@ func (p *planner) merge(l *lane, w window, in []*entry, why string) {
 		return
 	}
 	if s := p.splitFor(l, w, in); s != nil {
-		if len(in) == 1 {
-			why = fmt.Sprintf("1 block of %s lies beside shards in %s", blockLengths(in), w)
-		}
 		p.split(l, in, s, to, why)
 		return
 	}
@@ -135,10 +139,34 @@ func (p *planner) merge(l *lane, w window, in []*entry, why string) {
 	p.emit(d)
 }
 
+// besideShards splits blocks along shards that lie in their window. What the coarser
+// tier has nothing of comes there behind that, when each part is merged with its
+// shard, and what there is of the shard is made anew with it: by itself it would be
+// inexact where both have samples of one series.
+func (p *planner) besideShards(l *lane, w window, in []*entry, c *cut) {
+	if to := l.tier.coarser(); to != nil && p.cfg.Downsample {
+		fresh := slices.DeleteFunc(slices.Clone(in), func(e *entry) bool { return !p.wants(e, to) || to.cover.touches(e) })
+		if len(fresh) > 0 {
+			p.split(l, fresh, c, nil, beside(w, fresh))
+			return
+		}
+	}
+	p.merge(l, w, in, beside(w, in))
+}
+
+func beside(w window, in []*entry) string {
+	lie := "lie"
+	if len(in) == 1 {
+		lie = "lies"
+	}
+	return fmt.Sprintf("%s of %s %s beside shards in %s", count(len(in), "block"), blockLengths(in), lie, w)
+}
+
 // closesEarly tells whether in are of the shard that closes a split, and parts of
 // other shards are still to come to the coarser tier. Its block there would stand
 // for all of them, and for other readers hide what there is. (Nothing waits in a
-// ring: of two such shards the one that names more blocks waits for the other.)
+// ring: such a shard waits for others of what it stands for, and for those that
+// stand for less.)
 func (p *planner) closesEarly(l *lane, in []*entry) bool {
 	to := l.tier.coarser()
 	if to == nil || !in[0].closing() {
@@ -147,16 +175,13 @@ func (p *planner) closesEarly(l *lane, in []*entry) bool {
 	if slices.ContainsFunc(in, p.unseenShards) {
 		return true
 	}
-	sources, most := union(in), 0
-	for _, e := range in {
-		most = max(most, len(e.visible))
-	}
-	for _, e := range to.pending {
-		if e.lane != l && (!e.closing() || len(e.visible) < most) && share(e.sources, sources) {
-			return true
+	sources, all := union(in), in[0].standsFor()
+	return slices.ContainsFunc(to.pending, func(e *entry) bool {
+		if e.lane == l || !all.contains(e.span) || !share(e.sources, sources) {
+			return false
 		}
-	}
-	return false
+		return !e.closing() || !e.standsFor().contains(all)
+	})
 }
 
 // unseenFor is for how long shards are waited for that must be there and are not seen.

@@ -9,12 +9,13 @@ import (
 
 // downsample plans for what no compaction fills a coarser tier with: blocks that
 // are merged already, by whomever, or that nothing can be merged with. It goes by
-// windows of time, and where blocks are longer by these.
+// windows of time, and where blocks are longer by these. What is to be split along
+// shards beside it comes to the coarser tier together with them.
 func (p *planner) downsample(l *lane, to *tier) {
 	length := p.window(to)
 	var todo []*entry
 	for _, e := range l.blocks {
-		if e.taken || e.garbage || e.expired || e.marks.NoDownsample != nil || !p.wants(e, to) || !p.due(l.tier, around(hull([]*entry{e}), length)) {
+		if e.taken || e.garbage || e.expired || e.marks.NoDownsample != nil || !p.wants(e, to) || !p.due(l.tier, around(hull([]*entry{e}), length)) || p.joinsShards(l, e) {
 			continue
 		}
 		if e.aside || !aligned(e.meta.MinTime, length).holds(e) {

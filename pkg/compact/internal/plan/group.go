@@ -36,6 +36,7 @@ type tier struct {
 	bad        []*entry // not marked, content unusable
 	lanes      []*lane
 	shards     map[string][]*entry // live ones, by split
+	parts      map[string][]*entry // live ones that shards of a split were split into, by that split
 	cover      cover
 	pending    []*entry // of the next finer tier: what is still to come into this one
 }
@@ -72,6 +73,19 @@ func (e *entry) id() ulid.ULID { return e.meta.ULID }
 
 // closing tells of the shard that closes a split, or is compacted from such.
 func (e *entry) closing() bool { return e.ext.Shard != nil && e.ext.Shard.Index == e.ext.Shard.Count-1 }
+
+// standsFor is what the shard that closes a split names in its meta.json: all that
+// was split and, where that was such a shard itself, what that one stood for.
+func (e *entry) standsFor() span {
+	within := e.ext.Shard.Within
+	for within != nil && within.Index == within.Count-1 {
+		within = within.Within
+	}
+	if within == nil {
+		return span{}
+	}
+	return span{within.From, within.To}
+}
 
 // bad tells of a block whose content was found unusable.
 func (e *entry) bad() bool { return IsBad(e.marks.NoCompact) }
@@ -266,9 +280,12 @@ func (t *tier) fillLanes() {
 		l.blocks = append(l.blocks, e)
 		if s := e.ext.Shard; s != nil {
 			if t.shards == nil {
-				t.shards = map[string][]*entry{}
+				t.shards, t.parts = map[string][]*entry{}, map[string][]*entry{}
 			}
 			t.shards[s.Split] = append(t.shards[s.Split], e)
+			for s = s.Within; s != nil; s = s.Within {
+				t.parts[s.Split] = append(t.parts[s.Split], e)
+			}
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(byKey)) {

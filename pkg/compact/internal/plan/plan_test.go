@@ -28,6 +28,7 @@ import (
 //	blocks the input has a block a line: "<name> <from>-<to>" in hours, and
 //	       src=a,b level= res=5m labels=k:v,k:v idx= from=<source> up=<hour> ours shard=<split>/<i>-<n>@<k>..<k>
 //	       parents=a,b shard=of:<split>/… (fresh from the split of these)
+//	       within=<split>/<i>-<n>@<k>..<k> (what the shard was split from)
 //	       marked=<hour> no-compact=<details> no-downsample partial=<hour> broken=<text> ext=<json>
 //	delete a request: "<name> <selector> <from>-<to>" in hours
 //	plan now=<hour>   prints what would be done
@@ -208,6 +209,12 @@ func (g *golden) set(t *testing.T, m *block.Meta, k, v string) {
 	case "shard":
 		m.Thanos.Source = block.SourceCompactor
 		require.NoError(t, m.SetExtension(block.Extension{Shard: g.shard(t, m, v)}))
+	case "within":
+		ext, _, err := m.Extension()
+		require.NoError(t, err)
+		ext.Shard.Within = g.shard(t, m, v)
+		ext.Shard.Within.Sources = nil
+		require.NoError(t, m.SetExtension(ext))
 	case "ext":
 		m.Thanos.Extensions = []byte(strings.ReplaceAll(v, "$id", m.ULID.String()))
 	default:

@@ -25,6 +25,8 @@ import (
 //     bounds: its shards get a split of their own and are lanes of their own.
 //     So the lanes always hold disjoint, contiguous parts, and nothing is ever
 //     merged back.
+//     Each shard tells what it was split from, so unsharded blocks that come late
+//     find the bounds to go by.
 //   - A split that was cut short goes on from the same inputs, which the shards
 //     that are there name as parents: nobody else gets these inputs meanwhile.
 
@@ -75,17 +77,18 @@ func (c *cut) of(s span) bool {
 func (f *family) findCuts() []*cut {
 	byID := map[string]*cut{}
 	for _, e := range f.all {
-		s := e.ext.Shard
-		if s == nil || e.clashes {
+		if e.clashes {
 			continue
 		}
-		c := byID[s.Split]
-		if c == nil {
-			c = &cut{id: s.Split, count: s.Count, edges: map[int]labels.Labels{}}
-			byID[s.Split] = c
+		for s := e.ext.Shard; s != nil; s = s.Within {
+			c := byID[s.Split]
+			if c == nil {
+				c = &cut{id: s.Split, count: s.Count, edges: map[int]labels.Labels{}}
+				byID[s.Split] = c
+			}
+			c.edges[s.Index], c.edges[s.Index+1] = s.From, s.To
+			c.newest = max(c.newest, e.meta.MaxTime)
 		}
-		c.edges[s.Index], c.edges[s.Index+1] = s.From, s.To
-		c.newest = max(c.newest, e.meta.MaxTime)
 	}
 	out := slices.Collect(maps.Values(byID))
 	slices.SortFunc(out, func(a, b *cut) int { return cmp.Or(cmp.Compare(b.newest, a.newest), cmp.Compare(a.id, b.id)) })
@@ -102,8 +105,8 @@ func (f *family) cutOf(e *entry) *cut {
 	return &cut{id: e.ext.Shard.Split, count: e.ext.Shard.Count} // all that is known of it clashes
 }
 
-// splitIn returns the split of the lane that has shards in a window, the newest
-// if there are several; nil if none has.
+// splitIn returns the split of the lane that has shards, or parts of such, in a
+// window, the newest if there are several; nil if none has.
 func (p *planner) splitIn(l *lane, w window) *cut {
 	if len(l.tier.lanes) == 1 {
 		return nil
@@ -112,13 +115,24 @@ func (p *planner) splitIn(l *lane, w window) *cut {
 		if !c.known() || !c.of(l.span) {
 			continue
 		}
-		for _, e := range l.tier.shards[c.id] {
-			if !e.garbage && w.holds(e) {
-				return c
-			}
+		in := func(e *entry) bool { return !e.garbage && w.holds(e) }
+		if slices.ContainsFunc(l.tier.shards[c.id], in) || slices.ContainsFunc(l.tier.parts[c.id], in) {
+			return c
 		}
 	}
 	return nil
+}
+
+// joinsShards tells whether a block is about to be split, since it lies beside
+// shards in a window that is over.
+func (p *planner) joinsShards(l *lane, e *entry) bool {
+	if !p.free(e) || len(l.tier.lanes) == 1 {
+		return false
+	}
+	return slices.ContainsFunc(p.cfg.Ranges, func(length int64) bool {
+		w := aligned(e.meta.MinTime, length)
+		return w.holds(e) && p.due(l.tier, w) && p.splitIn(l, w) != nil
+	})
 }
 
 // splitFor returns the split that a merge has to go by; nil if it needs none.
@@ -181,7 +195,7 @@ func (p *planner) split(l *lane, in []*entry, c *cut, coarser []int64, why strin
 	}
 	for i := range c.count {
 		d := p.draft(Split, l, in)
-		d.shard = &block.Shard{Split: c.id, Index: i, Count: c.count, From: l.span.from, To: l.span.to}
+		d.shard = &block.Shard{Split: c.id, Index: i, Count: c.count, From: l.span.from, To: l.span.to, Within: l.bounds()}
 		from, begins := c.edge(i, l.span)
 		to, ends := c.edge(i+1, l.span)
 		if d.findBounds = !begins || !ends; !d.findBounds {
@@ -208,6 +222,16 @@ func (p *planner) split(l *lane, in []*entry, c *cut, coarser []int64, why strin
 			return // it failed a short while ago: nothing to close yet
 		}
 	}
+}
+
+// bounds is the shard of a lane, without what is said of its blocks.
+func (l *lane) bounds() *block.Shard {
+	if l.shard == nil {
+		return nil
+	}
+	s := *l.shard
+	s.Sources, s.Void = nil, nil
+	return &s
 }
 
 // begunWithout tells whether a shard that is there was written without the
