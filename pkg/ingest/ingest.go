@@ -84,23 +84,32 @@ func New(cfg Config, p Parts) (*Ingester, error) {
 	if err := in.newRing(p); err != nil {
 		return nil, err
 	}
+	in.gate = admit.New(cfg.Admit, runtime.GOMAXPROCS(0), admit.NewProcessGauges(), p.Metrics)
 	var local replicate.Owner
 	if in.cfg.owns() {
 		in.owned = heads.New(cfg.Heads, heads.Parts{Bucket: p.Bucket, Log: p.Log, Metrics: p.Metrics, Limits: in.headLimits, RingLabels: in.ringLabels,
-			Memory: memoryShares})
+			Memory: memoryShares, Crowded: func() string { return in.gate.Crowded(seriesShare) }})
 		in.owner = &owner{Owner: in.owned}
 		local = in.owner
 	}
-	in.gate = admit.New(cfg.Admit, runtime.GOMAXPROCS(0), admit.NewProcessGauges(), p.Metrics)
 	in.path = pipeline{
-		decoder:  wire.New(cfg.Wire, time.Now),
-		intake:   intake.New(cfg.Intake, in.limits, in.tracker, p.Log, p.Metrics),
+		decoder: wire.New(cfg.Wire, time.Now),
+		intake: intake.New(cfg.Intake, in.limits, intake.Parts{Elect: in.tracker, Log: p.Log, Metrics: p.Metrics,
+			Crowded: func() string { return in.gate.Crowded(nameShare) }}),
 		replicas: replicate.New(cfg.Owners, replicate.Parts{Ring: in.ring, Local: local, Dial: append(p.Dial, grpc.WithTransportCredentials(cfg.Client.Credentials())), Log: p.Log, Reg: p.Metrics, Now: time.Now, Away: in.away}),
 		metrics:  newMetrics(p.Metrics),
 	}
 	in.path.forwarder, err = forward.New(cfg.Forward, filepath.Join(cfg.Heads.Dir, forwardDir), p.Log, p.Metrics)
 	return in, err
 }
+
+// Shares of the memory watermark above which there is no more room: first for series that heads
+// don't have, which cost a kilobyte each, then for those that the catalogs don't know, some 50
+// bytes. Between them is what comes between two garbage collections: only these show what is in use.
+const (
+	seriesShare = 0.9
+	nameShare   = 0.95
+)
 
 // memoryShares are live memory, and all that the process holds, of the limit.
 func memoryShares() (live, held float64) {

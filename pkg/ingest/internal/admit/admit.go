@@ -54,7 +54,7 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.Var(&c.MaxFrameBytes, flagFrameBytes,
 		"Memory for all messages of other nodes at once, compressed and decoded, beside --ingest.max-bytes-in-flight. What does not fit is refused.")
 	fs.Float64Var(&c.MemoryWatermark, "ingest.memory-watermark", 0.85,
-		"Share of the memory limit (GOMEMLIMIT, else the machine's memory) above which writes are answered with 503: what is still in use after garbage collection counts. 0 turns it off.")
+		"Share of the memory limit (GOMEMLIMIT, else the machine's memory) above which writes are answered with 503: what is still in use after garbage collection counts. Series that are new are answered with 429 from nine tenths of it on. 0 turns it off.")
 	fs.Float64Var(&c.CPUWatermark, "ingest.cpu-watermark", 0.95,
 		"Share of the CPUs above which no more writes run at once than there are CPUs; others are answered with 503. 0 turns it off.")
 }
@@ -97,8 +97,8 @@ type Gate struct {
 	metrics *metrics
 
 	requests, frames door
-	tightMemory      atomic.Uint64 // share in thousandths while above the watermark, else 0
-	tightCPU         atomic.Uint64
+	memory           atomic.Uint64 // in use, thousandths of the limit
+	tightCPU         atomic.Uint64 // the same of the CPUs while above the watermark, else 0
 }
 
 // door bounds one kind of what is worked on.
@@ -163,7 +163,7 @@ func (g *Gate) Run(ctx context.Context) error {
 		cpu += (g.gauges.CPU() - cpu) / 4 // smoothed: a busy second is no overload
 		g.metrics.watermark.WithLabelValues("memory").Set(memory)
 		g.metrics.watermark.WithLabelValues("cpu").Set(cpu)
-		g.tightMemory.Store(above(memory, g.cfg.MemoryWatermark))
+		g.memory.Store(uint64(memory * 1000))
 		g.tightCPU.Store(above(cpu, g.cfg.CPUWatermark))
 	}
 }
@@ -174,6 +174,17 @@ func above(share, watermark float64) uint64 {
 		return 0
 	}
 	return uint64(share * 1000)
+}
+
+// Crowded tells how much memory is in use if that is above a share of the watermark, else "". What
+// takes memory for long, such as a series that is new, is refused at a lower share than what
+// gives it back soon, so that the rest goes on for longer.
+func (g *Gate) Crowded(share float64) string {
+	memory, mark := float64(g.memory.Load())/1000, share*g.cfg.MemoryWatermark
+	if mark == 0 || memory <= mark {
+		return ""
+	}
+	return fmt.Sprintf("%.0f%% of the memory limit is in use, the most for this is %.0f%% (--ingest.memory-watermark=%v)", memory*100, mark*100, g.cfg.MemoryWatermark)
 }
 
 // Place is that of a request or frame among those in flight. It is used by one goroutine.
@@ -193,13 +204,12 @@ func (g *Gate) EnterFrame(bytes int64) (*Place, error) { return g.enter(&g.frame
 
 func (g *Gate) enter(d *door, declared int64) (*Place, error) {
 	n := d.now.Add(1)
-	lack, detail := "", ""
+	lack, detail, crowded := "", "", g.Crowded(1)
 	switch {
 	case n > d.most:
 		lack, detail = d.kind.lackMany, fmt.Sprintf("%d %s are being worked on, limit %d (--%s)", n-1, d.kind.many, d.most, d.kind.flagMany)
-	case g.tightMemory.Load() > 0:
-		lack, detail = "memory", fmt.Sprintf("%.0f%% of the memory limit is in use, watermark %.0f%% (--ingest.memory-watermark)",
-			float64(g.tightMemory.Load())/10, g.cfg.MemoryWatermark*100)
+	case crowded != "":
+		lack, detail = "memory", crowded
 	case g.tightCPU.Load() > 0 && n > g.cpus:
 		lack, detail = "cpu", fmt.Sprintf("the CPUs are %.0f%% in use, watermark %.0f%% (--ingest.cpu-watermark)",
 			float64(g.tightCPU.Load())/10, g.cfg.CPUWatermark*100)

@@ -115,7 +115,7 @@ func (hs *Heads) newHead(id tenant.ID) *head {
 		counters: newCounters(hs.sums.shown),
 		sessions: newSessions(hs.cfg.MaxSessions, hs.now),
 	}
-	h.census = newCensus(func() Limits { return hs.limits(id) }, hs.memory)
+	h.census = newCensus(func() Limits { return hs.limits(id) }, hs.memory, hs.crowded)
 	h.mu.idle = make(chan struct{})
 	h.shipping = newShipping(h)
 	return h

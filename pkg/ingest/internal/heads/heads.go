@@ -37,6 +37,7 @@ type Heads struct {
 	ring     func(tenant.ID) labels.Labels
 	fault    func(step string) error
 	memory   func() (live, held float64)
+	crowded  func() string
 	disk     *disk
 	replays  chan struct{} // a place in it is the right to open a TSDB
 	cuts     chan struct{} // and that to cut a head
@@ -87,13 +88,15 @@ type Parts struct {
 	// Memory tells live memory, and all that is held with garbage, as shares of
 	// the limit. Safe for concurrent use. nil: not known.
 	Memory func() (live, held float64)
+	// Crowded tells why there is no memory for more series; "" while there is. nil: there always is.
+	Crowded func() string
 }
 
 // New wires Heads and starts nothing; call Run. The Config must be valid.
 func New(cfg Config, p Parts) *Heads {
 	hs := &Heads{
 		cfg: cfg, bkt: p.Bucket, log: p.Log, metrics: newMetrics(p.Metrics), notes: notes.NewMetrics(p.Metrics),
-		now: p.Now, limits: p.Limits, ring: p.RingLabels, fault: p.Fault, memory: p.Memory,
+		now: p.Now, limits: p.Limits, ring: p.RingLabels, fault: p.Fault, memory: p.Memory, crowded: p.Crowded,
 		replays: make(chan struct{}, cfg.ReplayConcurrency),
 		cuts:    make(chan struct{}, cfg.CutConcurrency),
 	}
@@ -105,6 +108,9 @@ func New(cfg Config, p Parts) *Heads {
 	}
 	if hs.ring == nil {
 		hs.ring = func(tenant.ID) labels.Labels { return labels.EmptyLabels() }
+	}
+	if hs.crowded == nil {
+		hs.crowded = func() string { return "" }
 	}
 	if hs.fault == nil {
 		hs.fault = func(string) error { return nil }

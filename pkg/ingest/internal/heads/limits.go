@@ -27,7 +27,8 @@ type Limits struct {
 // Series that are there when a limit is
 // lowered stay.
 type census struct {
-	limits func() Limits
+	limits  func() Limits
+	crowded func() string // see Parts
 	// enforce is unset while the log is replayed: what was taken once stays, if there is room for it.
 	enforce atomic.Bool
 	room    *room
@@ -39,17 +40,18 @@ type census struct {
 	}
 }
 
-func newCensus(limits func() Limits, memory func() (live, held float64)) *census {
-	c := &census{limits: limits, room: &room{used: memory}}
+func newCensus(limits func() Limits, memory func() (live, held float64), crowded func() string) *census {
+	c := &census{limits: limits, crowded: crowded, room: &room{used: memory}}
 	c.mu.metrics = map[string]int{}
 	return c
 }
 
 // fullError says which limit a new series would break.
 type fullError struct {
-	reason refuse.Reason
-	metric string
-	limit  int
+	reason  refuse.Reason
+	metric  string
+	limit   int
+	crowded string // there is no limit to it but memory
 }
 
 func (e *fullError) Error() string { return string(e.reason) }
@@ -58,6 +60,9 @@ func (e *fullError) Error() string { return string(e.reason) }
 func (c *census) PreCreation(lset labels.Labels) error {
 	if !c.enforce.Load() {
 		return c.room.check()
+	}
+	if why := c.crowded(); why != "" {
+		return &fullError{reason: refuse.SeriesLimit, crowded: why}
 	}
 	lim := c.limits()
 	if lim.MaxSeries > 0 && c.total.Load() >= int64(lim.MaxSeries) {

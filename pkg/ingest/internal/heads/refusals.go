@@ -197,6 +197,9 @@ func (s *appendingSeries) duplicate(smp sample) string {
 }
 
 func (s *appendingSeries) tooMany(e *fullError) string {
+	if e.crowded != "" {
+		return fmt.Sprintf("series %s is one too many: %s; series that are there go on%s", s.name(), e.crowded, s.head.widest())
+	}
 	if e.reason == refuse.MetricSeriesLimit {
 		return fmt.Sprintf("series %s is one too many of metric %s, which has %d, the most it may have (max_series_per_metric of the tenant); series that are there go on%s", s.name(), e.metric, e.limit, s.head.widest())
 	}

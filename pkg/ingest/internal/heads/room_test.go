@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 	"github.com/firnline/firnline/pkg/storeapi/storetest"
 )
 
@@ -63,4 +64,35 @@ func TestNoRoomToOpen(t *testing.T) {
 	r.put(write("big", 1, one("s0000", 1000, 1)))
 	r.put(write("t", 1, one("a", 2000, 3)))
 	require.Len(t, r.dump(), len(want))
+}
+
+// TestCrowded: while memory is short new series are refused, and those that are there go on, also
+// after a restart; what is refused comes again when there is room.
+//
+// RELIABILITY I7
+func TestCrowded(t *testing.T) {
+	var crowded atomic.Bool
+	r := newRig(t, func(_ *Config, p *Parts) {
+		p.Crowded = func() string {
+			if crowded.Load() {
+				return "memory is short"
+			}
+			return ""
+		}
+	})
+	r.put(write("t", 1, one("a", 0, 1), one("b", 0, 1)))
+	crowded.Store(true)
+	for i := range 2 {
+		at := float64(1000 * (i + 1))
+		res, err := r.Append(t.Context(), write("t", 1, one("a", at, 2), one("b", at, 2), one("c", at, 2)))
+		require.NoError(t, err)
+		require.Len(t, res.Refused, 1)
+		require.EqualValues(t, 2, res.Refused[0].Series)
+		require.Equal(t, refuse.SeriesLimit, res.Refused[0].Err.Reason)
+		require.Equal(t, `tenant t: series {__name__="c"} is one too many: memory is short; series that are there go on; the label with the most values is __name__, with 2`, res.Refused[0].Err.Detail)
+		require.Len(t, r.read(t.Context(), named("a"))[seriesName("a")], i+2)
+		r.restart()
+	}
+	crowded.Store(false)
+	r.put(write("t", 1, one("a", 3000, 3), one("b", 3000, 3), one("c", 3000, 3)))
 }

@@ -113,7 +113,9 @@ func (c *call) withinRate(parts []Part) []Part {
 }
 
 // full tells that no series can be learned.
-func (c *call) full() bool { return c.in.live.Load() >= int64(c.in.cfg.MaxSeries) || c.fullShare() }
+func (c *call) full() bool {
+	return c.in.live.Load() >= int64(c.in.cfg.MaxSeries) || c.fullShare() || c.in.crowded() != ""
+}
 
 func (c *call) fullShare() bool {
 	return c.lim.HeadSeriesLimit > 0 && c.cat.live.Load() >= catalogShare(c.lim)
@@ -129,6 +131,9 @@ func (c *call) whyFull(l labels.Labels) *refuse.Error {
 	if c.fullShare() {
 		return refuse.Errorf(refuse.SeriesLimit, id, "series %s of metric %q is new, and tenant %s has sent far more than %d series (head_series_limit of tenant %s); send fewer or raise it",
 			short(l.String()), short(l.Get(model.MetricNameLabel)), id, c.lim.HeadSeriesLimit, id)
+	}
+	if why := c.in.crowded(); why != "" {
+		return refuse.Errorf(refuse.SeriesLimit, id, "series %s of metric %q is new here: %s; series that are known here go on", short(l.String()), short(l.Get(model.MetricNameLabel)), why)
 	}
 	return refuse.Errorf(refuse.SeriesLimit, id, "series %s is new, and the catalog is full with %d series of all tenants (--%scatalog.max-series); send fewer or raise it",
 		short(l.String()), c.in.cfg.MaxSeries, c.in.cfg.prefix)

@@ -79,6 +79,7 @@ type Intake struct {
 	elect   Elector
 	log     *slog.Logger
 	metrics *metrics
+	crowded func() string
 	now     func() time.Time
 
 	live  atomic.Int64 // entries of all catalogs
@@ -92,11 +93,23 @@ type Intake struct {
 	}
 }
 
+// Parts are what an Intake works with.
+type Parts struct {
+	Elect   Elector
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	// Crowded tells why there is no memory to remember more series; "" while there is. nil: there always is.
+	Crowded func() string
+}
+
 // New wires an Intake; call Run to let idle series leave.
-func New(cfg Config, lim *tenant.Limits[limits.Limits], elect Elector, log *slog.Logger, reg prometheus.Registerer) *Intake {
-	in := &Intake{cfg: cfg, limits: lim, elect: elect, log: log, now: time.Now}
-	in.metrics = newMetrics(in, reg)
-	reg.MustRegister(newActiveSeries(in))
+func New(cfg Config, lim *tenant.Limits[limits.Limits], p Parts) *Intake {
+	in := &Intake{cfg: cfg, limits: lim, elect: p.Elect, log: p.Log, crowded: p.Crowded, now: time.Now}
+	if in.crowded == nil {
+		in.crowded = func() string { return "" }
+	}
+	in.metrics = newMetrics(in, p.Metrics)
+	p.Metrics.MustRegister(newActiveSeries(in))
 	in.calls.New = func() any { return new(call) }
 	in.rates.mu.buckets = map[tenant.ID]*bucket{}
 	in.mu.states = map[tenant.ID]*state{}

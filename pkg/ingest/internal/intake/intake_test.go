@@ -43,7 +43,7 @@ func testConfig() Config {
 func newIntake(t testing.TB, cfg Config, lim limits.Limits) *Intake {
 	t.Helper()
 	require.NoError(t, lim.Validate())
-	in := New(cfg, tenant.Fixed(lim), firstOnly{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	in := New(cfg, tenant.Fixed(lim), Parts{Elect: firstOnly{}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	in.now = func() time.Time { return testNow }
 	return in
 }

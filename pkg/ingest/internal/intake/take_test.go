@@ -251,6 +251,23 @@ func TestFullCatalog(t *testing.T) {
 	require.NoError(t, tally.Err())
 }
 
+// TestCrowdedCatalog: while memory is short no series are learned, and known ones go on (RELIABILITY I7).
+func TestCrowdedCatalog(t *testing.T) {
+	in := newIntake(t, testConfig(), limits.Defaults())
+	why := ""
+	in.crowded = func() string { return why }
+	take(t, in, "a", request(many(0, 10)...))
+	why = "memory is short"
+	parts, tally := take(t, in, "a", request(many(5, 10)...))
+	require.Equal(t, 5, parts[0].Samples)
+	require.Equal(t, map[refuse.Reason]int{refuse.SeriesLimit: 5}, tallied(tally))
+	require.ErrorContains(t, tally.Err(), `series {__name__="metric_0", instance="10"} of metric "metric_0" is new here: memory is short; series that are known here go on`)
+	require.EqualValues(t, 10, in.live.Load())
+	why = ""
+	_, tally = take(t, in, "a", request(many(5, 10)...))
+	require.NoError(t, tally.Err())
+}
+
 func TestShareOfATenant(t *testing.T) {
 	lim := limits.Defaults()
 	lim.HeadSeriesLimit = 10
@@ -278,7 +295,7 @@ func TestNewLimits(t *testing.T) {
 	write("write: {}")
 	lim, err := tenant.NewLimits(tenant.LimitsConfig{File: path, Interval: model.Duration(time.Hour)}, limits.Form(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
-	in := New(testConfig(), lim, firstOnly{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	in := New(testConfig(), lim, Parts{Elect: firstOnly{}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	in.now = func() time.Time { return testNow }
 	send := func(id tenant.ID) (batch.Session, labels.Labels, *refuse.Tally) {
 		b := request(series("__name__", "up", "a", "1"))
