@@ -235,6 +235,8 @@ func docWorld(t *testing.T) {
 	from := start.UnixMilli()
 	up := blocktest.Series{Labels: labels.FromStrings("__name__", "up", "job", "db"), Samples: blocktest.Floats(from, from+2*testHour, 30_000, func(int64) float64 { return 1 })}
 	blocktest.Write(t, "prometheus", []blocktest.Series{up}, labels.EmptyLabels(), blocktest.Options{MinTime: from, MaxTime: from + 2*testHour})
+	blocktest.Write(t, "cortex/team-a", []blocktest.Series{up}, labels.FromStrings("__org_id__", "team-a"), blocktest.Options{MinTime: from, MaxTime: from + 2*testHour})
+	write(t, "cortex/team-a/bucket-index.json.gz", "of another program")
 }
 
 // docAll runs firnline all and returns its addresses.
