@@ -36,15 +36,9 @@ func openAllDir(path string) (_ *allDir, err error) {
 			err = fmt.Errorf("--data-dir=%s: %w", path, err)
 		}
 	}()
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return nil, notWritable(err)
-	}
 	d := &allDir{path: path}
-	if d.lock, _, err = fileutil.Flock(filepath.Join(path, "lock")); err != nil {
-		if errors.Is(err, os.ErrPermission) || readOnly(err) {
-			return nil, notWritable(err)
-		}
-		return nil, fmt.Errorf("in use by another process: stop that one, or give each a folder of its own: %w", err)
+	if d.lock, err = block.TakeFolder(path, "lock"); err != nil {
+		return nil, err
 	}
 	if err := d.checkVersion(); err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -52,20 +46,13 @@ func openAllDir(path string) (_ *allDir, err error) {
 	return d, nil
 }
 
-func notWritable(err error) error {
-	return fmt.Errorf("can't be written to: %w; make it writable for this user, or choose another folder", err)
-}
-
-// readOnly tells a file system that is mounted so.
-func readOnly(err error) bool { return strings.Contains(err.Error(), "read-only file system") }
-
 // checkVersion refuses a layout that it does not know, and notes ours in a new folder.
 func (d *allDir) checkVersion() error {
 	path := filepath.Join(d.path, "version")
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := block.WriteFile(path, []byte(strconv.Itoa(allDirVersion)+"\n")); err != nil {
-			return notWritable(err)
+			return block.NotWritable(err)
 		}
 		return nil
 	}

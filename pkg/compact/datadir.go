@@ -30,15 +30,12 @@ type dataDir struct {
 func openDataDir(path string) (_ *dataDir, err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("--data-dir: %w", err)
+			err = fmt.Errorf("--data-dir=%s: %w", path, err)
 		}
 	}()
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return nil, err
-	}
 	d := &dataDir{path: path}
-	if d.lock, _, err = fileutil.Flock(filepath.Join(path, "lock")); err != nil {
-		return nil, fmt.Errorf("%s is in use by another process: give each its own: %w", path, err)
+	if d.lock, err = block.TakeFolder(path, "lock"); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {

@@ -31,6 +31,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/fileutil"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/content"
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
 	"github.com/firnline/firnline/pkg/tenant"
@@ -286,12 +287,9 @@ func (f *Forwarder) take(wanted bool) error {
 	if _, err := os.Stat(f.dir); f.lock != nil || !wanted && errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err := os.MkdirAll(f.dir, 0o755); err != nil {
-		return fmt.Errorf("folder of queues: %w", err)
-	}
-	lock, _, err := fileutil.Flock(filepath.Join(f.dir, "lock"))
+	lock, err := block.TakeFolder(f.dir, "lock")
 	if err != nil {
-		return fmt.Errorf("--tsdb.path: %s is in use by another process: give each its own: %w", f.dir, err)
+		return fmt.Errorf("folder of queues %s, below --tsdb.path: %w", f.dir, err)
 	}
 	f.lock = lock
 	return nil

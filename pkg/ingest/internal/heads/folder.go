@@ -41,15 +41,12 @@ const (
 func openFolder(dir string) (_ *folder, err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("--tsdb.path: %w", err)
+			err = fmt.Errorf("--tsdb.path=%s: %w", dir, err)
 		}
 	}()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
 	f := &folder{dir: dir}
-	if f.lock, _, err = fileutil.Flock(filepath.Join(dir, lockFilename)); err != nil {
-		return nil, fmt.Errorf("%s is in use by another process: give each its own: %w", dir, err)
+	if f.lock, err = block.TakeFolder(dir, lockFilename); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -86,7 +83,7 @@ func (f *folder) checkVersion() error {
 		return fmt.Errorf("%s: %w: %w", path, block.ErrCorrupt, err)
 	}
 	if v.Version != folderVersion {
-		return fmt.Errorf("%s: %w %d, this program reads %d", path, block.ErrUnknownVersion, v.Version, folderVersion)
+		return fmt.Errorf("%s: %w %d, this program reads %d: start the version of firnline that wrote it, or give another folder", path, block.ErrUnknownVersion, v.Version, folderVersion)
 	}
 	return nil
 }
