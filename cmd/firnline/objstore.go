@@ -9,6 +9,7 @@ import (
 	"github.com/thanos-io/objstore"
 
 	"github.com/firnline/firnline/pkg/bucket"
+	"github.com/firnline/firnline/pkg/content"
 )
 
 // bucketConfig is the bucket's configuration, checked down to its YAML.
@@ -34,17 +35,17 @@ func (c *bucketConfig) Validate() error {
 
 // target reads the YAML.
 func (c *bucketConfig) target() (*bucket.Target, error) {
-	content, source := []byte(c.Objstore), "--objstore.config"
+	text, source := []byte(c.Objstore), "--objstore.config"
 	if c.ObjstoreFile != "" {
 		var err error
 		source = "--objstore.config-file: " + c.ObjstoreFile
-		if content, err = os.ReadFile(c.ObjstoreFile); err != nil {
+		if text, err = os.ReadFile(c.ObjstoreFile); err != nil {
 			return nil, fmt.Errorf("--objstore.config-file: %w", err)
 		}
 	}
-	t, err := bucket.ParseConfig(content)
+	t, err := bucket.ParseConfig(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", source, err)
+		return nil, content.Name(source, err)
 	}
 	return t, nil
 }

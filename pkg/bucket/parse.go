@@ -32,7 +32,7 @@ var (
 func ParseConfig(given []byte) (*Target, error) {
 	text, err := content.Expand(string(given), os.LookupEnv)
 	if err != nil {
-		return nil, fmt.Errorf("objstore config: %w", err)
+		return nil, content.Name("objstore config", err)
 	}
 	root, err := parseDocument([]byte(text))
 	if err != nil {
@@ -40,7 +40,7 @@ func ParseConfig(given []byte) (*Target, error) {
 	}
 	t, problems := parseTarget(root)
 	if len(problems) > 0 {
-		return nil, fmt.Errorf("objstore config: %w", errors.Join(problems...))
+		return nil, content.Name("objstore config", errors.Join(problems...))
 	}
 	return t, nil
 }

@@ -51,6 +51,13 @@ func TestTargetHidesSecrets(t *testing.T) {
 	}
 }
 
+// An access key that is a word of ours or the bucket's name hides nothing: messages can be read.
+func TestRedactionLeavesNames(t *testing.T) {
+	target, err := ParseConfig([]byte("type: S3\nconfig: {bucket: metrics, endpoint: e, access_key: firnline, secret_key: firnline-s3cr3t}"))
+	require.NoError(t, err)
+	require.Equal(t, "list firnline/leases/: <secret> is wrong", target.redact("list firnline/leases/: firnline-s3cr3t is wrong"))
+}
+
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte("type: S3\nconfig: {bucket: b, endpoint: e}\nprefix: p"))
 	f.Add([]byte("type: FILESYSTEM\nconfig: &a {directory: d, <<: *a}"))

@@ -18,7 +18,11 @@ var signedParts = regexp.MustCompile(`(?i)((?:sig|signature|token|credential|x-a
 func (t *Target) secrets() []string {
 	switch t.Type {
 	case objstore.S3:
-		return []string{t.s3.SecretKey, t.s3.SessionToken, t.s3.AccessKey}
+		all := []string{t.s3.SecretKey, t.s3.SessionToken}
+		if !strings.Contains("firnline "+t.s3.Bucket, t.s3.AccessKey) { // which stand in names of objects and addresses
+			all = append(all, t.s3.AccessKey)
+		}
+		return all
 	case objstore.GCS:
 		return []string{t.gcs.ServiceAccount}
 	case objstore.AZURE:

@@ -64,10 +64,10 @@ func (r *Retention) parse(text []byte, downsample bool) (p *policy.Policy, err e
 	p = policy.New(r.tiers())
 	if r.PolicyFile != "" {
 		if len(bytes.TrimSpace(text)) == 0 { // half written, most likely: without its rules blocks would go
-			return nil, fmt.Errorf("%s: is empty; write \"rules: []\" for no rules", r.PolicyFile)
+			return nil, fmt.Errorf("--%s-file: %s: is empty; write \"rules: []\" for no rules", policyFlag, r.PolicyFile)
 		}
 		if p, err = policy.Parse(r.PolicyFile, text, r.tiers()); err != nil {
-			return nil, err
+			return nil, content.Name("--"+policyFlag+"-file", err)
 		}
 	}
 	if !downsample {

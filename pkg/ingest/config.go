@@ -14,6 +14,7 @@ import (
 	"github.com/firnline/firnline/pkg/ingest/internal/forward"
 	"github.com/firnline/firnline/pkg/ingest/internal/heads"
 	"github.com/firnline/firnline/pkg/ingest/internal/intake"
+	"github.com/firnline/firnline/pkg/ingest/internal/limits"
 	"github.com/firnline/firnline/pkg/ingest/internal/replicate"
 	"github.com/firnline/firnline/pkg/ingest/internal/ring"
 	"github.com/firnline/firnline/pkg/ingest/internal/wire"
@@ -86,9 +87,17 @@ func (c *Config) Validate() error {
 	if err := c.Client.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("--remote-write.client-*: %w", err))
 	}
-	return errors.Join(append(errs, c.Tenant.Validate(), c.Limits.Validate(), c.Wire.Validate(),
+	return errors.Join(append(errs, c.Tenant.Validate(), c.checkLimits(), c.Wire.Validate(),
 		c.Admit.Validate(c.Wire.MostMemory(), max(2*c.Owners.MaxFrameBytes, c.Wire.MaxDecodedBytes)), c.Intake.Validate(),
 		c.Ring.Validate(), c.Owners.Validate(), c.Heads.Validate(), c.Forward.Validate())...)
+}
+
+// checkLimits reads the file of limits, if it may be one.
+func (c *Config) checkLimits() error {
+	if err := c.Limits.Validate(); err != nil {
+		return err
+	}
+	return limits.Form().Check(c.Limits)
 }
 
 // owns tells whether series live in this process.

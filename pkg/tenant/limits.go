@@ -91,6 +91,16 @@ func (s *Set[T]) Listed(id ID) bool {
 	return ok
 }
 
+// Check tells what is wrong with limits that are to be read.
+func (f Form[T]) Check(cfg LimitsConfig) error {
+	text, source, err := content.Of(cfg.flag, cfg.Content, cfg.File)
+	if err != nil {
+		return err
+	}
+	_, _, err = f.parse(source, text)
+	return err
+}
+
 // NewLimits reads the limits for the first time; here wrong ones are an error. Call Run to follow changes.
 func NewLimits[T any](cfg LimitsConfig, form Form[T], log *slog.Logger, reg prometheus.Registerer) (*Limits[T], error) {
 	l := &Limits[T]{form: form, log: log}
