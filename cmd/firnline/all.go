@@ -178,7 +178,7 @@ func (a *all) build(ctx context.Context, p *process) ([]runner, error) {
 	}
 	check := newBucketCheck(b, p, true)
 	p.srv.AddCheck("bucket", check.check)
-	deletes := block.NewDeleteWatcher(a.deletes, b, p.log, p.registry(nameQuery))
+	deletes := block.NewDeleteWatcher(a.deletes, b, a.part(nameQuery).log(p), p.registry(nameQuery))
 	p.srv.AddCheck("deletes", deletes.Ready)
 	parts := []runner{check, deletes}
 
@@ -198,66 +198,82 @@ func (a *all) build(ctx context.Context, p *process) ([]runner, error) {
 	if every := a.own.SelfScrape; every > 0 {
 		writer = fed{in, newSelfScrape(p, in.Handler(), in.Checks()["heads"], every)}
 	}
-	parts = append(parts, writer, gateway, compactor)
+	parts = append(parts, a.part(nameIngest).runner(writer), a.part(nameStore).runner(gateway), a.part(nameCompact).runner(compactor))
 	local := []query.Local{{Name: nameIngest, Services: in.Services()}, {Name: nameStore, Services: gateway.Services()}}
 	if a.hasSidecar() {
 		s, err := a.newSidecar(p, b)
 		if err != nil {
 			return nil, err
 		}
-		parts, local = append(parts, s), append(local, query.Local{Name: nameSidecar, Services: s.Services()})
+		parts, local = append(parts, a.part(nameSidecar).runner(s)), append(local, query.Local{Name: nameSidecar, Services: s.Services()})
 	}
 	q, err := a.newQuery(p, in.ForPeers(p.srv.GRPC()), local, deletes.Hider)
 	if err != nil {
 		return nil, err
 	}
 	p.srv.Handle("/", firstOf{[]routes{in.Handler(), compactor.Handler()}, q.Handler()})
+	if err := a.landing(p); err != nil {
+		return nil, err
+	}
 	return append(parts, q, greeting{p, a.own.DataDir, b.Target, a.own.localBucket}), nil
+}
+
+// part is the component of that name.
+func (a *all) part(name string) part { return part{name, a.flags} }
+
+// landing serves a page at /, but where the querier has a path of its own to lead to.
+func (a *all) landing(p *process) error {
+	if a.query.API.RoutePrefix != "" || a.query.API.ExternalPrefix != "" {
+		return nil
+	}
+	return p.landing(slices.Concat(queryRoutes(), ingestRoutes(), compactRoutes())...)
 }
 
 // openBucket opens the bucket for all parts, and makes its folder where it is our own.
 func (a *all) openBucket(ctx context.Context, p *process) (*bucket.Handle, error) {
 	if a.own.localBucket {
 		if err := os.MkdirAll(a.bucketDir(), 0o755); err != nil {
-			return nil, fmt.Errorf("--data-dir=%s: %w", a.own.DataDir, notWritable(err))
+			return nil, fmt.Errorf("--data-dir=%s: %w", a.own.DataDir, block.NotWritable(err))
 		}
 	}
 	return a.bkt.open(ctx, p)
 }
 
 func (a *all) newIngest(p *process, b *bucket.Handle) (*ingest.Ingester, error) {
-	cfg := a.ingest
+	cfg, part := a.ingest, a.part(nameIngest)
 	address := p.srv.GRPCAddr().String()
 	if g := cfg.Ring.Gossip; len(g.Join) == 0 && g.Bind == noGossip {
 		// A ring of one needs no gossip, and nobody listens for it.
 		self := reachable(address)
 		cfg.Ring.Static.Hashrings, cfg.Ring.Static.LocalEndpoint = `[{"endpoints": [`+strconv.Quote(self)+`]}]`, self
 	}
-	in, err := ingest.New(cfg, ingest.Parts{Bucket: b, Address: address, Dial: p.dialOptions(), Log: p.log, Metrics: p.registry(nameIngest)})
+	in, err := ingest.New(cfg, ingest.Parts{Bucket: b, Address: address, Dial: p.dialOptions(), Log: part.log(p), Metrics: p.registry(nameIngest)})
 	if err != nil {
-		return nil, err
+		return nil, part.error(err)
 	}
-	p.addChecks(in.Checks())
-	p.beforeStop = in.Leave
+	p.addChecks(part.checks(in.Checks()))
+	p.beforeStop = func(ctx context.Context) error { return part.error(in.Leave(ctx)) }
 	p.srv.AddReloader("ingest limits and forwarding rules", in.Reload)
 	in.Register(p.srv.GRPC())
 	return in, nil
 }
 
 func (a *all) newStore(p *process, b *bucket.Handle) (*store.Store, error) {
-	s, err := store.New(a.store, b, p.log, p.registry(nameStore))
+	part := a.part(nameStore)
+	s, err := store.New(a.store, b, part.log(p), p.registry(nameStore))
 	if err == nil {
-		p.srv.AddCheck("store", s.Ready)
+		p.srv.AddCheck("store", part.check(s.Ready))
 	}
-	return s, err
+	return s, part.error(err)
 }
 
 func (a *all) newCompact(p *process, b *bucket.Handle) (*closingCompactor, error) {
-	c, err := compact.New(a.compact, compact.Parts{Bucket: b, Log: p.log, Metrics: p.registry(nameCompact), Fault: b.FaultPoint})
+	part := a.part(nameCompact)
+	c, err := compact.New(a.compact, compact.Parts{Bucket: b, Log: part.log(p), Metrics: p.registry(nameCompact), Fault: b.FaultPoint})
 	if err != nil {
-		return nil, err
+		return nil, part.error(err)
 	}
-	p.srv.AddCheck("compact", c.Ready)
+	p.srv.AddCheck("compact", part.check(c.Ready))
 	p.srv.AddReloader("retention policy", func(context.Context) error { return c.Reload() })
 	return &closingCompactor{c}, nil
 }
@@ -277,23 +293,25 @@ func (a *all) newSidecar(p *process, b *bucket.Handle) (*sidecar.Sidecar, error)
 	} else {
 		p.log.Warn("blocks of Prometheus are not shipped, only its live data is answered from: give its folder by --sidecar.tsdb.path")
 	}
-	s, err := sidecar.New(a.sidecar, to, p.log, p.registry(nameSidecar))
+	part := a.part(nameSidecar)
+	s, err := sidecar.New(a.sidecar, to, part.log(p), p.registry(nameSidecar))
 	if err == nil {
-		p.addChecks(s.Checks())
+		p.addChecks(part.checks(s.Checks()))
 	}
-	return s, err
+	return s, part.error(err)
 }
 
 func (a *all) newQuery(p *process, to grpc.ServiceRegistrar, local []query.Local, hider func() *block.Hider) (*query.Query, error) {
 	parts := queryParts(p, hider)
 	parts.Local = local
-	q, err := query.New(a.query, parts, p.log, p.registry(nameQuery))
+	log := a.part(nameQuery).log(p)
+	q, err := query.New(a.query, parts, log, p.registry(nameQuery))
 	if err != nil {
 		return nil, err
 	}
 	p.srv.AddCheck("endpoints", q.Ready)
 	p.srv.AddReloader("endpoints", func(context.Context) error { return q.Reload() })
-	storeapi.Register(to, q.Services(), p.log)
+	storeapi.Register(to, q.Services(), log)
 	return q, nil
 }
 

@@ -46,17 +46,22 @@ undone. What it would do is told by firnline tools compact plan.`,
 			p.srv.AddCheck("compact", c.Ready)
 			p.srv.AddReloader("retention policy", func(context.Context) error { return c.Reload() })
 			p.srv.Handle("/api/v1/", c.Handler())
-			if err := p.landing(
-				server.Route{Path: "/api/v1/compact/status", About: "what is done and known"},
-				server.Route{Path: "/api/v1/compact/plan", About: "what would be done and why"},
-				server.Route{Path: "/api/v1/delete_requests", About: "requests to delete series"},
-				server.Route{Path: "POST /api/v1/delete_series", About: "ask for series to be deleted"},
-				server.Route{Path: "POST /api/v1/delete_requests/{id}/cancel", About: "take that back"},
-			); err != nil {
+			if err := p.landing(compactRoutes()...); err != nil {
 				return nil, err
 			}
 			return []runner{check, &compacting{c, b, cfg.Wait, p.talk}}, nil
 		},
+	}
+}
+
+// compactRoutes are what the page of a process that compacts tells of.
+func compactRoutes() []server.Route {
+	return []server.Route{
+		{Path: "/api/v1/compact/status", About: "what is done and known"},
+		{Path: "/api/v1/compact/plan", About: "what would be done and why"},
+		{Path: "/api/v1/delete_requests", About: "requests to delete series"},
+		{Path: "POST /api/v1/delete_series", About: "ask for series to be deleted"},
+		{Path: "POST /api/v1/delete_requests/{id}/cancel", About: "take that back"},
 	}
 }
 

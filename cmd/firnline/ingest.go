@@ -63,16 +63,21 @@ quorum asks for. One node alone is a ring of one.`,
 			p.srv.Handle("/", in.Handler())
 			storeapi.Register(in.ForPeers(p.srv.GRPC()), in.Services(), p.log)
 			in.Register(p.srv.GRPC())
-			return append(parts, in), p.landing(
-				server.Route{Path: "POST /api/v1/write", About: "remote write, 1.0 and 2.0"},
-				server.Route{Path: "POST /api/v1/otlp/v1/metrics", About: "OTLP metrics"},
-				server.Route{Path: "/api/v1/ingest/ring", About: "the ring's members, and how well they are"},
-				server.Route{Path: "/api/v1/ingest/endpoints", About: "the same for service discovery by HTTP"},
-				server.Route{Path: "/api/v1/ingest/ha?all_tenants=true", About: "replicas of which one is taken"},
-				server.Route{Path: "/api/v1/ingest/forward?all_tenants=true", About: "forwarding to other receivers"},
-				server.Route{Path: "/api/v1/ingest/tenants?all_tenants=true", About: "who sends how much"},
-				server.Route{Path: "/api/v1/status/tsdb?all_tenants=true", About: "statistics of the series that this node owns"},
-			)
+			return append(parts, in), p.landing(ingestRoutes()...)
 		},
+	}
+}
+
+// ingestRoutes are what the page of a process that ingests tells of.
+func ingestRoutes() []server.Route {
+	return []server.Route{
+		{Path: "POST /api/v1/write", About: "remote write, 1.0 and 2.0"},
+		{Path: "POST /api/v1/otlp/v1/metrics", About: "OTLP metrics"},
+		{Path: "/api/v1/ingest/ring", About: "the ring's members, and how well they are"},
+		{Path: "/api/v1/ingest/endpoints", About: "the same for service discovery by HTTP"},
+		{Path: "/api/v1/ingest/ha?all_tenants=true", About: "replicas of which one is taken"},
+		{Path: "/api/v1/ingest/forward?all_tenants=true", About: "forwarding to other receivers"},
+		{Path: "/api/v1/ingest/tenants?all_tenants=true", About: "who sends how much"},
+		{Path: "/api/v1/status/tsdb?all_tenants=true", About: "statistics of the series that are in memory"},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 // merged makes one configuration of those of several components:
@@ -114,14 +115,18 @@ func (m *merged) validatePart(p mergedPart) error {
 	if err == nil {
 		return nil
 	}
-	text := err.Error()
+	return errors.New(m.as(p.name, err.Error()))
+}
+
+// as makes a component's names of flags in a text the names that they have here.
+func (m *merged) as(component, text string) string {
 	for _, name := range m.apart {
-		if slices.Contains(m.owners[p.name+"."+name], p.name) {
+		if strings.Contains(text, "--"+name) && slices.Contains(m.owners[component+"."+name], component) {
 			whole := regexp.MustCompile("--" + regexp.QuoteMeta(name) + "($|[^a-z0-9-])")
-			text = whole.ReplaceAllString(text, "--"+p.name+"."+name+"$1")
+			text = whole.ReplaceAllString(text, "--"+component+"."+name+"$1")
 		}
 	}
-	return errors.New(text)
+	return text
 }
 
 // flagOfSeveral sets a flag in each component that has it.

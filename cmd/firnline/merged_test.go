@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -88,6 +91,34 @@ func TestMergedFlagsAreNamedAsTheyAreHere(t *testing.T) {
 	require.Equal(t, listFlag{"1"}, a.list)
 	require.False(t, f.isSet("list"))
 }
+
+// TestPartsNameFlagsAsTheyAreHere: what a part logs, and what it fails with, too.
+func TestPartsNameFlagsAsTheyAreHere(t *testing.T) {
+	m, _, _ := mergedRoles()
+	newFlags([]configurer{m})
+	var text bytes.Buffer
+	of := &process{bare: newLogger(logConfig{Level: "info", Format: "logfmt"}, &text)}
+	cause := fmt.Errorf("--path: %w", os.ErrNotExist)
+	a := part{"a", m}
+	a.log(of).With("id", 1).WithGroup("g").Warn("see --path", "err", cause, "at", "--level and --path=x", "n", 3)
+	require.Contains(t, text.String(), `component=a id=1`)
+	require.Contains(t, text.String(), `msg="see --a.path"`)
+	require.Contains(t, text.String(), `g.err="--a.path: file does not exist" g.at="--level and --a.path=x" g.n=3`)
+	for _, err := range []error{
+		a.error(cause), a.runner(fails{cause}).Run(t.Context()), a.checks(map[string]func() error{"x": func() error { return cause }})["x"](),
+	} {
+		require.EqualError(t, err, "--a.path: file does not exist")
+		require.ErrorIs(t, err, os.ErrNotExist)
+	}
+	require.NoError(t, a.error(nil))
+	other := errors.New("nothing of flags")
+	require.Equal(t, other, a.error(other))
+}
+
+// fails is a part that does nothing else.
+type fails struct{ err error }
+
+func (f fails) Run(context.Context) error { return f.err }
 
 // TestFlagsOfSeveralComponents lists each name that several components have,
 // and what `firnline all` makes of it. A new one has to be decided upon:

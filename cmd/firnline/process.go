@@ -42,6 +42,7 @@ type process struct {
 	name    string
 	short   string // what it does
 	log     *slog.Logger
+	bare    *slog.Logger // log without the component's name
 	reg     *prometheus.Registry
 	tracing *server.Tracing
 	srv     *server.Server
@@ -59,7 +60,8 @@ var errFinished = errors.New("finished")
 // run builds the component and runs it until ctx ends.
 func (c *component) run(ctx context.Context, f *flags, logTo io.Writer) (err error) {
 	talk := newBoard(logTo)
-	p := &process{name: c.name, short: c.short, log: newLogger(c.base.log, talk).With("component", c.name), reg: newRegistry(), flags: f.effective(), talk: talk}
+	p := &process{name: c.name, short: c.short, bare: newLogger(c.base.log, talk), reg: newRegistry(), flags: f.effective(), talk: talk}
+	p.log = p.bare.With("component", c.name)
 	if p.config, err = f.config(); err != nil {
 		return err
 	}

@@ -102,6 +102,9 @@ func (d *daemon) ended(t *testing.T) int {
 func TestLandingPages(t *testing.T) {
 	for name, args := range map[string]func(http string) []string{
 		"store": func(http string) []string { return storeArgs(t, http, freeAddr(t)) },
+		"all": func(http string) []string {
+			return []string{"all", "--http-address=" + http, "--grpc-address=" + freeAddr(t), "--data-dir=" + t.TempDir()}
+		},
 		"compact": func(http string) []string {
 			return []string{"compact", "--wait", "--http-address=" + http, "--data-dir=" + t.TempDir(), bucketArg(t)}
 		},

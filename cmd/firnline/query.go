@@ -7,6 +7,7 @@ import (
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/query"
+	"github.com/firnline/firnline/pkg/server"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
@@ -48,6 +49,17 @@ sidecars and other stores answer. Blocks are not read from it.`,
 			storeapi.Register(p.srv.GRPC(), q.Services(), p.log)
 			return append(parts, q), nil
 		},
+	}
+}
+
+// queryRoutes are what the page of a process that answers queries, among other things, tells of.
+func queryRoutes() []server.Route {
+	return []server.Route{
+		{Path: "/api/v1/query?query=up", About: "PromQL, by the HTTP API of Prometheus: give this server's address to Grafana as a Prometheus data source"},
+		{Path: "/api/v1/labels", About: "names of labels"},
+		{Path: "/api/v1/metadata", About: "types and help of metrics"},
+		{Path: "/api/v1/stores", About: "who is asked, and what each holds"},
+		{Path: "/api/v1/status/flags", About: "flags in force"},
 	}
 }
 

@@ -123,7 +123,7 @@ func (m *metrics) registerWork(reg prometheus.Registerer) {
 	m.readBytes = counter("read_bytes_total", "Bytes of inputs read.")
 	m.written = counters("written_bytes_total", "Bytes of results uploaded.", "resolution")
 	m.chunks = counters("chunks_total", "Chunks of inputs by what became of them: copied, encoded anew, left out as equal, cut or empty; mended are counted beside.", "outcome")
-	m.diskFree = gauge("disk_free_bytes", "Free space of the file system with --data-dir.")
+	m.diskFree = gauge("disk_free_bytes", "Free space of the file system with the local folder.")
 
 	m.marked = counters("blocks_marked_total", "Blocks marked for deletion.", "why")
 	m.removed = counters("blocks_removed_total", "Blocks removed from the bucket.", "why")

@@ -22,7 +22,9 @@ func (in *Ingester) registerInsight(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/ingest/ha", in.scoped(in.pairs))
 	mux.HandleFunc("GET /api/v1/ingest/forward", in.scoped(in.forwarding))
 	mux.HandleFunc("GET /api/v1/ingest/tenants", in.scoped(in.activity))
-	mux.Handle("GET /ring", http.RedirectHandler("/api/v1/ingest/ring", http.StatusFound))
+	for _, name := range []string{"/ring", "/memberlist"} { // Mimir's
+		mux.Handle("GET "+name, http.RedirectHandler("/api/v1/ingest/ring", http.StatusFound))
+	}
 	if in.owned != nil {
 		mux.HandleFunc("GET /api/v1/status/tsdb", in.scoped(in.tsdbStatus))
 		in.registerCardinality(mux)

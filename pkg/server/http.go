@@ -78,6 +78,7 @@ func (s *Server) drainHTTP(ctx context.Context) error {
 func (s *Server) handleBuiltin() {
 	s.mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "healthy") })
 	s.mux.HandleFunc("GET /-/ready", s.handleReady)
+	s.mux.HandleFunc("GET /ready", s.handleReady) // Mimir's name: probes go on as they were
 	s.mux.Handle("POST /-/reload", http.NewCrossOriginProtection().Handler(http.HandlerFunc(s.handleReload)))
 	s.mux.Handle("GET /metrics", promhttp.HandlerFor(s.reg, promhttp.HandlerOpts{
 		Registry: s.reg, EnableOpenMetrics: true, MaxRequestsInFlight: 16, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),

@@ -172,6 +172,9 @@ func TestReadyTellsWhatItWaitsFor(t *testing.T) {
 	require.Equal(t, 200, code)
 	require.Equal(t, "ready\n", body)
 
+	code, _, _ = get(t, h.url("/ready"))
+	require.Equal(t, 200, code)
+
 	resp, err := client(t).Head(h.url("/-/ready"))
 	require.NoError(t, err)
 	resp.Body.Close()

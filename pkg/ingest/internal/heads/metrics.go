@@ -72,7 +72,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		syncWaiters: f.NewHistogram(prometheus.HistogramOpts{Name: "firnline_ingest_sync_writes", Help: "Writes that shared a sync.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 10)}),
 		readOnly: f.NewGaugeVec(prometheus.GaugeOpts{Name: "firnline_ingest_tenants_read_only", Help: "Tenants that take no samples: disk-full ends by itself, io-error at the next start."}, []string{"why"}),
-		free:     gauge("disk_free_bytes", "Free space of the file system with --tsdb.path."),
+		free:     gauge("disk_free_bytes", "Free space of the file system with the local folder."),
 
 		damages:      counters("wal_damaged_total", "Damages of local data that were put aside and worked around, by what was damaged: wal, wbl, checkpoint, chunks, block.", "what"),
 		damagedBytes: counter("wal_damaged_bytes_total", "Bytes put aside as damaged."),
