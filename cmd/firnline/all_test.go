@@ -121,7 +121,7 @@ func TestAll(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, body, _ = d.get("/api/v1/query?query=up")
 		return strings.Contains(body, `"job":"firnline"`)
-	}, 20*time.Second, 50*time.Millisecond)
+	}, 2*time.Minute, 50*time.Millisecond)
 	require.NotContains(t, body, `"ingest"`, "series look as they were pushed")
 	_, body, _ = d.get("/api/v1/status/flags")
 	require.Contains(t, body, `"ingest.tsdb.path":"`+filepath.Join(dir, "ingest")+`"`)

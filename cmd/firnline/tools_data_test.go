@@ -128,7 +128,7 @@ func TestToolsReady(t *testing.T) {
 		out, errs string
 	}{
 		"no":           {[]string{"--url=" + plain.URL}, exitProblem, "", plain.URL + "/-/ready: not ready: waiting for prometheus: connection refused; bucket: first listing\n"},
-		"not in time":  {[]string{"--url=" + plain.URL, "--wait=1ms"}, exitProblem, "", "after 1ms: "},
+		"not in time":  {[]string{"--url=" + plain.URL, "--wait=3s"}, exitProblem, "", "after 3s: "},
 		"waits":        {[]string{"--url=" + plain.URL + "/other/", "--wait=5m"}, exitOK, "ready\n", ""},
 		"TLS":          {[]string{"--url=" + secure.URL + "/other"}, exitOK, "ready\n", ""},
 		"another path": {[]string{"--url=" + plain.URL + "/x"}, exitProblem, "", "it answers 404 Not Found; the address may lack a path"},

@@ -38,6 +38,7 @@ type Server struct {
 
 	ready   readiness
 	reloads reloads
+	sleep   func(time.Duration)
 
 	// Taken by Listen; nil before. The first is that of the main address.
 	httpListeners, grpcListeners []net.Listener
@@ -54,7 +55,7 @@ func New(cfg Config, log *slog.Logger, reg *prometheus.Registry, tracing *Tracin
 	s := &Server{
 		cfg: cfg, log: log, reg: reg, metrics: newMetrics(reg), tracing: tracing, logged: logged,
 		mux: http.NewServeMux(), gate: newGate(cfg.HTTP.MaxRequests), grpcGate: newGate(cfg.GRPC.MaxRequests),
-		health: health.NewServer(),
+		health: health.NewServer(), sleep: time.Sleep,
 	}
 	s.reloads.metrics, s.reloads.now = s.metrics, time.Now
 	if s.web, err = newLastGood("web", s.loadWeb, log, s.metrics); err != nil {
@@ -189,7 +190,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.health.Shutdown()
 		if ctx.Err() != nil {
 			s.log.Info("stopping: not ready from now on", "delay", s.cfg.ShutdownDelay)
-			time.Sleep(time.Duration(s.cfg.ShutdownDelay))
+			s.sleep(time.Duration(s.cfg.ShutdownDelay))
 		}
 		s.drain(context.WithoutCancel(ctx))
 		return nil

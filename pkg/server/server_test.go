@@ -84,7 +84,7 @@ func (h *harness) start(t *testing.T) *harness {
 		stop()
 		select {
 		case <-h.done:
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Error("Run has not returned")
 		}
 	})
@@ -100,7 +100,7 @@ func (h *harness) wait(t *testing.T) error {
 	case err := <-h.done:
 		h.done <- err // for the cleanup
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("Run has not returned")
 		return nil
 	}
@@ -109,7 +109,7 @@ func (h *harness) wait(t *testing.T) error {
 func client(t *testing.T) *http.Client {
 	tr := &http.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
+	return &http.Client{Transport: tr, Timeout: 2 * time.Minute}
 }
 
 func get(t *testing.T, url string) (int, string, http.Header) {
