@@ -271,6 +271,8 @@ func docAll(t *testing.T) (addr, grpc string) {
 		}
 	}
 	require.Eventually(t, says("/-/ready", ""), 5*time.Minute, 100*time.Millisecond)
-	require.Eventually(t, says("/api/v1/query?query=up", `"job":"firnline"`), 5*time.Minute, 100*time.Millisecond) // there is something to answer from
+	require.Eventually(t, func() bool { // there is something to answer from, also for who asks in whole seconds
+		return says(fmt.Sprintf("/api/v1/query?query=up&time=%d", time.Now().Unix()), `"job":"firnline"`)()
+	}, 5*time.Minute, 100*time.Millisecond)
 	return addr, grpc
 }
