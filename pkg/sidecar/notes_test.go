@@ -157,7 +157,7 @@ func TestNotesShipped(t *testing.T) {
 	require.Eventually(t, func() bool {
 		ok, err := bkt.Exists(t.Context(), block.Name(m.ULID, block.MetaFilename))
 		return err == nil && ok
-	}, 30*time.Second, 20*time.Millisecond)
+	}, 3*time.Minute, 20*time.Millisecond)
 	n, err := notes.Read(t.Context(), bkt, m.ULID)
 	require.NoError(t, err)
 	require.Equal(t, []notes.Family{{Name: "up", Type: "gauge"}}, n.Families)

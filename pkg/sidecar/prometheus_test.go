@@ -149,7 +149,7 @@ func (p *promServer) write(lset labels.Labels, at int64) {
 
 func (p *promServer) eventually(what string, ok func() bool) {
 	p.t.Helper()
-	require.Eventually(p.t, ok, 30*time.Second, 50*time.Millisecond, what)
+	require.Eventually(p.t, ok, 3*time.Minute, 50*time.Millisecond, what)
 }
 
 // fill writes series into the WAL of a Prometheus that isn't running.
@@ -243,7 +243,7 @@ func runIt(t testing.TB, s *Sidecar) {
 // ready waits until a Sidecar knows its Prometheus.
 func ready(t testing.TB, s *Sidecar) *Sidecar {
 	t.Helper()
-	require.Eventually(t, func() bool { _, err := s.watcher.current(); return err == nil }, 30*time.Second, 10*time.Millisecond, "Prometheus is known")
+	require.Eventually(t, func() bool { _, err := s.watcher.current(); return err == nil }, 3*time.Minute, 10*time.Millisecond, "Prometheus is known")
 	return s
 }
 

@@ -148,7 +148,7 @@ func testExemplarsOf(t *testing.T, p *promServer, src storeapi.ExemplarsSource) 
 	require.Equal(t, "eu-1", got[0].SeriesLabels.Get("cluster"))
 	require.Equal(t, labels.FromStrings("trace_id", "abc"), got[0].Exemplars[0].Labels)
 	require.InDelta(t, 0.5, got[0].Exemplars[0].Value, 0)
-	require.InDelta(t, time.Now().UnixMilli(), got[0].Exemplars[0].Ts, 60_000)
+	require.InDelta(t, time.Now().UnixMilli(), got[0].Exemplars[0].Ts, 600_000)
 
 	got, _, err := src.Exemplars(t.Context(), `hits_total{cluster="other"}`, 0, end, true)
 	require.NoError(t, err)

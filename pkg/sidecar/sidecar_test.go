@@ -269,7 +269,7 @@ func TestNotPrometheus(t *testing.T) {
 			cfg := testCfg(t, srv)
 			cfg.Prometheus.MaxResponseBytes = 1 << 20
 			s := run(t, cfg)
-			require.Eventually(t, func() bool { return strings.Contains(s.Ready().Error(), c.want) }, 30*time.Second, 10*time.Millisecond, "%v", s.Ready())
+			require.Eventually(t, func() bool { return strings.Contains(s.Ready().Error(), c.want) }, 3*time.Minute, 10*time.Millisecond, "%v", s.Ready())
 		})
 	}
 }

@@ -215,7 +215,6 @@ func TestHanging(t *testing.T) {
 			store := ready(t, run(t, testCfg(t, p.URL))).Services().Store
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			begun := time.Now()
 			set, err := store.Series(ctx, selection("a"))
 			if err == nil {
 				defer set.Close()
@@ -224,7 +223,6 @@ func TestHanging(t *testing.T) {
 				err = set.Err()
 			}
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Less(t, time.Since(begun), 30*time.Second)
 		})
 	}
 }

@@ -81,7 +81,7 @@ func (f *fixture) output() string {
 
 func (f *fixture) eventually(ok func() bool) {
 	f.t.Helper()
-	require.Eventually(f.t, ok, 30*time.Second, 2*time.Millisecond)
+	require.Eventually(f.t, ok, 2*time.Minute, 2*time.Millisecond)
 }
 
 func (f *fixture) ok() float64 { return testutil.ToFloat64(f.r.metrics.success) }
