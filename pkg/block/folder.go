@@ -27,6 +27,19 @@ func TakeFolder(dir, lock string) (fileutil.Releaser, error) {
 	return nil, fmt.Errorf("in use by another process: stop that one, or give each a folder of its own: %w", err)
 }
 
+// CheckFolder makes a folder that several may use, if there is none, and finds out
+// whether it can be written to. The error is as that of TakeFolder.
+func CheckFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return NotWritable(err)
+	}
+	probe, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return NotWritable(err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
 // NotWritable says what to do about a folder that can't be written to.
 func NotWritable(err error) error {
 	return fmt.Errorf("can't be written to: %w; make it writable for this user, or choose another folder", err)

@@ -21,6 +21,12 @@ func TestTakeFolder(t *testing.T) {
 	require.NoError(t, err, "it was given back")
 	require.NoError(t, held.Release())
 
+	require.NoError(t, block.CheckFolder(filepath.Join(dir, "shared")))
+	left, err := os.ReadDir(filepath.Join(dir, "shared"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+	require.ErrorContains(t, block.CheckFolder(filepath.Join(dir, "lock")), "can't be written to")
+
 	_, err = block.TakeFolder(filepath.Join(dir, "lock"), "lock")
 	require.ErrorContains(t, err, "can't be written to", "it is a file")
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "other"), 0o755))

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -166,6 +167,7 @@ func (c *Config) Validate() error {
 			}
 		}
 	}
+	errs = append(errs, c.sameAddress())
 	for _, n := range []struct {
 		flag  string
 		value int64
@@ -192,6 +194,35 @@ func (c *Config) Validate() error {
 	_, _, webErr := loadWebConfig(c.HTTP.WebConfig)
 	_, logErr := c.requestLogging()
 	return errors.Join(append(errs, tlsErr, webErr, logErr)...)
+}
+
+// sameAddress tells of flags that give one address twice, which would look as if
+// another process had it.
+func (c *Config) sameAddress() error {
+	listeners := slices.Concat([]MoreAddress{{Flag: "http-address", Address: c.HTTP.Address}, {Flag: "grpc-address", Address: c.GRPC.Address}}, c.MoreHTTP, c.MoreGRPC)
+	var errs []error
+	for i, a := range listeners {
+		for _, b := range listeners[:i] {
+			if clash(a.Address, b.Address) {
+				errs = append(errs, fmt.Errorf("--%s=%s, --%s=%s: give each a port of its own", b.Flag, b.Address, a.Flag, a.Address))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// clash tells whether two addresses can't be listened on at once.
+func clash(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	every := func(host string) bool {
+		ip := net.ParseIP(host)
+		return host == "" || ip != nil && ip.IsUnspecified()
+	}
+	return hostA == hostB || every(hostA) || every(hostB)
 }
 
 func validAddress(name, addr string) error {

@@ -316,6 +316,27 @@ func TestLandingPage(t *testing.T) {
 	require.Equal(t, 404, code)
 }
 
+func TestAddressesThatClash(t *testing.T) {
+	for _, tc := range []struct {
+		a, b string
+		want bool
+	}{
+		{"0.0.0.0:1", "0.0.0.0:1", true},
+		{":1", "127.0.0.1:1", true},
+		{"127.0.0.1:1", "[::]:1", true},
+		{"127.0.0.1:1", "127.0.0.2:1", false},
+		{"0.0.0.0:1", "0.0.0.0:2", false},
+		{"127.0.0.1:0", "127.0.0.1:0", false},
+		{"0.0.0.0:1", "", false},
+	} {
+		require.Equal(t, tc.want, clash(tc.a, tc.b), "%+v", tc)
+		require.Equal(t, tc.want, clash(tc.b, tc.a), "%+v", tc)
+	}
+	cfg := testConfig()
+	cfg.HTTP.Address, cfg.GRPC.Address = "0.0.0.0:10902", ":10902"
+	require.ErrorContains(t, cfg.Validate(), "--http-address=0.0.0.0:10902, --grpc-address=:10902: give each a port of its own")
+}
+
 func TestValidateListsEverything(t *testing.T) {
 	cfg := testConfig()
 	cfg.HTTP.Address = "nonsense"

@@ -69,6 +69,9 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if err := block.CheckFolder(cfg.DataDir); err != nil {
+		return nil, fmt.Errorf("--data-dir=%s: %w", cfg.DataDir, err)
+	}
 	cfg.Blocks.KeepDuplicates = true // see loadNeeded
 	fetcher, err := block.NewFetcher(cfg.Blocks, bkt, cfg.DataDir, log, reg)
 	if err != nil {
