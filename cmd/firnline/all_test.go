@@ -63,6 +63,7 @@ func TestAllRefusesWhatIsWrong(t *testing.T) {
 		"named as here":  {allArgs(t.TempDir(), "--prometheus.url=http://localhost:9090", "--compact.data-dir=", "--compact.memory=1MB"), exitUsage, []string{"--compact.memory=", "--compact.data-dir is empty"}},
 		"met at work":    {allArgs(t.TempDir(), "--ingest.tsdb.path="+file), exitProblem, []string{"below --ingest.tsdb.path: can't be written to"}},
 		"met by another": {allArgs(t.TempDir(), "--compact.data-dir="+file), exitProblem, []string{"--compact.data-dir=" + file + ": can't be written to"}},
+		"store's folder": {allArgs(t.TempDir(), "--store.data-dir="+file), exitProblem, []string{"--store.data-dir=" + file + ": can't be written to"}},
 		"every mistake":  {allArgs(t.TempDir(), "--log.level=loud", "--query.max-concurrent=0", "--compact.concurrency=0"), exitUsage, []string{"--log.level", "--query.max-concurrent", "--compact.concurrency"}},
 		"files": {allArgs(t.TempDir(), "--receive.limits-config-file="+bad, "--retention.policy-file="+bad, "--objstore.config-file="+bad), exitUsage, []string{
 			"  --receive.limits-config-file: " + bad + `:1: unknown key "wrong"`, "  --retention.policy-file: " + bad + ":1: field wrong not found",

@@ -125,16 +125,18 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		args []string
 		want string
 	}{
-		"command":            {[]string{"sidcar"}, `unknown command "sidcar"; did you mean "sidecar"?`},
-		"group":              {[]string{"tools", "delte"}, `unknown command "delte"`},
-		"nothing like it":    {[]string{"xyzzyplugh"}, "unknown command \"xyzzyplugh\"\n"},
-		"flag":               {[]string{"store", "--http-adress=x"}, `unknown flag: --http-adress; did you mean "--http-address"?`},
-		"underscore":         {[]string{"store", "--data_dir=x"}, `did you mean "--data-dir"?`},
-		"one dash":           {[]string{"store", "-log.level=x"}, `did you mean "--log.level"?`},
-		"word":               {[]string{"store", "now"}, `unexpected argument "now"`},
-		"value":              {[]string{"store", "--http-grace-period=soon"}, `invalid argument "soon" for "--http-grace-period"`},
-		"no value":           {[]string{"store", "--data-dir"}, "flag needs an argument: --data-dir"},
-		"parquet is not had": {[]string{"store", "--objstore-parquet.config=x"}, "unknown flag: --objstore-parquet.config"},
+		"command":             {[]string{"sidcar"}, `unknown command "sidcar"; did you mean "sidecar"?`},
+		"group":               {[]string{"tools", "delte"}, `unknown command "delte"`},
+		"command with a flag": {[]string{"stor", "--data-dir=x"}, `unknown command "stor"; did you mean "store"?`},
+		"verb with a flag":    {[]string{"tools", "bucket", "lst", "-o", "json"}, `unknown command "lst"; did you mean "ls"?`},
+		"nothing like it":     {[]string{"xyzzyplugh"}, "unknown command \"xyzzyplugh\"\n"},
+		"flag":                {[]string{"store", "--http-adress=x"}, `unknown flag: --http-adress; did you mean "--http-address"?`},
+		"underscore":          {[]string{"store", "--data_dir=x"}, `did you mean "--data-dir"?`},
+		"one dash":            {[]string{"store", "-log.level=x"}, `did you mean "--log.level"?`},
+		"word":                {[]string{"store", "now"}, `unexpected argument "now"`},
+		"value":               {[]string{"store", "--http-grace-period=soon"}, `invalid argument "soon" for "--http-grace-period"`},
+		"no value":            {[]string{"store", "--data-dir"}, "flag needs an argument: --data-dir"},
+		"parquet is not had":  {[]string{"store", "--objstore-parquet.config=x"}, "unknown flag: --objstore-parquet.config"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := cli(t, tc.args...)

@@ -17,6 +17,9 @@ func flagError(cmd *cobra.Command, err error) error {
 	if !errors.As(err, &unknown) {
 		return usageError{err}
 	}
+	if written := cmd.Flags().Args(); cmd.HasSubCommands() && len(written) > 0 { // what came before the flag is no command
+		return helpOrUnknown(cmd, written)
+	}
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 	name := unknown.GetSpecifiedName()

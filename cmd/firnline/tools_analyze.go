@@ -83,22 +83,25 @@ prints relabel rules ready to be pasted; what it can't read for sure counts as u
 				}
 			}
 			a := tools.Analyzer{Matchers: match.matchers}
-			if err := r.analyze(ctx, &a, &from, &match); err != nil {
+			broken, err := r.analyze(ctx, &a, &from, &match)
+			if err != nil {
 				return err
 			}
 			if usage != nil {
-				return r.tellUnused(a.Result(0), usage, &out)
+				err = r.tellUnused(a.Result(0), usage, &out)
+			} else {
+				res := a.Result(what.limit)
+				err = out.print(r.out, res, func(w io.Writer) error { return analysisTable(w, res) })
 			}
-			res := a.Result(what.limit)
-			return out.print(r.out, res, func(w io.Writer) error { return analysisTable(w, res) })
+			return errors.Join(err, errProblems(broken, "broken block"))
 		},
 	}
 }
 
-// analyze adds the blocks that were asked for.
-func (r *toolRun) analyze(ctx context.Context, a *tools.Analyzer, from *blockSource, match *matchFlags) error {
+// analyze adds the blocks that were asked for, and counts those that can't be read.
+func (r *toolRun) analyze(ctx context.Context, a *tools.Analyzer, from *blockSource, match *matchFlags) (broken int, err error) {
 	if from.path != "" {
-		return from.local(ctx, r, func(dirs []string) error {
+		return 0, from.local(ctx, r, func(dirs []string) error {
 			for _, dir := range dirs {
 				if err := a.Dir(ctx, dir); err != nil {
 					return err
@@ -107,11 +110,12 @@ func (r *toolRun) analyze(ctx context.Context, a *tools.Analyzer, from *blockSou
 			return nil
 		})
 	}
-	return r.withBucket(ctx, &from.bkt, func(b *bucket.Handle) error {
+	err = r.withBucket(ctx, &from.bkt, func(b *bucket.Handle) error {
 		v, err := r.look(ctx, allBlocks(), b)
 		if err != nil {
 			return err
 		}
+		broken = len(v.Problems)
 		metas := tools.Newest(v)
 		if len(from.ids) > 0 {
 			metas = nil
@@ -126,6 +130,7 @@ func (r *toolRun) analyze(ctx context.Context, a *tools.Analyzer, from *blockSou
 		defer p.end()
 		return a.Bucket(ctx, b, within(metas, match), from.dir, p.blocks)
 	})
+	return broken, err
 }
 
 // within leaves out blocks that have nothing between the times.

@@ -233,6 +233,20 @@ func TestToolsOnBadBuckets(t *testing.T) {
 	code, out, _ := c.run("bucket", "ls")
 	require.Equal(t, exitProblem, code)
 	require.Contains(t, out, testID(1), "and the others, too")
+	for _, verb := range []string{"analyze", "export"} {
+		code, out, errs := cli(t, "tools", verb, c.cfg)
+		require.Equal(t, exitProblem, code, verb)
+		require.Contains(t, errs, "1 broken block", verb)
+		require.NotEmpty(t, out, "what can be read is read")
+		code, _, errs = cli(t, "tools", verb, folderYAML(foreign))
+		require.Equal(t, exitProblem, code, verb)
+		require.Contains(t, errs, `other things, such as "cat.jpg"`, verb)
+	}
+	for _, words := range [][]string{{"analyze"}, {"export"}, {"compact", "plan"}, {"bucket", "cleanup"}, {"bucket", "merge-shards", "--all"}} {
+		code, _, errs := cli(t, append(append([]string{"tools"}, words...), folderYAML(filepath.Join(foreign, "missing")))...)
+		require.Equal(t, exitUnreachable, code, "%v: %s", words, errs)
+		require.Contains(t, errs, "[bucket-missing]")
+	}
 }
 
 func TestToolsBucketUploadReplicateRewrite(t *testing.T) {

@@ -1,7 +1,6 @@
 package tools
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -25,6 +24,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/content"
 	"github.com/firnline/firnline/pkg/tools/internal/localblock"
 )
 
@@ -90,9 +90,7 @@ func ParseRewriting(deletions, relabels []byte) (*Rewriting, error) {
 
 // strictYAML reads YAML in which every key is known. Nothing is no error.
 func strictYAML(data []byte, into any) error {
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	if err := dec.Decode(into); err != nil && !errors.Is(err, io.EOF) {
+	if err := content.DecodeYAML(data, into); !errors.Is(err, io.EOF) {
 		return err
 	}
 	return nil

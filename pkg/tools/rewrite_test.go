@@ -175,7 +175,7 @@ func TestParseRewriting(t *testing.T) {
 		"interval":  {"[{matchers: up, intervals: [{mint: 2, maxt: 1}]}]", "", "ends before it begins"},
 		"rules":     {"", "[{action: dance}]", "to-relabel-config"},
 		"empty":     {"", "[null]", "is empty"},
-		"misspelt":  {"[{matchers: up, interval: []}]", "", "field interval not found"},
+		"misspelt":  {"[{matchers: up, interval: []}]", "", "line 1: unknown key \"interval\""},
 		"not lists": {"a: b", "", "to-delete-config"},
 	} {
 		_, err := tools.ParseRewriting([]byte(tc[0]), []byte(tc[1]))
