@@ -112,7 +112,8 @@ func TestReload(t *testing.T) {
 	require.Contains(t, f.output(), "1s")
 
 	rule := filepath.Join(f.cfg.RuleDirs[0], "a.yml")
-	f.put(rule, "groups: []")
+	f.put(filepath.Join(f.dir, "a.yml"), "groups: []") // its temporary file would be one more rule file
+	require.NoError(t, os.Rename(filepath.Join(f.dir, "a.yml"), rule))
 	f.eventually(func() bool { return f.target.reloads.Load() == 3 })
 	require.NoError(t, os.Remove(rule))
 	f.eventually(func() bool { return f.target.reloads.Load() == 4 })
