@@ -146,7 +146,7 @@ func TestLateBlockOfFirstShards(t *testing.T) {
 	})
 	settle := func() {
 		for range 3 {
-			ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+			ctx, stop := context.WithTimeout(context.Background(), 10*time.Minute)
 			require.NoError(t, c.Once(ctx))
 			require.NoError(t, ctx.Err(), "%v", begun)
 			stop()

@@ -34,7 +34,7 @@ func TestPlannerPanics(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- c.Run(ctx) }()
-	require.Eventually(t, func() bool { return testutil.ToFloat64(c.metrics.panics) > panics }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return testutil.ToFloat64(c.metrics.panics) > panics }, 2*time.Minute, time.Millisecond)
 	stop()
 	require.NoError(t, <-ended)
 

@@ -350,7 +350,7 @@ func TestRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- c.Run(ctx) }()
-	require.Eventually(t, func() bool { return len(w.liveRaw()) == 1 && len(w.live()) == 2 }, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return len(w.liveRaw()) == 1 && len(w.live()) == 2 }, 5*time.Minute, 20*time.Millisecond)
 	require.NoError(t, c.Ready())
 	status := get(c, "/api/v1/compact/status")
 	require.Equal(t, http.StatusOK, status.Code)

