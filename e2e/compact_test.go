@@ -151,7 +151,7 @@ func stoppedAt(t *testing.T, key *regexp.Regexp) {
 	first := r.compactor(filepath.Join(r.dir, "first"))
 	select {
 	case <-reached:
-	case <-time.After(2 * time.Minute):
+	case <-time.After(10 * time.Minute):
 		t.Fatal("the first never came so far")
 	}
 	require.NoError(t, first.Freeze())

@@ -21,7 +21,7 @@ func inOwnNetwork(t *testing.T) bool {
 	if stack.InOwnNetwork() {
 		return true
 	}
-	cmd, err := stack.OwnNetwork(t.Context(), "-test.v", "-test.count=1", "-test.timeout=3m", "-test.run=^"+t.Name()+"$")
+	cmd, err := stack.OwnNetwork(t.Context(), "-test.v", "-test.count=1", "-test.timeout=10m", "-test.run=^"+t.Name()+"$")
 	if err != nil {
 		t.Skipf("the network can't be cut here: %s", err)
 	}

@@ -111,7 +111,7 @@ func TestLimitsAreReloaded(t *testing.T) {
 		return push(t, in, tenant, series...)
 	}
 	require.Equal(t, 204, send("slow").Status)
-	r.write(file, "write:\n  tenants:\n    slow:\n      samples_per_second: 1\n      samples_burst: 30\n")
+	r.write(file, "write:\n  tenants:\n    slow:\n      samples_per_second: 0.01\n      samples_burst: 30\n")
 	var a stack.Posted
 	eventually(t, 10*time.Second, func() error {
 		if a = send("slow"); a.Status != 429 {

@@ -93,13 +93,30 @@ func samePromQL(t *testing.T, p *stack.Prometheus, q *stack.Firnline, theirs, ou
 		"query_range": func(expr string) url.Values { return rangeParams(expr, start, end, 500*time.Millisecond) },
 		"query":       func(expr string) url.Values { return url.Values{"query": {expr}, "time": {unix(end)}} },
 	} {
-		want, err := result(t, p.URL, path, params(theirs))
-		require.NoError(t, err, theirs)
-		require.NotEmpty(t, want.Result, theirs)
-		got, err := result(t, "http://"+q.HTTP, path, params(ours))
-		require.NoError(t, err, ours)
-		require.Equal(t, bySeries(t, want), bySeries(t, got, "tenant_id", "ingest"), "%s of %s", path, ours)
+		eventually(t, 20*time.Second, func() error { // what is sent in another shard may be late
+			want, err := result(t, p.URL, path, params(theirs))
+			if err != nil {
+				return fmt.Errorf("%s: %w", theirs, err)
+			}
+			got, err := result(t, "http://"+q.HTTP, path, params(ours))
+			if err != nil {
+				return fmt.Errorf("%s: %w", ours, err)
+			}
+			return same(t, path+" of "+ours, bySeries(t, want), bySeries(t, got, "tenant_id", "ingest"))
+		})
 	}
+}
+
+// same is nil if two answers are, and are something.
+func same(t *testing.T, what string, want, got map[string]string) error {
+	t.Helper()
+	if len(want) == 0 {
+		return fmt.Errorf("%s: nothing", what)
+	}
+	if !reflect.DeepEqual(want, got) {
+		return fmt.Errorf("%s differs:\n%v\nwant\n%v", what, got, want)
+	}
+	return nil
 }
 
 // pushedMetadata compares type and help of what both protocols sent.

@@ -72,9 +72,12 @@ func ask(ctx context.Context, c *stack.Clusters, path string, params url.Values)
 	return a.Result()
 }
 
+// eventually waits for what a machine that has nothing else to do brings about
+// within a time. This one may run other tests, too.
 func eventually(t *testing.T, within time.Duration, check func() error) {
 	t.Helper()
 	var err error
+	within *= 4
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if err = check(); err == nil {
 			return

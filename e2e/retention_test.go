@@ -151,7 +151,7 @@ func (h *history) pass() {
 	h.t.Helper()
 	c, err := compact.New(h.compact, compact.Parts{Bucket: h.bkt, Log: logTo(filepath.Join(h.dir, "compact.log")), Metrics: prometheus.NewRegistry(), Now: h.clock.now})
 	require.NoError(h.t, err)
-	ctx, cancel := context.WithTimeout(h.t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(h.t.Context(), 20*time.Minute)
 	defer cancel()
 	require.NoError(h.t, c.Once(ctx))
 	require.NoError(h.t, c.Close())
