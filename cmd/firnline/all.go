@@ -247,7 +247,7 @@ func (a *all) newIngest(p *process, b *bucket.Handle) (*ingest.Ingester, error) 
 		self := reachable(address)
 		cfg.Ring.Static.Hashrings, cfg.Ring.Static.LocalEndpoint = `[{"endpoints": [`+strconv.Quote(self)+`]}]`, self
 	}
-	in, err := ingest.New(cfg, ingest.Parts{Bucket: b, Address: address, Dial: p.dialOptions(), Log: part.log(p), Metrics: p.registry(nameIngest)})
+	in, err := ingest.New(cfg, ingest.Parts{Bucket: b, Address: address, Dial: p.dialOptions(), MaxMessage: p.srv.MaxMessage(), Log: part.log(p), Metrics: p.registry(nameIngest)})
 	if err != nil {
 		return nil, part.error(err)
 	}

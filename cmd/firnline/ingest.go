@@ -52,7 +52,7 @@ quorum asks for. One node alone is a ring of one.`,
 			}
 			in, err := ingest.New(cfg, ingest.Parts{
 				Bucket: to, Address: p.srv.GRPCAddr().String(), Log: p.log, Metrics: p.reg,
-				Dial: p.dialOptions(),
+				Dial: p.dialOptions(), MaxMessage: p.srv.MaxMessage(),
 			})
 			if err != nil {
 				return nil, err

@@ -22,10 +22,26 @@ func (in *Ingester) Register(r grpc.ServiceRegistrar) {
 	if in.owned != nil {
 		replicate.NewServer(in.cfg.Owners, in.owner, func(bytes int64) (replicate.Place, error) { return in.gate.EnterFrame(bytes) }).Register(forPeers)
 	}
-	replicate.RegisterWriteable(forPeers, in.writeThanos)
+	replicate.RegisterWriteable(forPeers, in.mayRead, in.writeThanos)
 	if in.cfg.routes() {
-		replicate.RegisterUnary(r, OTLPService, "Export", in.exportOTLP)
+		replicate.RegisterUnary(r, replicate.Unary{Service: OTLPService, Method: "Export"}, in.mayReadOTLP, in.exportOTLP)
 	}
+}
+
+// mayRead waits until a message of OTLP or of a Thanos router may be read: its size is not known before.
+func (in *Ingester) mayRead(ctx context.Context) (done func(), err error) {
+	done, err = in.gate.AwaitRead(ctx, in.maxMessage)
+	if err != nil {
+		in.path.refused(outcome{err: err})
+	}
+	return done, err
+}
+
+func (in *Ingester) mayReadOTLP(ctx context.Context) (done func(), err error) {
+	if done, err = in.mayRead(ctx); err != nil {
+		return nil, grpcError(err)
+	}
+	return done, nil
 }
 
 // exportOTLP carries out an ExportMetricsServiceRequest.

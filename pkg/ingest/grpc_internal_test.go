@@ -1,12 +1,18 @@
 package ingest
 
 import (
+	"context"
 	"flag"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 )
@@ -53,4 +59,33 @@ func TestBytesInFlightHoldOneRequest(t *testing.T) {
 	require.ErrorContains(t, cfg.Validate(), "--ingest.max-frame-bytes-in-flight=32MiB")
 	require.NoError(t, fs.Parse([]string{"--ingest.max-body-bytes=1000000", "--ingest.max-decoded-bytes=1000000", "--receive.forward-max-frame-bytes=1000000"}))
 	require.NoError(t, cfg.Validate())
+}
+
+// RELIABILITY P7: messages of senders that don't say how large they are, are read while the largest
+// would fit into --ingest.max-read-bytes-in-flight; those of nodes, which do, go on.
+func TestReadsOverGRPCAreBounded(t *testing.T) {
+	in := idle(t, "--ingest.max-read-bytes-in-flight=1MiB")
+	in.maxMessage = 1 << 20
+	_, addr := serveAll(t, in)
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})))
+	require.NoError(t, err)
+	defer conn.Close()
+	call := func(method string) codes.Code {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		var answer []byte
+		return status.Code(conn.Invoke(ctx, method, new([]byte), &answer))
+	}
+	slow, end := context.WithCancel(t.Context())
+	defer end()
+	_, err = conn.NewStream(slow, &grpc.StreamDesc{ClientStreams: true}, otlpExport) // its message does not come
+	require.NoError(t, err)
+	for _, method := range []string{otlpExport, thanosWrite} {
+		require.Eventually(t, func() bool { return call(method) == codes.DeadlineExceeded }, 20*time.Second, time.Millisecond, method)
+	}
+	require.Eventually(t, func() bool { return call(ownerAppend) == codes.DataLoss }, 20*time.Second, time.Millisecond, "an empty frame is read")
+	end()
+	for _, method := range []string{otlpExport, thanosWrite} {
+		require.Eventually(t, func() bool { return call(method) != codes.DeadlineExceeded }, 20*time.Second, time.Millisecond, method)
+	}
 }

@@ -45,8 +45,10 @@ type Parts struct {
 	Bucket  block.Bucket      // nil: ship nothing
 	Address string            // of this process' gRPC server, host:port
 	Dial    []grpc.DialOption // of connections to other nodes, beside their credentials
-	Log     *slog.Logger
-	Metrics prometheus.Registerer
+	// MaxMessage is the size of the largest message that this process' gRPC server reads.
+	MaxMessage int64
+	Log        *slog.Logger
+	Metrics    prometheus.Registerer
 }
 
 // Ingester takes writes and answers reads.
@@ -62,8 +64,9 @@ type Ingester struct {
 	owner   *owner       // the same, for writes
 	path    pipeline
 
-	mu      sync.Mutex // of the ring's state
-	leaving bool
+	maxMessage int64
+	mu         sync.Mutex // of the ring's state
+	leaving    bool
 }
 
 // rings is what both kinds of ring can do.
@@ -76,7 +79,10 @@ type rings interface {
 
 // New wires an Ingester and starts nothing; call Run. The Config must be valid.
 func New(cfg Config, p Parts) (*Ingester, error) {
-	in := &Ingester{cfg: cfg, log: p.Log, peers: &peers{certificates: cfg.Tenant.CertificateField != "", names: cfg.Peers, log: p.Log}}
+	in := &Ingester{cfg: cfg, log: p.Log, maxMessage: p.MaxMessage, peers: &peers{certificates: cfg.Tenant.CertificateField != "", names: cfg.Peers, log: p.Log}}
+	if err := cfg.Admit.ValidateMessage(p.MaxMessage); err != nil {
+		return nil, err
+	}
 	var err error
 	if in.limits, err = tenant.NewLimits(cfg.Limits, limits.Form(), p.Log, p.Metrics); err != nil {
 		return nil, err

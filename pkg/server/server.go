@@ -96,6 +96,9 @@ func (s *Server) TLS() bool { return s.tls }
 // HTTPAddr is where HTTP listens, after Listen.
 func (s *Server) HTTPAddr() net.Addr { return s.httpListeners[0].Addr() }
 
+// MaxMessage is the size of the largest message that gRPC reads.
+func (s *Server) MaxMessage() int64 { return int64(s.cfg.GRPC.MaxMessage) }
+
 // GRPCAddr is where gRPC listens, after Listen; nil with Config.HTTPOnly.
 func (s *Server) GRPCAddr() net.Addr {
 	if len(s.grpcListeners) == 0 {

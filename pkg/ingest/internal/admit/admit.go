@@ -19,6 +19,7 @@ import (
 	"github.com/grafana/dskit/flagext"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 )
@@ -29,6 +30,7 @@ type Config struct {
 	MaxBytes        flagext.Bytes // of the bodies of all requests in flight, compressed and decoded
 	MaxFrames       int           // from other nodes
 	MaxFrameBytes   flagext.Bytes // of all frames in flight, compressed and decoded
+	MaxReadBytes    flagext.Bytes // of messages that are being read and whose size is not known before
 	MemoryWatermark float64       // of live memory, as a share of the limit; 0: none
 	CPUWatermark    float64       // of the CPU time there is; 0: none
 }
@@ -39,6 +41,7 @@ const (
 	flagBytes      = "ingest.max-bytes-in-flight"
 	flagFrames     = "ingest.max-concurrent-frames"
 	flagFrameBytes = "ingest.max-frame-bytes-in-flight"
+	flagReadBytes  = "ingest.max-read-bytes-in-flight"
 )
 
 // RegisterFlags sets the defaults and registers the flags.
@@ -53,6 +56,9 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 		"Messages of other nodes for the owner that this one is, at once; more are refused, and their senders count this node as failed for them.")
 	fs.Var(&c.MaxFrameBytes, flagFrameBytes,
 		"Memory for all messages of other nodes at once, compressed and decoded, beside --ingest.max-bytes-in-flight. What does not fit is refused.")
+	c.MaxReadBytes = 512 << 20
+	fs.Var(&c.MaxReadBytes, flagReadBytes,
+		"Memory for all messages that are being read over gRPC and don't say before how large they are, as those of OTLP and of Thanos' routers: each may become as large as --grpc-server-max-recv-size, and so many are read at once; more wait. Once read they count for --ingest.max-bytes-in-flight.")
 	fs.Float64Var(&c.MemoryWatermark, "ingest.memory-watermark", 0.85,
 		"Share of the memory limit (GOMEMLIMIT, else the machine's memory) above which writes are answered with 503: what is still in use after garbage collection counts. Series that are new are answered with 429 from nine tenths of it on. 0 turns it off.")
 	fs.Float64Var(&c.CPUWatermark, "ingest.cpu-watermark", 0.95,
@@ -83,6 +89,14 @@ func (c *Config) Validate(request, frame int64) error {
 	return errors.Join(errs...)
 }
 
+// ValidateMessage is Validate for the largest message that gRPC reads.
+func (c *Config) ValidateMessage(bytes int64) error {
+	if int64(c.MaxReadBytes) < bytes {
+		return fmt.Errorf("--%s=%s: one message may take %d bytes (--grpc-server-max-recv-size); want at least that", flagReadBytes, &c.MaxReadBytes, bytes)
+	}
+	return nil
+}
+
 // Gauges tell how the process stands. Both are shares; a limit that is not known gives 0.
 type Gauges interface {
 	Memory() float64 // live memory of the memory limit
@@ -97,6 +111,7 @@ type Gate struct {
 	metrics *metrics
 
 	requests, frames door
+	reading          reading
 	memory           atomic.Uint64 // in use, thousandths of the limit
 	tightCPU         atomic.Uint64 // the same of the CPUs while above the watermark, else 0
 }
@@ -129,6 +144,7 @@ func newMetrics(reg prometheus.Registerer, g *Gate) *metrics {
 	gauge("bytes_in_flight", "Memory set aside for the bodies of write requests being worked on.", &g.requests.bytes)
 	gauge("frames_in_flight", "Messages of other nodes being worked on.", &g.frames.now)
 	gauge("frame_bytes_in_flight", "Memory set aside for messages of other nodes being worked on.", &g.frames.bytes)
+	gauge("messages_being_read", "Messages over gRPC that are being read, or wait for that, and don't say before how large they are.", &g.reading.now)
 	return &metrics{
 		refused: f.NewCounterVec(prometheus.CounterOpts{Name: "firnline_ingest_overloaded_total",
 			Help: "Write requests and messages of other nodes turned away, by what there was too little of."}, []string{"lack"}),
@@ -144,6 +160,7 @@ func New(cfg Config, cpus int, gauges Gauges, reg prometheus.Registerer) *Gate {
 	g.requests.most, g.requests.mostBytes = int64(cfg.MaxRequests), int64(cfg.MaxBytes)
 	g.frames.kind = kind{"messages of other nodes", "messages of other nodes", "frames", "frame-bytes", flagFrames, flagFrameBytes}
 	g.frames.most, g.frames.mostBytes = int64(cfg.MaxFrames), int64(cfg.MaxFrameBytes)
+	g.reading.room = semaphore.NewWeighted(int64(cfg.MaxReadBytes))
 	g.metrics = newMetrics(reg, g)
 	return g
 }
@@ -224,6 +241,32 @@ func (g *Gate) enter(d *door, declared int64) (*Place, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// reading bounds messages while they are read.
+type reading struct {
+	room *semaphore.Weighted // bytes
+	now  atomic.Int64
+}
+
+// AwaitRead waits until there is room for a message of so many bytes, the most it may have, and
+// sets it aside until done is called. As many may wait as there may be requests. The room
+// is held for no longer than a sender takes to send, and nobody who has it waits for another node.
+func (g *Gate) AwaitRead(ctx context.Context, most int64) (done func(), err error) {
+	r := &g.reading
+	if n := r.now.Add(1); n > g.requests.most {
+		r.now.Add(-1)
+		return nil, g.refuse("reads", fmt.Sprintf("%d messages are being read or wait for that, limit %d (--%s)", n-1, g.requests.most, flagRequests))
+	}
+	if err := r.room.Acquire(ctx, most); err != nil {
+		r.now.Add(-1)
+		limit := g.cfg.MaxReadBytes
+		return nil, g.refuse("read-bytes", fmt.Sprintf("there was no room to read a message in time (--%s=%s)", flagReadBytes, &limit))
+	}
+	return func() {
+		r.room.Release(most)
+		r.now.Add(-1)
+	}, nil
 }
 
 // Grow asks for memory before it is taken. Leave gives it back.

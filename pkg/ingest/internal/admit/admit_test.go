@@ -112,11 +112,51 @@ firnline_ingest_overloaded_total{lack="requests"} 1
 	require.NoError(t, err)
 }
 
+// RELIABILITY P7: messages whose size is not known are read while the largest would fit; others wait
+// as long as their senders do.
+func TestReadsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := admit.New(admit.Config{MaxRequests: 3, MaxBytes: 1000, MaxFrames: 2, MaxFrameBytes: 500, MaxReadBytes: 200}, 2, &still{}, prometheus.NewRegistry())
+		var done []func()
+		for range 2 {
+			d, err := g.AwaitRead(t.Context(), 100)
+			require.NoError(t, err)
+			done = append(done, d)
+		}
+		patient := make(chan error)
+		go func() {
+			d, err := g.AwaitRead(t.Context(), 100)
+			if err == nil {
+				defer d()
+			}
+			patient <- err
+		}()
+		synctest.Wait()
+		_, err := g.AwaitRead(t.Context(), 100)
+		requireOverloaded(t, err, "--ingest.max-concurrent-requests")
+		done[0]()
+		require.NoError(t, <-patient)
+
+		synctest.Wait()
+		done[1]()
+		d, err := g.AwaitRead(t.Context(), 200)
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = g.AwaitRead(ctx, 100)
+		requireOverloaded(t, err, "--ingest.max-read-bytes-in-flight=200B")
+		d()
+	})
+}
+
 // A limit that one permitted request can never keep is a mistake.
 func TestValidate(t *testing.T) {
 	good := admit.Config{MaxRequests: 1, MaxBytes: 96 << 20, MaxFrames: 1, MaxFrameBytes: 64 << 20}
 	require.NoError(t, good.Validate(96<<20, 64<<20))
 	require.ErrorContains(t, good.Validate(96<<20+1, 0), "--ingest.max-bytes-in-flight=96MiB: one request may take 100663297 bytes")
+	good.MaxReadBytes = 1 << 20
+	require.NoError(t, good.ValidateMessage(1<<20))
+	require.ErrorContains(t, good.ValidateMessage(1<<20+1), "--ingest.max-read-bytes-in-flight=1MiB: one message may take 1048577 bytes (--grpc-server-max-recv-size)")
 	require.ErrorContains(t, good.Validate(0, 64<<20+1), "--ingest.max-frame-bytes-in-flight=64MiB: one message")
 	none := admit.Config{MemoryWatermark: 2, CPUWatermark: -1}
 	for _, want := range []string{"--ingest.max-concurrent-requests=0", "--ingest.memory-watermark", "--ingest.cpu-watermark"} {

@@ -143,7 +143,7 @@ func (c *client) encode(frame *[]byte, w *batch.Write, s *session) (size int64, 
 func (c *client) exchange(ctx context.Context, frame []byte, w *batch.Write) (batch.Result, error) {
 	c.metrics.bytes.Add(float64(len(frame)))
 	var reply message
-	if err := c.conn.Invoke(ctx, appendMethod, &message{frame}, &reply); err != nil {
+	if err := c.conn.Invoke(withSize(ctx, frame), appendMethod, &message{frame}, &reply); err != nil {
 		return batch.Result{}, err
 	}
 	var scratch []byte

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
@@ -21,21 +23,6 @@ const (
 	writeableService = "thanos.WriteableStore"
 	remoteWrite      = "/" + writeableService + "/RemoteWrite"
 )
-
-// message is a message of gRPC whose bytes are its user's business. It has the
-// methods of generated messages that storeapi's codec calls.
-type message struct{ b []byte }
-
-func (m *message) SizeVT() int { return len(m.b) }
-
-// MarshalToSizedBufferVT copies the bytes to the end of b, which is as long as SizeVT said.
-func (m *message) MarshalToSizedBufferVT(b []byte) (int, error) { return copy(b, m.b), nil }
-
-// UnmarshalVT copies the bytes out of gRPC's buffer.
-func (m *message) UnmarshalVT(b []byte) error {
-	m.b = append(m.b[:0], b...)
-	return nil
-}
 
 // Place is memory set aside for a frame.
 type Place interface {
@@ -74,29 +61,32 @@ func NewServer(cfg Config, owner Owner, admit Admission) *Server {
 // Register offers the service to other nodes. Whoever can call it can write for
 // every tenant: the connection is what is authenticated.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
-	r.RegisterService(&grpc.ServiceDesc{
-		ServiceName: ownerService,
-		HandlerType: (*any)(nil),
-		Methods:     []grpc.MethodDesc{{MethodName: "Append", Handler: s.handle}},
-		Metadata:    "firnline/ingest",
-	}, s)
+	Unary{Service: ownerService, Method: "Append"}.register(r, func(ctx context.Context, decode func(any) error) (any, error) {
+		x, ok := s.readers.Get().(*received)
+		if !ok {
+			x = &received{}
+		}
+		defer s.putBack(x)
+		return s.append(ctx, x, decode)
+	})
 }
 
-// handle is gRPC's handler of Append.
-func (s *Server) handle(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // gRPC's order of arguments
-	x, ok := s.readers.Get().(*received)
-	if !ok {
-		x = &received{}
+// sizeKey is the metadata by which a sender says how long its frame is.
+const sizeKey = "firnline-frame-bytes"
+
+// withSize says how long the frame of a call is, so that memory can be set aside before it is read.
+func withSize(ctx context.Context, frame []byte) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, sizeKey, strconv.Itoa(len(frame)))
+}
+
+// sizeOf is how long the frame of a call is said to be; of a sender that doesn't, how long it may be.
+func (s *Server) sizeOf(ctx context.Context) int64 {
+	if said := metadata.ValueFromIncomingContext(ctx, sizeKey); len(said) == 1 {
+		if n, err := strconv.ParseInt(said[0], 10, 64); err == nil && n >= 0 {
+			return n
+		}
 	}
-	defer s.putBack(x)
-	if err := decode(&x.in); err != nil {
-		return nil, err
-	}
-	call := func(ctx context.Context, _ any) (any, error) { return s.append(ctx, x) }
-	if intercept == nil {
-		return call(ctx, &x.in)
-	}
-	return intercept(ctx, &x.in, &grpc.UnaryServerInfo{Server: s, FullMethod: appendMethod}, call)
+	return s.maxFrame + s.maxFrame/4 // what can't be compressed is a little longer for it
 }
 
 func (s *Server) putBack(x *received) {
@@ -106,8 +96,8 @@ func (s *Server) putBack(x *received) {
 }
 
 // append reads a frame, appends it and makes the answer.
-func (s *Server) append(ctx context.Context, x *received) (*message, error) {
-	res, err := s.carryOut(ctx, x)
+func (s *Server) append(ctx context.Context, x *received, decode func(any) error) (*message, error) {
+	res, err := s.carryOut(ctx, x, decode)
 	why, refused := errors.AsType[*refuse.Error](err)
 	if err != nil && !refused {
 		return nil, err
@@ -119,12 +109,19 @@ func (s *Server) append(ctx context.Context, x *received) (*message, error) {
 }
 
 // carryOut reads a frame and appends it. An error that is no refusal is a status of gRPC.
-func (s *Server) carryOut(ctx context.Context, x *received) (batch.Result, error) {
-	place, err := s.admit(int64(len(x.in.b)))
+func (s *Server) carryOut(ctx context.Context, x *received, decode func(any) error) (batch.Result, error) {
+	size := s.sizeOf(ctx)
+	place, err := s.admit(size)
 	if err != nil {
 		return batch.Result{}, err
 	}
 	defer place.Leave()
+	if err := decode(&x.in); err != nil {
+		return batch.Result{}, err
+	}
+	if n := int64(len(x.in.b)); n > size {
+		return batch.Result{}, refuse.Errorf(refuse.RequestTooLarge, "", "a message between nodes has %d bytes, and %d were said (%s)", n, size, sizeKey)
+	}
 	payload, err := unseal(x.in.b, s.maxFrame, &x.scratch, place.Grow)
 	if _, ok := errors.AsType[*refuse.Error](err); ok {
 		return batch.Result{}, err

@@ -29,40 +29,19 @@ const storeHere = 1
 // RegisterWriteable offers Thanos' WriteableStore to Thanos' routers. write is given the
 // bytes of a WriteRequest, which it may not keep; its field 3, replica, says what to do:
 // 0 to distribute the series, anything else to store them here (Replicator.Local).
-func RegisterWriteable(r grpc.ServiceRegistrar, write func(ctx context.Context, request []byte) error) {
-	RegisterUnary(r, writeableService, "RemoteWrite", func(ctx context.Context, request []byte) ([]byte, error) {
+func RegisterWriteable(r grpc.ServiceRegistrar, read Reading, write func(ctx context.Context, request []byte) error) {
+	RegisterUnary(r, Unary{Service: writeableService, Method: "RemoteWrite"}, func(ctx context.Context) (func(), error) {
+		done, err := read(ctx)
+		if err != nil {
+			return nil, thanosStatus(err)
+		}
+		return done, nil
+	}, func(ctx context.Context, request []byte) ([]byte, error) {
 		if err := write(ctx, request); err != nil {
 			return nil, thanosStatus(err)
 		}
 		return nil, nil
 	})
-}
-
-// RegisterUnary offers a service with one method whose messages are bytes, such
-// as those that somebody else decodes. handle may not keep the request.
-func RegisterUnary(r grpc.ServiceRegistrar, service, method string, handle func(ctx context.Context, request []byte) ([]byte, error)) {
-	handler := func(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // gRPC's order of arguments
-		var in message
-		if err := decode(&in); err != nil {
-			return nil, err
-		}
-		call := func(ctx context.Context, _ any) (any, error) {
-			out, err := handle(ctx, in.b)
-			if err != nil {
-				return nil, err
-			}
-			return &message{out}, nil
-		}
-		if intercept == nil {
-			return call(ctx, &in)
-		}
-		return intercept(ctx, &in, &grpc.UnaryServerInfo{FullMethod: "/" + service + "/" + method}, call)
-	}
-	r.RegisterService(&grpc.ServiceDesc{
-		ServiceName: service,
-		HandlerType: (*any)(nil),
-		Methods:     []grpc.MethodDesc{{MethodName: method, Handler: handler}},
-	}, nil)
 }
 
 // thanosStatus says an error as Thanos' routers understand it: Unavailable is

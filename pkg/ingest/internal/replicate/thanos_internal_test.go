@@ -32,7 +32,7 @@ func (r *receive) start(t *testing.T) *grpc.ClientConn {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s := grpc.NewServer(storeapi.ServerOptions()...)
-	RegisterWriteable(s, func(_ context.Context, request []byte) error {
+	RegisterWriteable(s, func(context.Context) (func(), error) { return func() {}, nil }, func(_ context.Context, request []byte) error {
 		r.last = append([]byte{}, request...)
 		return r.err
 	})
