@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/e2e/stack"
@@ -123,6 +124,83 @@ func TestCommandsHaveTheirPlace(t *testing.T) {
 	require.Greater(t, n, 50)
 }
 
+// TestFlagsAndMetricsOfPages: every flag and metric that a page names is in the reference.
+func TestFlagsAndMetricsOfPages(t *testing.T) {
+	reference := ""
+	for _, name := range []string{"flags", "metrics"} {
+		text, err := os.ReadFile("../docs/reference/" + name + ".md")
+		require.NoError(t, err)
+		reference += string(text)
+	}
+	others := regexp.MustCompile(`^(storage\.tsdb\.|agent$|objstore-parquet|query$|query-frontend|receive\.otlp-|remote-write\.server-|query\.enforce-tenancy|help|version$)`) // of Prometheus, of Thanos, of cobra
+	flags := regexp.MustCompile("`(?:firnline [a-z ]+)?--(?:no-)?([a-z][a-z0-9_.*-]+)")
+	metrics := regexp.MustCompile(`\bfirnline_[a-z]+_[a-z0-9_]+[a-z0-9]\b`)
+	histogram := regexp.MustCompile(`_(bucket|sum|count)$`)
+	n := 0
+	for _, page := range pages(t) {
+		if strings.Contains(page, "/reference/") || strings.Contains(page, "/formats/") {
+			continue
+		}
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		for _, m := range flags.FindAllStringSubmatch(string(text), -1) {
+			n++
+			if name, family := strings.CutSuffix(m[1], "*"); !others.MatchString(m[1]) && !strings.Contains(name, "*") {
+				known := regexp.MustCompile(`--(\[no-\])?` + regexp.QuoteMeta(name) + map[bool]string{false: `[^a-z0-9.-]`}[family])
+				assert.True(t, known.MatchString(reference), "%s names --%s", page, m[1])
+			}
+		}
+		for _, name := range metrics.FindAllString(string(text), -1) {
+			n++
+			if base := histogram.ReplaceAllString(name, ""); name != "firnline_prove_counter" && !strings.Contains(reference, "`"+name+"`") {
+				assert.True(t, strings.Contains(reference, "`"+base), "%s names %s", page, name)
+			}
+		}
+	}
+	require.Greater(t, n, 500)
+}
+
+// TestLinksOfPages: every link between our pages leads somewhere.
+func TestLinksOfPages(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	notInAnchors := regexp.MustCompile("[^\\p{L}\\p{N} _-]")
+	anchors := map[string]map[string]bool{}
+	for _, page := range pages(t) {
+		_, lines := fencesOf(t, page)
+		of := map[string]bool{}
+		for _, line := range lines {
+			if hashes, title, ok := strings.Cut(line, " "); ok && strings.Trim(hashes, "#") == "" && hashes != "" {
+				of[strings.ReplaceAll(notInAnchors.ReplaceAllString(strings.ToLower(title), ""), " ", "-")] = true
+			}
+			for _, a := range regexp.MustCompile(`<a id="([^"]+)">`).FindAllStringSubmatch(line, -1) {
+				of[a[1]] = true
+			}
+		}
+		anchors[filepath.Clean(page)] = of
+	}
+	n := 0
+	for _, page := range pages(t) {
+		_, lines := fencesOf(t, page)
+		for _, m := range link.FindAllStringSubmatch(strings.Join(lines, "\n"), -1) {
+			file, anchor, _ := strings.Cut(m[1], "#")
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			n++
+			to := filepath.Clean(page)
+			if file != "" {
+				to = filepath.Join(filepath.Dir(page), file)
+				_, err := os.Stat(to)
+				assert.NoError(t, err, "%s links to %s", page, m[1])
+			}
+			if known, ours := anchors[to]; ours && anchor != "" {
+				assert.True(t, known[anchor], "%s links to %s: no such heading", page, m[1])
+			}
+		}
+	}
+	require.Greater(t, n, 200)
+}
+
 // pageWorld is what the commands of a page find: a Prometheus, a bucket with a block
 // of two months ago, and everything in one process on it.
 type pageWorld struct {
@@ -208,7 +286,7 @@ func (r *reader) run(command string) {
 	here := strings.NewReplacer("=/prometheus", "="+r.prom.DataDir, "/var/lib/prometheus", r.prom.DataDir,
 		"/var/lib/firnline", filepath.Join(r.dir, "var"), "/tmp/", r.dir+"/", "bucket.yml", r.bucket, "=/data ", "="+filepath.Join(r.dir, "ring")+" ",
 		"http://localhost:9090", r.prom.URL, "http://prometheus:9090", r.prom.URL, "$(HOSTNAME)", "a").Replace(command)
-	if serving.MatchString(here) {
+	if serving.MatchString(here) && !strings.Contains(here, " --help") {
 		r.serve(strings.TrimSuffix(here, " &"))
 		return
 	}
@@ -226,14 +304,18 @@ func (r *reader) run(command string) {
 	}
 	binary, err := stack.Binary()
 	require.NoError(r.t, err)
-	if strings.HasPrefix(here, "firnline ") {
+	if program, _, _ := strings.Cut(here, " "); program != "firnline" {
+		if _, err := exec.LookPath(program); err != nil {
+			r.t.Skipf("the page wants %s, which is not installed here", program)
+		}
+	} else {
 		here = binary + strings.TrimPrefix(here, "firnline")
 	}
 	eventually(r.t, 30*time.Second, func() error { // what was just written or started may not show at once
 		cmd := exec.CommandContext(r.t.Context(), "sh", "-c", here)
 		cmd.Dir = r.dir
 		out, err := cmd.CombinedOutput()
-		if err == nil && strings.HasPrefix(command, "curl ") && (len(out) == 0 || strings.Contains(string(out), `"status":"error"`)) {
+		if err == nil && strings.HasPrefix(command, "curl ") && (len(out) == 0 && !strings.Contains(command, " > ") || strings.Contains(string(out), `"status":"error"`)) {
 			err = errors.New("no answer")
 		}
 		if err != nil {

@@ -134,9 +134,9 @@ func (s *session) run(command string) string {
 		line = strings.ReplaceAll(line, docServer, s.server)
 	}
 	var both bytes.Buffer
-	if strings.HasPrefix(line, "curl ") {
-		if _, err := exec.LookPath("curl"); err != nil {
-			s.Skip("the page asks by curl, which is not installed here")
+	if program, _, _ := strings.Cut(line, " "); program == "curl" || program == "awk" {
+		if _, err := exec.LookPath(program); err != nil {
+			s.Skipf("the page wants %s, which is not installed here", program)
 		}
 		out, err := exec.CommandContext(s.Context(), "sh", "-c", line).CombinedOutput()
 		require.NoError(s, err, "%s\n%s", command, out)
