@@ -27,6 +27,8 @@ type histChunk struct {
 	last   *histogram.FloatHistogram // last raw sample; nil where the counter ends with it
 	lastT  int64                     // of the last raw sample
 	layout layout
+
+	b []byte // a sub-chunk, to be used again
 }
 
 // layout is what histograms must have in common to be added without loss, but
@@ -105,23 +107,22 @@ func (c *histChunk) finish() error {
 // appendTo appends the payload of c to dst.
 func (c *histChunk) appendTo(dst []byte) ([]byte, error) {
 	ts, counter, _ := c.all()
-	sumBytes, err := encodeHists(c.t, c.sum, chunkenc.GaugeType)
-	if err != nil {
-		return dst, fmt.Errorf("sum: %w", err)
-	}
 	kind := chunkenc.UnknownCounterReset
 	if c.layout.gauge {
 		kind = chunkenc.GaugeType
 	}
-	counterBytes, err := encodeHists(ts, counter, kind)
-	if err != nil {
+	c.b = AppendXORChunk(c.b[:0], c.t, c.count)
+	out := appendSub(dst, Sub{Encoding: chunkenc.EncXOR, Bytes: c.b})
+	var err error
+	if c.b, err = appendHists(c.b[:0], c.t, c.sum, chunkenc.GaugeType); err != nil {
+		return dst, fmt.Errorf("sum: %w", err)
+	}
+	out = appendSub(out, Sub{Encoding: chunkenc.EncFloatHistogram, Bytes: c.b})
+	out = appendSub(appendSub(out, Sub{}), Sub{}) // histograms have no min and max
+	if c.b, err = appendHists(c.b[:0], ts, counter, kind); err != nil {
 		return dst, fmt.Errorf("counter: %w", err)
 	}
-	return Chunk{
-		Count:   {Encoding: chunkenc.EncXOR, Bytes: AppendXORChunk(nil, c.t, c.count)},
-		Sum:     {Encoding: chunkenc.EncFloatHistogram, Bytes: sumBytes},
-		Counter: {Encoding: chunkenc.EncFloatHistogram, Bytes: counterBytes},
-	}.Append(dst)
+	return appendSub(out, Sub{Encoding: chunkenc.EncFloatHistogram, Bytes: c.b}), nil
 }
 
 // hists encodes a chunk that is finished.
@@ -136,36 +137,6 @@ func (o *output) hists(c *histChunk) error {
 	o.chunks = append(o.chunks, Encoded{MinTime: min(c.firstT, c.t[0]), MaxTime: c.t[len(c.t)-1], Windows: len(c.t), Histograms: true})
 	o.ends = append(o.ends, len(o.arena))
 	return nil
-}
-
-// encodeHists returns a chunk of histograms of one layout. They are written as
-// gauges, so that the TSDB's appender takes them as they are, and the kind is set afterwards.
-func encodeHists(ts []int64, hs []*histogram.FloatHistogram, kind chunkenc.CounterResetHeader) ([]byte, error) {
-	var c chunkenc.Chunk = chunkenc.NewFloatHistogramChunk()
-	app, err := c.Appender()
-	if err != nil {
-		return nil, err
-	}
-	for i, h := range hs {
-		h = h.Copy() // The appender sets its spans.
-		h.CounterResetHint = histogram.GaugeType
-		var wider chunkenc.Chunk
-		var widened bool
-		if wider, widened, app, err = app.AppendFloatHistogram(nil, 0, ts[i], h, false); err != nil {
-			return nil, err
-		}
-		if wider == nil {
-			continue
-		}
-		if !widened {
-			return nil, fmt.Errorf("histogram at %d ms has another layout", ts[i])
-		}
-		c = wider
-	}
-	b := c.Bytes()
-	const flags = 2 // behind the number of samples
-	b[flags] = b[flags]&^chunkenc.CounterResetHeaderMask | byte(kind)
-	return b, nil
 }
 
 // decodeHists reads a chunk of anybody's.
@@ -224,8 +195,8 @@ func readHists(s Sub) (ts []int64, hs []*histogram.FloatHistogram, err error) {
 	}
 	it := c.Iterator(nil)
 	for it.Next() != chunkenc.ValNone {
-		t, h := it.AtFloatHistogram(nil)
-		ts, hs = append(ts, t), append(hs, h.Copy()) // The iterator's share their spans.
+		t, h := it.AtFloatHistogram(&histogram.FloatHistogram{}) // one of its own: the iterator's share their spans
+		ts, hs = append(ts, t), append(hs, h)
 	}
 	if err := it.Err(); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)

@@ -22,6 +22,9 @@ type batch struct {
 	hs  []*histogram.Histogram
 	fhs []*histogram.FloatHistogram
 	sts []int64 // start timestamps, ms, or empty: there are none
+
+	spareHs  []*histogram.Histogram // nobody else's, to be used again
+	spareFhs []*histogram.FloatHistogram
 }
 
 func (b *batch) len() int { return len(b.ts) }
@@ -30,6 +33,12 @@ func (b *batch) reset() {
 	clear(b.hs)
 	clear(b.fhs)
 	b.typ, b.ts, b.vs, b.hs, b.fhs, b.sts = chunkenc.ValNone, b.ts[:0], b.vs[:0], b.hs[:0], b.fhs[:0], b.sts[:0]
+}
+
+// recycle is reset of a batch whose histograms nobody else has.
+func (b *batch) recycle() {
+	b.spareHs, b.spareFhs = append(b.spareHs, b.hs...), append(b.spareFhs, b.fhs...)
+	b.reset()
 }
 
 // errEncoding marks a chunk that is of no encoding this program knows.
@@ -120,11 +129,11 @@ func (b *batch) append(it chunkenc.Iterator) {
 		b.vs = append(b.vs, v)
 	case chunkenc.ValHistogram:
 		var h *histogram.Histogram
-		t, h = it.AtHistogram(nil)
+		t, h = it.AtHistogram(spare(&b.spareHs)) // of nil the iterator makes one that shares its memory, and then new memory
 		b.hs = append(b.hs, h)
 	default:
 		var fh *histogram.FloatHistogram
-		t, fh = it.AtFloatHistogram(nil)
+		t, fh = it.AtFloatHistogram(spare(&b.spareFhs))
 		b.fhs = append(b.fhs, fh)
 	}
 	st := it.AtST()
@@ -135,6 +144,17 @@ func (b *batch) append(it chunkenc.Iterator) {
 		b.sts = append(b.sts, st)
 	}
 	b.ts = append(b.ts, t)
+}
+
+// spare takes one of those to be used again, or makes one.
+func spare[T any](all *[]*T) *T {
+	n := len(*all)
+	if n == 0 {
+		return new(T)
+	}
+	out := (*all)[n-1]
+	*all = (*all)[:n-1]
+	return out
 }
 
 // sorted tells whether times ascend strictly.

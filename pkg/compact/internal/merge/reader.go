@@ -50,7 +50,8 @@ func stretchEnd(chunks []chunk, pos int) int {
 }
 
 // piece is a part of what a replica has: a chunk as it is, or samples that were
-// merged from several. It is valid until the next one is read.
+// merged from several. It is valid until the next one is read, histograms of a
+// chunk with it.
 type piece struct {
 	chunk // nothing but its times where it was merged
 	enc   chunkenc.Encoding
@@ -82,6 +83,7 @@ type reader struct {
 	lastRun  *run  // whose it was
 	copied   []byte
 	merged   batch
+	decoded  batch // of a piece that is a chunk
 	piece    piece
 }
 
@@ -163,8 +165,8 @@ func (r *reader) whole() (*piece, error) {
 		r.counts.Empty++
 		return nil, nil
 	}
-	r.merged.reset()
-	r.piece = piece{chunk: first, enc: enc, data: data, batch: &r.merged, broken: r.broken}
+	r.decoded.recycle()
+	r.piece = piece{chunk: first, enc: enc, data: data, batch: &r.decoded, broken: r.broken}
 	r.broken = false
 	return &r.piece, nil
 }
