@@ -20,32 +20,40 @@ import (
 
 // Windows are the ranges that inputs are read in. Shorter ones than minWindow
 // aren't worth a request of their own. All of a job's together take no more than
-// comfortableBytes, as long as they are longer than that: the inputs are read
-// ahead side by side, so that more of each doesn't make it faster.
+// comfortableBytes, as long as they are longer than that. The inputs are read
+// ahead side by side, so more of each doesn't make it faster: what is in memory of
+// all lasts longer than a request takes.
 const (
 	minWindow        = 128 << 10
-	comfortableBytes = 48 << 20
-	windowsAtOnce    = 4 // of an input: two of its index and two of its chunks
+	comfortableBytes = 24 << 20
 )
 
 // window is how long the ranges are that inputs are read in: shorter the more
 // inputs there are, and so that the job keeps to --compact.memory.
 func (a *attempt) window() (int64, error) {
 	cfg := merge.Config{Targets: make([]merge.Target, len(a.job.Outputs)), Output: output.Config{MemoryBytes: a.postingsMemory()}}
-	inputs := int64(len(a.job.Inputs))
-	for window := int64(input.DefaultWindowBytes); ; window /= 2 {
-		if window > minWindow && window*inputs*windowsAtOnce > comfortableBytes {
+	for window := int64(input.DefaultWindowBytes); ; window = max(window*3/4, minWindow) {
+		in := input.Config{WindowBytes: window}
+		if window > minWindow && a.readAhead(in) > comfortableBytes {
 			continue
 		}
-		need := merge.MemoryBytes(a.job.Inputs, input.Config{WindowBytes: window}, cfg)
+		need := merge.MemoryBytes(a.job.Inputs, in, cfg)
 		if need <= int64(a.cfg.JobMemory) {
 			a.metrics.jobMemory.Set(float64(need))
 			return window, nil
 		}
-		if window <= minWindow {
-			return 0, fmt.Errorf("%w: merging %d blocks takes %s of memory, and --compact.memory is %s", errRoom, inputs, size(need), size(int64(a.cfg.JobMemory)))
+		if window == minWindow {
+			return 0, fmt.Errorf("%w: merging %d blocks takes %s of memory, and --compact.memory is %s", errRoom, len(a.job.Inputs), size(need), size(int64(a.cfg.JobMemory)))
 		}
 	}
+}
+
+// readAhead is what all windows take as a rule.
+func (a *attempt) readAhead(in input.Config) (sum int64) {
+	for _, m := range a.job.Inputs {
+		sum += input.ReadAheadBytes(m, in)
+	}
+	return sum
 }
 
 // postingsMemory is for sorting the postings of one result.

@@ -16,6 +16,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"sync/atomic"
 
 	"github.com/oklog/ulid/v2"
@@ -124,6 +125,26 @@ func (b *Block) Close() error {
 }
 
 func (b *Block) fail(err error) error { return &Error{b.meta.ULID, err} }
+
+// ReadAheadBytes is what the windows of a Block take as a rule: of each object two
+// or, where it fits one, that.
+func ReadAheadBytes(m *block.Meta, cfg Config) int64 {
+	windows := func(size, window int64) int64 {
+		if size <= window {
+			return size + headroom
+		}
+		return 2 * (window + headroom)
+	}
+	e, ok := m.Extent()
+	if !ok { // somebody else's meta: what it takes at most
+		e = block.Extent{IndexBytes: math.MaxInt64, SegmentBytes: math.MaxInt64}
+	}
+	sum := windows(e.IndexBytes, cfg.windowBytes())
+	for others := range min(max(e.Segments, 1), mostSegments) {
+		sum += windows(e.SegmentBytes, shareOf(cfg.windowBytes(), others))
+	}
+	return sum
+}
 
 // MemoryBytes is how much a Block holds at most, known before it is opened: the
 // windows of the index, since the stream of the symbols is over before series are

@@ -162,7 +162,7 @@ func (s *stream) adopt(f *fetch, tail []byte) {
 	}
 	copy(buf[from:], tail)
 	s.at, s.data, s.hold = f.at-int64(len(tail)), buf[from:], buf
-	if int64(cap(s.spare)) > s.window+s.headroom() { // was for one long record
+	if int64(cap(s.spare)) > s.window+s.headroom() || s.reach() >= s.end { // was for one long record, or there is no more to read
 		s.spare = nil
 	}
 }
