@@ -47,8 +47,12 @@ func TestSegmentsAreCopied(t *testing.T) {
 			bkt := &copying{Bucket: w.bkt, fail: fail}
 			c := w.compactor(func(_ *compact.Config, p *compact.Parts) { p.Bucket = bkt })
 			require.NoError(t, c.Once(context.Background()))
-			require.Len(t, w.liveRaw(), 1)
+			live := w.liveRaw()
+			require.Len(t, live, 1)
 			w.requireSamples()
+			_, ours, err := live[0].Extension()
+			require.NoError(t, err)
+			require.True(t, ours, "the group rests after a block that is somebody else's")
 			if fail == nil {
 				require.Equal(t, 4, bkt.copied)
 			} else {

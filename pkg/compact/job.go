@@ -228,7 +228,10 @@ func (a *attempt) coveredWithoutClosing(out plan.Output) error {
 func (a *attempt) produce(ctx context.Context) ([]ulid.ULID, error) {
 	if !a.job.Around.IsZero() && !a.cantCopy.Load() {
 		around := *a
-		job := a.job.AsAround()
+		job, err := a.job.AsAround()
+		if err != nil {
+			return nil, err
+		}
 		around.job = &job
 		there, err := around.write(ctx, around.mergeIndexes)
 		// Segments that came out wrong may have been so before: whoever reads them finds out whose.

@@ -68,11 +68,19 @@ func (p *planner) aroundID(id ulid.ULID) ulid.ULID {
 	return id
 }
 
-// AsAround is the job with the result whose segments are copied.
-func (j Job) AsAround() Job {
+// AsAround is the job with the result whose segments are copied. What is recorded
+// in it is said of that one: it would be somebody else's block otherwise.
+func (j Job) AsAround() (Job, error) {
 	m := *j.Outputs[0].Meta
+	ext, _, err := m.Extension()
+	if err != nil {
+		return Job{}, err
+	}
 	m.ULID = j.Around
+	if err := m.SetExtension(ext); err != nil {
+		return Job{}, err
+	}
 	j.Outputs = slices.Clone(j.Outputs)
 	j.Outputs[0].Meta = &m
-	return j
+	return j, nil
 }
