@@ -33,6 +33,7 @@ type node struct {
 	t    testing.TB
 	in   *ingest.Ingester
 	url  string
+	run  func()
 	stop func()
 }
 
@@ -46,12 +47,20 @@ func start(t testing.TB, dir string, args ...string) *node {
 			}
 		}
 		return true
-	}, 30*time.Second, 10*time.Millisecond)
+	}, 2*time.Minute, 10*time.Millisecond)
 	return n
 }
 
 // launch is start that does not wait until writes are taken.
 func launch(t testing.TB, dir string, args ...string) *node {
+	t.Helper()
+	n := listen(t, dir, args...)
+	n.run()
+	return n
+}
+
+// listen makes a node that does nothing yet but answer.
+func listen(t testing.TB, dir string, args ...string) *node {
 	t.Helper()
 	var cfg ingest.Config
 	fs := flag.NewFlagSet("", flag.ContinueOnError)
@@ -62,9 +71,13 @@ func launch(t testing.TB, dir string, args ...string) *node {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // which is done before cleaning up
 	done := make(chan error, 1)
-	go func() { done <- in.Run(ctx) }()
 	srv := httptest.NewServer(in.Handler())
 	n := &node{t: t, in: in, url: srv.URL}
+	done <- nil // while it does not run
+	n.run = func() {
+		<-done
+		go func() { done <- in.Run(ctx) }()
+	}
 	n.stop = sync.OnceFunc(func() {
 		require.NoError(t, in.Leave(context.WithoutCancel(ctx)))
 		srv.Close()
@@ -158,23 +171,24 @@ func TestWriteAndRead(t *testing.T) {
 func TestNotReady(t *testing.T) {
 	dir := t.TempDir()
 	for range 2 {
-		n, refused := launch(t, dir), 0
-		require.Eventually(t, func() bool {
+		n := listen(t, dir)
+		taken := func() bool {
 			code, text, _ := n.post("/api/v1/write", protobuf, rw1(time.Now(), 1, "up"))
 			if code == http.StatusNoContent {
 				return true
 			}
-			refused++
 			require.Equal(t, http.StatusServiceUnavailable, code, text)
 			require.Contains(t, text, "[not-ready]")
 			return false
-		}, 30*time.Second, time.Millisecond)
-		require.Positive(t, refused)
+		}
+		require.False(t, taken())
+		n.run()
+		require.Eventually(t, taken, 2*time.Minute, time.Millisecond)
 		require.NoError(t, n.in.Leave(t.Context()))
 		require.Eventually(t, func() bool {
 			code, text, _ := n.post("/api/v1/write", protobuf, rw1(time.Now(), 1, "up"))
 			return code == http.StatusServiceUnavailable && strings.Contains(text, "[not-ready]")
-		}, 5*time.Second, 10*time.Millisecond)
+		}, 2*time.Minute, 10*time.Millisecond)
 		n.stop()
 	}
 }
