@@ -19,6 +19,8 @@ const (
 	envPrefix  = "FIRNLINE_"
 	configFlag = "config.file"
 	outputFlag = "output" // of tools; -o for short
+
+	hiddenValue = "<hidden>" // in place of what may be a secret
 )
 
 // configurer is a part of a command's configuration.
@@ -157,7 +159,7 @@ func (f *flags) effective() map[string]string {
 			out[fl.Name] = cmp.Or(strings.Join(f.given[fl.Name], ","), f.derived[fl.Name])
 		}
 		if f.set.Lookup(fl.Name+"-file") != nil && out[fl.Name] != "" {
-			out[fl.Name] = "<hidden>"
+			out[fl.Name] = hiddenValue
 		}
 	})
 	return out

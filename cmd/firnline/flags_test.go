@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 )
 
 // sample is a configuration with a flag of each kind.
@@ -151,5 +152,50 @@ func TestDistance(t *testing.T) {
 	}{{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"kitten", "sitting", 3}, {"data_dir", "data-dir", 0}, {"Store", "store", 0}} {
 		require.Equal(t, tc.want, distance(tc.a, tc.b), tc)
 		require.Equal(t, tc.want, distance(tc.b, tc.a), tc)
+	}
+}
+
+func TestToolsConfig(t *testing.T) {
+	dir := t.TempDir()
+	file := write(t, filepath.Join(dir, "store.yml"), "data-dir: "+dir+"\nobjstore.config: {type: FILESYSTEM, config: {directory: /b}}\nlog.level: warn\n")
+	t.Setenv("FIRNLINE_LOG_FORMAT", "json")
+	args := []string{"store", "--config.file=" + file, "--log.level=debug", "--selector.relabel-config=[]"}
+	code, out, errs := cli(t, append([]string{"tools", "config", "print"}, args...)...)
+	require.Equal(t, exitOK, code, errs)
+	for _, want := range []string{
+		"log.level: debug # command line\n", "log.format: json # environment\n", "data-dir: " + dir + " # file\n",
+		"objstore.config: <hidden> # file\n", "http-address: 0.0.0.0:10902 # default\n",
+	} {
+		require.Contains(t, out, want)
+	}
+	code, out, _ = cli(t, "tools", "config", "print", "all", "--data-dir="+dir, "--endpoint=a:1", "--endpoint=b:2")
+	require.Equal(t, exitOK, code)
+	require.Contains(t, out, "endpoint: ['a:1', 'b:2'] # command line\n")
+	require.Contains(t, out, "store.data-dir: "+filepath.Join(dir, "store")+" # derived\n")
+	require.NoError(t, yaml.Unmarshal([]byte(out), &map[string]any{}))
+
+	code, out, errs = cli(t, append([]string{"tools", "config", "check"}, args...)...)
+	require.Equal(t, exitOK, code, errs)
+	require.Contains(t, out, "nothing is wrong")
+	code, _, errs = cli(t, "tools", "config", "check", "all", "--config.file="+write(t, filepath.Join(dir, "d.yml"), "log.level: loud\n"), "--http-address=x")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "--log.level: want")
+	require.Contains(t, errs, "--http-address: want")
+	for bad, want := range map[string]string{"stor": `no component "stor"; did you mean "store"?`, "": "no component"} {
+		code, _, errs = cli(t, "tools", "config", "check", bad)
+		require.Equal(t, exitUsage, code)
+		require.Contains(t, errs, want)
+	}
+	code, _, errs = cli(t, "tools", "config", "check", "store", "--http-adress=x")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, `did you mean "--http-address"?`)
+
+	for _, c := range components() {
+		code, out, errs = cli(t, "tools", "config", "defaults", c.name)
+		require.Equal(t, exitOK, code, errs)
+		require.Contains(t, out, "#log.level: info\n")
+		for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
+			require.True(t, line == "" || line[0] == '#', line)
+		}
 	}
 }

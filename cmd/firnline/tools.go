@@ -64,6 +64,7 @@ func newTools() *cobra.Command {
 			noun.AddCommand(t.command())
 		}
 	}
+	tools.AddCommand(newConfigTools())
 	return tools
 }
 
