@@ -46,7 +46,7 @@ func topicOf(name string) string {
 		{topicRetention, "retention. downsampling."},
 		{topicEndpoints, "endpoint store.sd store.response-timeout store.unhealthy store.select grpc-client grpc-compression selector-label"},
 		{topicQueries, "query. deduplication. enable-feature alert. store. rule. target. metric-metadata. exemplar. status."},
-		{topicTenants, "query.tenant query.enforce-tenancy query.default-tenant receive.tenant receive.default-tenant receive.split-tenant"},
+		{topicTenants, "query.tenant query.enforce-tenancy query.default-tenant receive.tenant receive.default-tenant receive.split-tenant receive.peer-certificate"},
 		{topicLimits, "receive.limits receive.max-tenants receive.catalog ingest.max ingest.memory-watermark ingest.cpu-watermark ingest.delta storage.remote store.limits store.grpc query.max query.timeout query.limits prometheus.max http-max http-read http-write http-idle grpc-server-max"},
 		{topicLogs, "log. tracing. request.logging query.log"},
 	} {

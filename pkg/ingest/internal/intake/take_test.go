@@ -263,6 +263,13 @@ func TestCrowdedCatalog(t *testing.T) {
 	require.Equal(t, map[refuse.Reason]int{refuse.SeriesLimit: 5}, tallied(tally))
 	require.ErrorContains(t, tally.Err(), `series {__name__="metric_0", instance="10"} of metric "metric_0" is new here: memory is short; series that are known here go on`)
 	require.EqualValues(t, 10, in.live.Load())
+
+	// What is not active makes room early.
+	later := testNow.Add(30 * time.Minute)
+	in.now = func() time.Time { return later }
+	take(t, in, "a", request(many(0, 4)...))
+	in.sweep(later)
+	require.EqualValues(t, 4, in.live.Load())
 	why = ""
 	_, tally = take(t, in, "a", request(many(5, 10)...))
 	require.NoError(t, tally.Err())
