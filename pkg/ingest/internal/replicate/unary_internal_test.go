@@ -73,7 +73,7 @@ func TestReadsWaitForRoom(t *testing.T) {
 	require.NoError(t, err)
 	s := grpc.NewServer(storeapi.ServerOptions()...)
 	room, given := make(chan struct{}, 1), make(chan struct{}, 10)
-	RegisterUnary(s, Unary{Service: "s", Method: "M", Patience: 200 * time.Millisecond}, func(ctx context.Context) (func(), error) {
+	RegisterUnary(s, Unary{Service: "s", Method: "M", Patience: 3 * time.Second}, func(ctx context.Context) (func(), error) {
 		select {
 		case room <- struct{}{}:
 			return func() { <-room; given <- struct{}{} }, nil
