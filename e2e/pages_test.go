@@ -199,6 +199,13 @@ func TestLinksOfPages(t *testing.T) {
 		}
 	}
 	require.Greater(t, n, 200)
+	index, err := os.ReadFile("../docs/README.md")
+	require.NoError(t, err)
+	for page := range anchors {
+		if name, ours := strings.CutPrefix(page, "../docs/"); ours && name != "README.md" {
+			assert.Contains(t, string(index), "("+name+")", "the index has every page")
+		}
+	}
 }
 
 // pageWorld is what the commands of a page find: a Prometheus, a bucket with a block
