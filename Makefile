@@ -19,7 +19,9 @@ LINT       := .bin/golangci-lint-$(GOLANGCI_VERSION)
 TAGS    := disable_grpc_modules
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PKG     := github.com/prometheus/common/version
-LDFLAGS := -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(shell git rev-parse HEAD 2>/dev/null) -X $(PKG).Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+BRANCH  := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
+LDFLAGS = -s -w -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(REVISION) $(BRANCH:%=-X $(PKG).Branch=%)
 COMMITTED := $(shell git log -1 --format=%cI 2>/dev/null || echo 1970-01-01T00:00:00Z)
 GO_TEST := go test -tags $(TAGS)
 MODULE  := github.com/firnline/firnline
@@ -56,8 +58,9 @@ $(VALIDATE):
 build: ## bin/firnline
 	go build -tags $(TAGS) -ldflags "$(LDFLAGS)" -o bin/firnline ./cmd/firnline
 
-# Archives are the same bytes for the same commit: no names, times or orders of this machine.
+# Archives are the same bytes for the same commit: no names, times or orders of this machine, and no branch.
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+release: BRANCH :=
 release: ## Static binaries for PLATFORMS below dist/, each with an SBOM, and their checksums
 	rm -rf dist && mkdir -p dist
 	for p in $(PLATFORMS); do \
