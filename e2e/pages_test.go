@@ -163,7 +163,7 @@ func TestFlagsAndMetricsOfPages(t *testing.T) {
 // TestLinksOfPages: every link between our pages leads somewhere.
 func TestLinksOfPages(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	notInAnchors := regexp.MustCompile("[^\\p{L}\\p{N} _-]")
+	notInAnchors := regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 	anchors := map[string]map[string]bool{}
 	for _, page := range pages(t) {
 		_, lines := fencesOf(t, page)
@@ -318,7 +318,7 @@ func (r *reader) run(command string) {
 	} else {
 		here = binary + strings.TrimPrefix(here, "firnline")
 	}
-	eventually(r.t, 30*time.Second, func() error { // what was just written or started may not show at once
+	eventually(r.t, 3*time.Minute, func() error { // what was just written or started may not show at once
 		cmd := exec.CommandContext(r.t.Context(), "sh", "-c", here)
 		cmd.Dir = r.dir
 		out, err := cmd.CombinedOutput()
