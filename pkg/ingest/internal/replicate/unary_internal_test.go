@@ -73,23 +73,25 @@ func TestReadsWaitForRoom(t *testing.T) {
 	require.NoError(t, err)
 	s := grpc.NewServer(storeapi.ServerOptions()...)
 	room, given := make(chan struct{}, 1), make(chan struct{}, 10)
-	RegisterUnary(s, Unary{Service: "s", Method: "M", Patience: 3 * time.Second}, func(ctx context.Context) (func(), error) {
-		select {
-		case room <- struct{}{}:
-			return func() { <-room; given <- struct{}{} }, nil
-		case <-ctx.Done():
-			return nil, status.FromContextError(ctx.Err()).Err()
-		}
-	}, func(_ context.Context, request []byte) ([]byte, error) { return request, nil })
+	for service, patience := range map[string]time.Duration{"impatient": time.Millisecond, "patient": time.Minute} {
+		RegisterUnary(s, Unary{Service: service, Method: "M", Patience: patience}, func(ctx context.Context) (func(), error) {
+			select {
+			case room <- struct{}{}:
+				return func() { <-room; given <- struct{}{} }, nil
+			case <-ctx.Done():
+				return nil, status.FromContextError(ctx.Err()).Err()
+			}
+		}, func(_ context.Context, request []byte) ([]byte, error) { return request, nil })
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
 	defer func() { s.Stop(); <-ended }()
 
-	silent := begin(t.Context(), t, l.Addr().String(), "/s/M")
+	silent := begin(t.Context(), t, l.Addr().String(), "/impatient/M")
 	require.Equal(t, codes.Unavailable, status.Code(silent.RecvMsg(&message{})))
 	<-given
 	for range 3 {
-		stream := begin(t.Context(), t, l.Addr().String(), "/s/M")
+		stream := begin(t.Context(), t, l.Addr().String(), "/patient/M")
 		require.NoError(t, stream.SendMsg(&message{[]byte("hello")}))
 		require.NoError(t, stream.CloseSend())
 		var reply message
