@@ -260,23 +260,29 @@ func (t *tier) shardDone(split string, index int, sources []int32) *entry {
 }
 
 // continueSplits goes on with splits that were cut short, and keeps their inputs
-// and shards away from other jobs until they are closed.
+// and shards away from other jobs until they are closed. A shard is written from
+// coarse to fine: of one that was cut short itself there may be the coarser block
+// alone, which nothing would cover if its inputs were split otherwise.
 func (p *planner) continueSplits(t *tier) {
-	if len(t.lanes) < 2 {
+	if len(t.family.cuts) == 0 {
 		return
 	}
-	live := map[ulid.ULID]*entry{}
+	live, begun := map[ulid.ULID]*entry{}, t.live
 	for _, e := range t.live {
 		live[e.id()] = e
 	}
-	for _, e := range t.live {
-		if e.taken || !e.direct() {
+	for to := t.coarser(); to != nil; to = to.coarser() {
+		begun = slices.Concat(begun, to.live)
+	}
+	for _, e := range begun {
+		if e.taken || e.ext.Shard == nil || !e.ours || e.garbage && e.lane.tier != t {
 			continue
 		}
 		in := inputsOf(e, live)
-		if in == nil {
+		if in == nil || in[0].ext.Shard != nil && in[0].ext.Shard.Split == e.ext.Shard.Split {
 			continue
 		}
+		e.taken = true
 		c := t.family.cutOf(e)
 		l := in[0].lane
 		coarser, _ := p.coarserOutputs(l, p.rangeOf(in), in)
