@@ -20,7 +20,7 @@ import (
 // bucketTools are the verbs of firnline tools bucket.
 func bucketTools() toolGroup {
 	return toolGroup{name: "bucket", short: "Work on the blocks of a bucket", tools: []*tool{
-		newBucketList(), newBucketInspect(), newBucketStats(), newBucketVerify(),
+		newBucketList(), newBucketInspect(), newBucketStats(), newBucketVerify(), newBucketSelfTest(),
 		newBucketMark(), newBucketUnmark(), newBucketCleanup(), newMergeShards(),
 		newBucketUpload(), newBucketReplicate(), newBucketRewrite(),
 	}}

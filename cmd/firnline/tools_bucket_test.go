@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -202,6 +203,27 @@ func TestToolsBucketBadInput(t *testing.T) {
 }
 
 // TestToolsOnBadBuckets: one that isn't there, one of somebody else, one that is half broken.
+func TestToolsBucketSelfTest(t *testing.T) {
+	c := newBucketCLI(t)
+	code, out, errs := c.run("bucket", "selftest")
+	require.Equal(t, exitOK, code, errs)
+	require.Regexp(t, `ABILITY +OK +DETAIL\nlist +yes +\nwrite +yes +in [0-9.a-z]+\nread +yes +\nconditional writes +yes +\nremove +yes +\nclock +yes +the bucket's is `, out)
+	left, err := os.ReadDir(filepath.Join(c.dir, "firnline", "selftest"))
+	require.True(t, os.IsNotExist(err) || len(left) == 0, "nothing is left")
+	code, out, errs = cli(t, "tools", "bucket", "selftest", "--objstore.max-retries=0", "-o", "csv",
+		"--objstore.config={type: S3, config: {bucket: metrics, endpoint: '127.0.0.1:1', insecure: true, access_key: a, secret_key: b}}")
+	require.Equal(t, exitUnreachable, code)
+	require.Contains(t, out, "list,no,")
+	require.Contains(t, errs, "[bucket-unreachable]")
+
+	denied := errors.New("denied")
+	require.Equal(t, []ability{{"list", true, ""}, {"write", false, "denied"}}, abilities(bucket.Abilities{WriteErr: denied}))
+	require.Equal(t, []ability{
+		{"list", true, ""}, {"write", true, "in 5ms"}, {"read", true, ""}, {"conditional writes", false, "denied"}, {"remove", false, "denied"},
+		{"clock", false, "the bucket's clock is 1h0m0s ahead: set one of them right"},
+	}, abilities(bucket.Abilities{ConditionErr: denied, DeleteErr: denied, Skew: time.Hour, Latency: 5 * time.Millisecond}))
+}
+
 func TestToolsOnBadBuckets(t *testing.T) {
 	foreign := t.TempDir()
 	write(t, filepath.Join(foreign, "cat.jpg"), "meow")
