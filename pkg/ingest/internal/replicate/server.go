@@ -86,8 +86,11 @@ func (s *Server) sizeOf(ctx context.Context) int64 {
 			return n
 		}
 	}
-	return s.maxFrame + s.maxFrame/4 // what can't be compressed is a little longer for it
+	return s.largest()
 }
+
+// largest is how long a frame may be: what can't be compressed is a little longer for it.
+func (s *Server) largest() int64 { return s.maxFrame + s.maxFrame/4 }
 
 func (s *Server) putBack(x *received) {
 	if cap(x.in.b)+cap(x.scratch) <= keptBuffer {
@@ -111,16 +114,16 @@ func (s *Server) append(ctx context.Context, x *received, decode func(any) error
 // carryOut reads a frame and appends it. An error that is no refusal is a status of gRPC.
 func (s *Server) carryOut(ctx context.Context, x *received, decode func(any) error) (batch.Result, error) {
 	size := s.sizeOf(ctx)
+	if size > s.largest() {
+		return batch.Result{}, status.Errorf(codes.ResourceExhausted, "a message between nodes of %d bytes, at most %d are read (--receive.forward-max-frame-bytes)", size, s.largest())
+	}
 	place, err := s.admit(size)
 	if err != nil {
 		return batch.Result{}, err
 	}
 	defer place.Leave()
-	if err := decode(&x.in); err != nil {
+	if err := receiveSized(ctx, decode, size, &x.in); err != nil {
 		return batch.Result{}, err
-	}
-	if n := int64(len(x.in.b)); n > size {
-		return batch.Result{}, refuse.Errorf(refuse.RequestTooLarge, "", "a message between nodes has %d bytes, and %d were said (%s)", n, size, sizeKey)
 	}
 	payload, err := unseal(x.in.b, s.maxFrame, &x.scratch, place.Grow)
 	if _, ok := errors.AsType[*refuse.Error](err); ok {

@@ -1,12 +1,16 @@
 package replicate
 
 import (
+	"bytes"
 	"context"
 	"net"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -29,7 +33,7 @@ func begin(ctx context.Context, t *testing.T, addr, method string) grpc.ClientSt
 }
 
 // RELIABILITY P7: memory for a frame is set aside before it is read, by what its sender says. What is
-// longer than that is refused.
+// longer than that is refused without being read.
 func TestFrameIsAdmittedBeforeItIsRead(t *testing.T) {
 	cfg := testConfig()
 	asked := make(chan int64, 10)
@@ -53,6 +57,44 @@ func TestFrameIsAdmittedBeforeItIsRead(t *testing.T) {
 	require.NoError(t, stream.SendMsg(&message{[]byte("four")}))
 	require.NoError(t, stream.CloseSend())
 	require.ErrorContains(t, answerOf(t, stream), "has 4 bytes, and 3 were said")
+
+	stream = begin(say(strconv.FormatInt(2*cfg.MaxFrameBytes, 10)), t, addr, appendMethod)
+	require.Equal(t, codes.ResourceExhausted, status.Code(stream.RecvMsg(&message{})), "more than any may have")
+	require.ErrorContains(t, liar(t, addr), "has 1048576 bytes, and 3 were said")
+}
+
+// liar says that its frame has 3 bytes, announces one of a MiB and sends nothing of that. It returns how it was answered.
+func liar(t *testing.T, addr string) error {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+	var head bytes.Buffer
+	fields := hpack.NewEncoder(&head)
+	for _, f := range []hpack.HeaderField{
+		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: appendMethod}, {Name: ":authority", Value: addr},
+		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"}, {Name: sizeKey, Value: "3"},
+	} {
+		require.NoError(t, fields.WriteField(f))
+	}
+	_, err = conn.Write([]byte(http2.ClientPreface))
+	require.NoError(t, err)
+	f := http2.NewFramer(conn, conn)
+	require.NoError(t, f.WriteSettings())
+	require.NoError(t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndHeaders: true}))
+	require.NoError(t, f.WriteData(1, false, []byte{0, 0, 1 << 4, 0, 0})) // gRPC's prefix alone
+	for {
+		got, err := f.ReadFrame()
+		require.NoError(t, err)
+		if data, ok := got.(*http2.DataFrame); ok {
+			var scratch []byte
+			payload, err := unseal(data.Data()[prefixBytes:], 1<<20, &scratch, func(int64) error { return nil })
+			require.NoError(t, err)
+			_, err = readAnswer(payload, 0, "t")
+			return err
+		}
+	}
 }
 
 // answerOf is the refusal in an owner's answer.
