@@ -225,7 +225,7 @@ func (d *Decoder) unsnap(src []byte, plain *Body) error {
 		plain.b = make([]byte, n)
 	}
 	if plain.b, err = snappy.Decode(plain.b[:cap(plain.b)], src); err != nil {
-		return refuse.Errorf(refuse.BadRequest, "", "malformed snappy in a body of %d bytes: %v", len(src), err)
+		return refuse.Errorf(refuse.BadRequest, "", "malformed snappy at byte %d: %v", snappyFault(src), err)
 	}
 	return nil
 }

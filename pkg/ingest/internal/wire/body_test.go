@@ -80,7 +80,7 @@ func TestBodyRefusals(t *testing.T) {
 		{"snappy that can't hold it", "snappy", -1, append(binary.AppendUvarint(nil, 1<<20), 0, 'a'), refuse.BadRequest, "more than a block of 5 can hold"},
 		{"snappy without header", "snappy", -1, bytes.Repeat([]byte{0xff}, 12), refuse.BadRequest, "declares no size"},
 		{"empty snappy", "snappy", 0, nil, refuse.BadRequest, "declares no size"},
-		{"corrupt snappy", "snappy", -1, []byte{4, 0xff, 0xff, 0xff}, refuse.BadRequest, "malformed snappy"},
+		{"corrupt snappy", "snappy", -1, []byte{4, 0xff, 0xff, 0xff}, refuse.BadRequest, "malformed snappy at byte 1: "},
 		{"gzip bomb", "gzip", -1, gzipped(zeros), refuse.RequestTooLarge, "max-decoded-bytes"},
 		{"no gzip", "gzip", -1, []byte("hello"), refuse.BadRequest, "malformed gzip at byte 0"},
 		{"cut gzip", "gzip", -1, gzipped([]byte("hello"))[:20], refuse.BadRequest, "malformed gzip"},

@@ -470,9 +470,10 @@ func TestOTLPRefusals(t *testing.T) {
 			md.ResourceMetrics().At(0).ScopeMetrics().At(0).SetSchemaUrl(strings.Repeat("x", 17<<20))
 		}), "a field of 178", refuse.RequestTooLarge},
 		{"objects", OTLPJSON, bytes.Repeat([]byte("{},"), 20_000), "max-items", refuse.RequestTooLarge},
-		{"no JSON", OTLPJSON, []byte(`{"resourceMetrics": 1}`), "malformed OTLP JSON", refuse.BadRequest},
-		{"cut JSON", OTLPJSON, []byte(`{"resourceMetrics": [{`), "malformed OTLP JSON", refuse.BadRequest},
-		{"empty JSON", OTLPJSON, nil, "malformed OTLP JSON", refuse.BadRequest},
+		{"no JSON", OTLPJSON, []byte(`{"resourceMetrics": 1}`), "malformed OTLP JSON near byte 21: ReadArray: expect", refuse.BadRequest},
+		{"cut JSON", OTLPJSON, []byte(`{"resourceMetrics": [{`), "malformed OTLP JSON near byte 22: ReadObject: expect", refuse.BadRequest},
+		{"no number", OTLPJSON, []byte(`{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"abcdefgh","gauge":{"dataPoints":[{"asDouble":"x"}]}}]}]}]}`), "malformed OTLP JSON near byte 106: ReadUint64: ", refuse.BadRequest},
+		{"empty JSON", OTLPJSON, nil, "malformed OTLP JSON near byte 0: ReadObject: expect", refuse.BadRequest},
 	} {
 		t.Run(c.name+" "+c.format.String(), func(t *testing.T) {
 			_, _, err := decodePoints(d, c.format, c.body, Sender{})

@@ -118,7 +118,11 @@ func (r *request) otlpJSON(into *batch.Batch, from Sender) error {
 	}
 	req := pmetricotlp.NewExportRequest()
 	if err := req.UnmarshalJSON(r.body.b); err != nil {
-		return refuse.Errorf(refuse.BadRequest, "", "malformed OTLP JSON: %v", err) // it names the byte
+		what, at := jsonFault(r.body.b, err)
+		if at < 0 {
+			return refuse.Errorf(refuse.BadRequest, "", "malformed OTLP JSON of %d bytes: %s", len(r.body.b), what)
+		}
+		return refuse.Errorf(refuse.BadRequest, "", "malformed OTLP JSON near byte %d: %s", at, what)
 	}
 	return r.rewritten(req, into, from)
 }
