@@ -86,20 +86,25 @@ func otlpBody(asJSON bool, o outcome) ([]byte, error) {
 		}
 		return proto.Marshal(st)
 	}
-	resp := otlpResponse(o)
+	return otlpResponse(asJSON, o)
+}
+
+// otlpResponse is an ExportMetricsServiceResponse. Where all was taken it has no partial success,
+// not even one of nothing, which is what the library would write.
+func otlpResponse(asJSON bool, o outcome) ([]byte, error) {
+	switch {
+	case o.err == nil && asJSON:
+		return []byte("{}"), nil
+	case o.err == nil:
+		return nil, nil
+	}
+	resp := pmetricotlp.NewExportResponse()
+	resp.PartialSuccess().SetRejectedDataPoints(int64(o.refused))
+	resp.PartialSuccess().SetErrorMessage(o.err.Error())
 	if asJSON {
 		return resp.MarshalJSON()
 	}
 	return resp.MarshalProto()
-}
-
-func otlpResponse(o outcome) pmetricotlp.ExportResponse {
-	resp := pmetricotlp.NewExportResponse()
-	if o.err != nil {
-		resp.PartialSuccess().SetRejectedDataPoints(int64(o.refused))
-		resp.PartialSuccess().SetErrorMessage(o.err.Error())
-	}
-	return resp
 }
 
 // grpcCode is the code that makes OTLP senders do the right thing: of those of

@@ -88,6 +88,7 @@ func TestAnswersOfOTLP(t *testing.T) {
 			return st
 		}
 		require.Empty(t, response(outcome{samples: 5}).ErrorMessage())
+		require.Equal(t, map[bool]string{false: "", true: "{}"}[asJSON], answer(outcome{samples: 5}).Body.String(), "no partial success")
 		part := response(outcome{samples: 5, refused: 2, err: tooOld})
 		require.Equal(t, int64(2), part.RejectedDataPoints())
 		require.Equal(t, tooOld.Error(), part.ErrorMessage())

@@ -66,7 +66,7 @@ func (in *Ingester) exportOTLP(ctx context.Context, body []byte) ([]byte, error)
 	if o.failed() {
 		return nil, grpcError(o.err)
 	}
-	return otlpResponse(o).MarshalProto()
+	return otlpResponse(false, o)
 }
 
 // writeThanos carries out a RemoteWrite of a Thanos router: what comes with a
