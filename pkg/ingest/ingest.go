@@ -94,14 +94,14 @@ func New(cfg Config, p Parts) (*Ingester, error) {
 	var local replicate.Owner
 	if in.cfg.owns() {
 		in.owned = heads.New(cfg.Heads, heads.Parts{Bucket: p.Bucket, Log: p.Log, Metrics: p.Metrics, Limits: in.headLimits, RingLabels: in.ringLabels,
-			Memory: memoryShares, Crowded: func() string { return in.gate.Crowded(seriesShare) }})
+			Memory: memoryShares, Crowded: func() fmt.Stringer { return in.gate.Crowded(seriesShare) }})
 		in.owner = &owner{Owner: in.owned}
 		local = in.owner
 	}
 	in.path = pipeline{
 		decoder: wire.New(cfg.Wire, time.Now),
 		intake: intake.New(cfg.Intake, in.limits, intake.Parts{Elect: in.tracker, Log: p.Log, Metrics: p.Metrics,
-			Crowded: func() string { return in.gate.Crowded(nameShare) }}),
+			Crowded: func() fmt.Stringer { return in.gate.Crowded(nameShare) }}),
 		replicas: replicate.New(cfg.Owners, replicate.Parts{Ring: in.ring, Local: local, Dial: append(p.Dial, grpc.WithTransportCredentials(cfg.Client.Credentials())), Log: p.Log, Reg: p.Metrics, Now: time.Now, Away: in.away}),
 		metrics:  newMetrics(p.Metrics),
 	}

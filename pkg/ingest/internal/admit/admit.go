@@ -199,15 +199,22 @@ func above(share, watermark float64) uint64 {
 	return uint64(share * 1000)
 }
 
-// Crowded tells how much memory is in use if that is above a share of the watermark, else "". What
+// Crowded tells how much memory is in use if that is above a share of the watermark, else nil. What
 // takes memory for long, such as a series that is new, is refused at a lower share than what
 // gives it back soon, so that the rest goes on for longer.
-func (g *Gate) Crowded(share float64) string {
+func (g *Gate) Crowded(share float64) fmt.Stringer {
 	memory, mark := float64(g.memory.Load())/1000, share*g.cfg.MemoryWatermark
 	if mark == 0 || memory <= mark {
-		return ""
+		return nil
 	}
-	return fmt.Sprintf("%.0f%% of the memory limit is in use, the most for this is %.0f%% (--ingest.memory-watermark=%v)", memory*100, mark*100, g.cfg.MemoryWatermark)
+	return &crowd{memory, mark, g.cfg.MemoryWatermark}
+}
+
+// crowd is worded only where somebody is told of it: it is asked about for each series that is new.
+type crowd struct{ used, most, watermark float64 }
+
+func (c *crowd) String() string {
+	return fmt.Sprintf("%.0f%% of the memory limit is in use, the most for this is %.0f%% (--ingest.memory-watermark=%v)", c.used*100, c.most*100, c.watermark)
 }
 
 // Place is that of a request or frame among those in flight. It is used by one goroutine.
@@ -231,8 +238,8 @@ func (g *Gate) enter(d *door, declared int64) (*Place, error) {
 	switch {
 	case n > d.most:
 		lack, detail = d.kind.lackMany, fmt.Sprintf("%d %s are being worked on, limit %d (--%s)", n-1, d.kind.many, d.most, d.kind.flagMany)
-	case crowded != "":
-		lack, detail = "memory", crowded
+	case crowded != nil:
+		lack, detail = "memory", crowded.String()
 	case g.tightCPU.Load() > 0 && n > g.cpus:
 		lack, detail = "cpu", fmt.Sprintf("the CPUs are %.0f%% in use, watermark %.0f%% (--ingest.cpu-watermark)",
 			float64(g.tightCPU.Load())/10, g.cfg.CPUWatermark*100)

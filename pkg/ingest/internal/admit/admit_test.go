@@ -180,12 +180,12 @@ func TestWatermarks(t *testing.T) {
 			return err
 		}
 		require.NoError(t, enter())
-		require.Empty(t, g.Crowded(0.5))
+		require.Nil(t, g.Crowded(0.5))
 		u.set(0.75, 0)
 		time.Sleep(1100 * time.Millisecond)
 		require.NoError(t, enter(), "what takes memory for long is refused first")
-		require.Empty(t, g.Crowded(0.95))
-		require.Equal(t, "75% of the memory limit is in use, the most for this is 72% (--ingest.memory-watermark=0.8)", g.Crowded(0.9))
+		require.Nil(t, g.Crowded(0.95))
+		require.Equal(t, "75% of the memory limit is in use, the most for this is 72% (--ingest.memory-watermark=0.8)", g.Crowded(0.9).String())
 		u.set(0.81, 0)
 		time.Sleep(1100 * time.Millisecond)
 		requireOverloaded(t, enter(), "--ingest.memory-watermark")

@@ -37,7 +37,7 @@ type Heads struct {
 	ring     func(tenant.ID) labels.Labels
 	fault    func(step string) error
 	memory   func() (live, held float64)
-	crowded  func() string
+	crowded  func() fmt.Stringer
 	disk     *disk
 	replays  chan struct{} // a place in it is the right to open a TSDB
 	cuts     chan struct{} // and that to cut a head
@@ -88,8 +88,8 @@ type Parts struct {
 	// Memory tells live memory, and all that is held with garbage, as shares of
 	// the limit. Safe for concurrent use. nil: not known.
 	Memory func() (live, held float64)
-	// Crowded tells why there is no memory for more series; "" while there is. nil: there always is.
-	Crowded func() string
+	// Crowded tells why there is no memory for more series; nil while there is memory. nil: there always is.
+	Crowded func() fmt.Stringer
 }
 
 // New wires Heads and starts nothing; call Run. The Config must be valid.
@@ -110,7 +110,7 @@ func New(cfg Config, p Parts) *Heads {
 		hs.ring = func(tenant.ID) labels.Labels { return labels.EmptyLabels() }
 	}
 	if hs.crowded == nil {
-		hs.crowded = func() string { return "" }
+		hs.crowded = func() fmt.Stringer { return nil }
 	}
 	if hs.fault == nil {
 		hs.fault = func(string) error { return nil }

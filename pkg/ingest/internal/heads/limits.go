@@ -1,6 +1,7 @@
 package heads
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,7 @@ type Limits struct {
 // lowered stay.
 type census struct {
 	limits  func() Limits
-	crowded func() string // see Parts
+	crowded func() fmt.Stringer // see Parts
 	// enforce is unset while the log is replayed: what was taken once stays, if there is room for it.
 	enforce atomic.Bool
 	room    *room
@@ -40,7 +41,7 @@ type census struct {
 	}
 }
 
-func newCensus(limits func() Limits, memory func() (live, held float64), crowded func() string) *census {
+func newCensus(limits func() Limits, memory func() (live, held float64), crowded func() fmt.Stringer) *census {
 	c := &census{limits: limits, crowded: crowded, room: &room{used: memory}}
 	c.mu.metrics = map[string]int{}
 	return c
@@ -51,7 +52,7 @@ type fullError struct {
 	reason  refuse.Reason
 	metric  string
 	limit   int
-	crowded string // there is no limit to it but memory
+	crowded fmt.Stringer // there is no limit to it but memory
 }
 
 func (e *fullError) Error() string { return string(e.reason) }
@@ -61,7 +62,7 @@ func (c *census) PreCreation(lset labels.Labels) error {
 	if !c.enforce.Load() {
 		return c.room.check()
 	}
-	if why := c.crowded(); why != "" {
+	if why := c.crowded(); why != nil {
 		return &fullError{reason: refuse.SeriesLimit, crowded: why}
 	}
 	lim := c.limits()

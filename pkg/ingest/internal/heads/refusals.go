@@ -181,15 +181,15 @@ func (s *appendingSeries) name() string {
 }
 
 func (s *appendingSeries) tooLate(smp sample) string {
-	return fmt.Sprintf("series %s: sample at %s is older than its newest one, and the out-of-order window is 0 (out_of_order_time_window)", s.name(), at(smp.T))
+	return fmt.Sprintf("series %s: sample at %s is older than its newest one, and the out-of-order window is 0 (out_of_order_window of the tenant, else --tsdb.out-of-order.time-window)", s.name(), at(smp.T))
 }
 
 func (s *appendingSeries) tooOld(smp sample) string {
 	newest := at(s.head.db.Head().MaxTime())
 	if window := time.Duration(s.head.window.Load()) * time.Millisecond; window > 0 {
-		return fmt.Sprintf("series %s: sample at %s is older than the tenant's newest, at %s, by more than the out-of-order window of %s (out_of_order_time_window)", s.name(), at(smp.T), newest, window)
+		return fmt.Sprintf("series %s: sample at %s is older than the tenant's newest, at %s, by more than the out-of-order window of %s (out_of_order_window of the tenant, else --tsdb.out-of-order.time-window)", s.name(), at(smp.T), newest, window)
 	}
-	return fmt.Sprintf("series %s: sample at %s is of a time already cut into a block, the tenant's newest is at %s, and the out-of-order window is 0 (out_of_order_time_window)", s.name(), at(smp.T), newest)
+	return fmt.Sprintf("series %s: sample at %s is of a time already cut into a block, the tenant's newest is at %s, and the out-of-order window is 0 (out_of_order_window of the tenant, else --tsdb.out-of-order.time-window)", s.name(), at(smp.T), newest)
 }
 
 func (s *appendingSeries) duplicate(smp sample) string {
@@ -197,7 +197,7 @@ func (s *appendingSeries) duplicate(smp sample) string {
 }
 
 func (s *appendingSeries) tooMany(e *fullError) string {
-	if e.crowded != "" {
+	if e.crowded != nil {
 		return fmt.Sprintf("series %s is one too many: %s; series that are there go on%s", s.name(), e.crowded, s.head.widest())
 	}
 	if e.reason == refuse.MetricSeriesLimit {

@@ -1,6 +1,7 @@
 package heads
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -73,11 +74,11 @@ func TestNoRoomToOpen(t *testing.T) {
 func TestCrowded(t *testing.T) {
 	var crowded atomic.Bool
 	r := newRig(t, func(_ *Config, p *Parts) {
-		p.Crowded = func() string {
+		p.Crowded = func() fmt.Stringer {
 			if crowded.Load() {
-				return "memory is short"
+				return bytes.NewBufferString("memory is short")
 			}
-			return ""
+			return nil
 		}
 	})
 	r.put(write("t", 1, one("a", 0, 1), one("b", 0, 1)))

@@ -14,14 +14,21 @@ import (
 )
 
 // within holds a request against limits of its size.
+// Texts name its first series, which tells what its sender is.
 func within(id tenant.ID, lim *limits.Limits, b *batch.Batch) error {
 	if n, most := len(b.Series), lim.Request.SeriesLimit; most > 0 && n > most {
-		return refuse.Errorf(refuse.TooManySeriesInside, id, "the request has %d series, limit %d (request.series_limit of tenant %s); send smaller ones", n, most, id)
+		return refuse.Errorf(refuse.TooManySeriesInside, id, "the request has %d series, limit %d (request.series_limit of tenant %s), the first is %s; send smaller ones", n, most, id, nameOf(b, 0))
 	}
 	if n, most := b.Samples(), lim.Request.SamplesLimit; most > 0 && n > most {
-		return refuse.Errorf(refuse.TooManySeriesInside, id, "the request has %d samples, limit %d (request.samples_limit of tenant %s); send smaller ones", n, most, id)
+		return refuse.Errorf(refuse.TooManySeriesInside, id, "the request has %d samples, limit %d (request.samples_limit of tenant %s), the first of series %s; send smaller ones", n, most, id, nameOf(b, 0))
 	}
 	return nil
+}
+
+// nameOf is a series of a request in a text. Without labels the text is poorer.
+func nameOf(b *batch.Batch, i uint32) string {
+	l, _ := b.Labels(int(i))
+	return short(l.String())
 }
 
 // dropFuture refuses samples that are too far ahead of our clock: one of them
@@ -38,9 +45,8 @@ func (c *call) dropFuture() {
 	refused := func(i, n int, at int64) {
 		c.cut += n
 		c.tally.Add(refuse.SampleTooFarInTime, n, func() *refuse.Error {
-			l, _ := b.Labels(i) // without them the text is poorer
 			return refuse.Errorf(refuse.SampleTooFarInTime, id, "series %s has a sample at %s, %s ahead of our clock, limit %s (max_future of tenant %s); set the sender's clock",
-				short(l.String()), time.UnixMilli(at).UTC().Format(time.RFC3339Nano), time.UnixMilli(at).Sub(c.now).Round(time.Second), lim.MaxFuture, id)
+				nameOf(b, uint32(i)), time.UnixMilli(at).UTC().Format(time.RFC3339Nano), time.UnixMilli(at).Sub(c.now).Round(time.Second), lim.MaxFuture, id)
 		})
 	}
 	for i := range b.Series {
@@ -102,8 +108,8 @@ func (c *call) withinRate(parts []Part) []Part {
 			continue
 		}
 		c.tally.Add(refuse.RateLimited, p.Samples, func() *refuse.Error {
-			return refuse.Errorf(refuse.RateLimited, p.Tenant, "tenant %s sends more than %g samples a second, burst %d (samples_per_second, samples_burst of tenant %s); send less or raise it",
-				p.Tenant, lim.SamplesPerSecond, lim.Burst(), p.Tenant)
+			return refuse.Errorf(refuse.RateLimited, p.Tenant, "tenant %s sends more than %g samples a second, burst %d (samples_per_second, samples_burst of tenant %s), here series %s and others; send less or raise it",
+				p.Tenant, lim.SamplesPerSecond, lim.Burst(), p.Tenant, nameOf(c.batch, p.Series[0]))
 		})
 		for _, i := range p.Series {
 			c.batch.Series[i].ID = 0
@@ -114,7 +120,7 @@ func (c *call) withinRate(parts []Part) []Part {
 
 // full tells that no series can be learned.
 func (c *call) full() bool {
-	return c.in.live.Load() >= int64(c.in.cfg.MaxSeries) || c.fullShare() || c.in.crowded() != ""
+	return c.in.live.Load() >= int64(c.in.cfg.MaxSeries) || c.fullShare() || c.in.crowded() != nil
 }
 
 func (c *call) fullShare() bool {
@@ -132,7 +138,7 @@ func (c *call) whyFull(l labels.Labels) *refuse.Error {
 		return refuse.Errorf(refuse.SeriesLimit, id, "series %s of metric %q is new, and tenant %s has sent far more than %d series (head_series_limit of tenant %s); send fewer or raise it",
 			short(l.String()), short(l.Get(model.MetricNameLabel)), id, c.lim.HeadSeriesLimit, id)
 	}
-	if why := c.in.crowded(); why != "" {
+	if why := c.in.crowded(); why != nil {
 		return refuse.Errorf(refuse.SeriesLimit, id, "series %s of metric %q is new here: %s; series that are known here go on", short(l.String()), short(l.Get(model.MetricNameLabel)), why)
 	}
 	return refuse.Errorf(refuse.SeriesLimit, id, "series %s is new, and the catalog is full with %d series of all tenants (--%scatalog.max-series); send fewer or raise it",

@@ -79,7 +79,7 @@ type Intake struct {
 	elect   Elector
 	log     *slog.Logger
 	metrics *metrics
-	crowded func() string
+	crowded func() fmt.Stringer
 	now     func() time.Time
 
 	live  atomic.Int64 // entries of all catalogs
@@ -98,15 +98,15 @@ type Parts struct {
 	Elect   Elector
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
-	// Crowded tells why there is no memory to remember more series; "" while there is. nil: there always is.
-	Crowded func() string
+	// Crowded tells why there is no memory to remember more series; nil while there is memory. nil: there always is.
+	Crowded func() fmt.Stringer
 }
 
 // New wires an Intake; call Run to let idle series leave.
 func New(cfg Config, lim *tenant.Limits[limits.Limits], p Parts) *Intake {
 	in := &Intake{cfg: cfg, limits: lim, elect: p.Elect, log: p.Log, crowded: p.Crowded, now: time.Now}
 	if in.crowded == nil {
-		in.crowded = func() string { return "" }
+		in.crowded = func() fmt.Stringer { return nil }
 	}
 	in.metrics = newMetrics(in, p.Metrics)
 	p.Metrics.MustRegister(newActiveSeries(in))

@@ -35,7 +35,7 @@ func age(tick, seen uint8) uint8 {
 func (in *Intake) sweep(now time.Time) {
 	began := time.Now()
 	idle := ticks(time.Duration(in.cfg.IdleTimeout))
-	if in.live.Load() > int64(in.cfg.MaxSeries)/8*7 || in.crowded() != "" { // room for new ones before it is refused to all
+	if in.live.Load() > int64(in.cfg.MaxSeries)/8*7 || in.crowded() != nil { // room for new ones before it is refused to all
 		idle = ticks(time.Duration(in.cfg.ActiveWindow))
 	}
 	active := ticks(time.Duration(in.cfg.ActiveWindow))

@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -188,11 +189,11 @@ func TestRequestLimits(t *testing.T) {
 	lim.Request.SeriesLimit, lim.Request.SamplesLimit = 3, 5
 	in := newIntake(t, testConfig(), lim)
 	_, err := in.Take(context.Background(), "a", request(many(0, 4)...), &refuse.Tally{})
-	require.EqualError(t, err, "the request has 4 series, limit 3 (request.series_limit of tenant a); send smaller ones [too-many-series-inside]")
+	require.EqualError(t, err, "the request has 4 series, limit 3 (request.series_limit of tenant a), the first is {__name__=\"metric_0\", instance=\"0\"}; send smaller ones [too-many-series-inside]")
 	b := request(many(0, 3)...)
 	b.Floats = append(b.Floats, make([]batch.Float, 3)...)
 	_, err = in.Take(context.Background(), "a", b, &refuse.Tally{})
-	require.EqualError(t, err, "the request has 6 samples, limit 5 (request.samples_limit of tenant a); send smaller ones [too-many-series-inside]")
+	require.EqualError(t, err, "the request has 6 samples, limit 5 (request.samples_limit of tenant a), the first of series {__name__=\"metric_0\", instance=\"0\"}; send smaller ones [too-many-series-inside]")
 	_, err = in.Take(context.Background(), "a", request(many(0, 3)...), &refuse.Tally{})
 	require.NoError(t, err)
 }
@@ -254,10 +255,10 @@ func TestFullCatalog(t *testing.T) {
 // TestCrowdedCatalog: while memory is short no series are learned, and known ones go on (RELIABILITY I7).
 func TestCrowdedCatalog(t *testing.T) {
 	in := newIntake(t, testConfig(), limits.Defaults())
-	why := ""
-	in.crowded = func() string { return why }
+	var why fmt.Stringer
+	in.crowded = func() fmt.Stringer { return why }
 	take(t, in, "a", request(many(0, 10)...))
-	why = "memory is short"
+	why = bytes.NewBufferString("memory is short")
 	parts, tally := take(t, in, "a", request(many(5, 10)...))
 	require.Equal(t, 5, parts[0].Samples)
 	require.Equal(t, map[refuse.Reason]int{refuse.SeriesLimit: 5}, tallied(tally))
@@ -270,7 +271,7 @@ func TestCrowdedCatalog(t *testing.T) {
 	take(t, in, "a", request(many(0, 4)...))
 	in.sweep(later)
 	require.EqualValues(t, 4, in.live.Load())
-	why = ""
+	why = nil
 	_, tally = take(t, in, "a", request(many(5, 10)...))
 	require.NoError(t, tally.Err())
 }
