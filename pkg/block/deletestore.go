@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -147,20 +148,31 @@ func listDeletes(ctx context.Context, bkt Bucket) (map[ulid.ULID]Object, error) 
 // error about some that can't be read comes with all the others; it then wraps
 // ErrCorrupt or ErrUnknownVersion.
 func ListDeletes(ctx context.Context, bkt Bucket) ([]*DeleteRequest, error) {
+	return new(DeleteReader).List(ctx, bkt)
+}
+
+// DeleteReader lists the requests of one bucket again and again. A list costs one
+// request, and one for each that is pending: what is finished never changes, so
+// it is read once. The zero value is ready. One goroutine at a time may use it.
+type DeleteReader struct {
+	finished map[ulid.ULID]*DeleteRequest
+}
+
+// List is as ListDeletes. What it returns must not be changed.
+func (d *DeleteReader) List(ctx context.Context, bkt Bucket) ([]*DeleteRequest, error) {
 	list, err := listDeletes(ctx, bkt)
 	if err != nil {
 		return nil, err
 	}
-	ids := make([]ulid.ULID, 0, len(list))
-	for id := range list {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, ulid.ULID.Compare)
+	ids := slices.SortedFunc(maps.Keys(list), ulid.ULID.Compare)
 	out := make([]*DeleteRequest, len(ids))
 	errs := make([]error, len(ids))
 	var g errgroup.Group // one that can't be read must not stop the others
 	g.SetLimit(deleteReads)
 	for i, id := range ids {
+		if out[i] = d.finished[id]; out[i] != nil {
+			continue
+		}
 		g.Go(func() error {
 			r, err := GetDelete(ctx, bkt, id)
 			if err != nil && !errors.Is(err, ErrNoDelete) { // removed since
@@ -171,7 +183,14 @@ func ListDeletes(ctx context.Context, bkt Bucket) ([]*DeleteRequest, error) {
 		})
 	}
 	_ = g.Wait() // errors are in errs
-	return slices.DeleteFunc(out, func(r *DeleteRequest) bool { return r == nil }), errors.Join(errs...)
+	out = slices.DeleteFunc(out, func(r *DeleteRequest) bool { return r == nil })
+	d.finished = map[ulid.ULID]*DeleteRequest{}
+	for _, r := range out {
+		if r.State != DeletePending {
+			d.finished[r.ID] = r
+		}
+	}
+	return out, errors.Join(errs...)
 }
 
 // UpdateDelete changes a request by a conditional write. change may be called
@@ -243,20 +262,17 @@ func CancelDelete(ctx context.Context, bkt Bucket, id ulid.ULID) (*DeleteRequest
 	return &out, nil
 }
 
-// RemoveOldDeletes removes requests that were finished a year before now, by the
-// bucket's clock, and tells how many.
-func RemoveOldDeletes(ctx context.Context, bkt Bucket, now time.Time) (int, error) {
-	all, err := ListDeletes(ctx, bkt)
-	n := 0
+// RemoveOldDeletes removes those of the requests that were finished a year before
+// now, by the bucket's clock.
+func RemoveOldDeletes(ctx context.Context, bkt Bucket, all []*DeleteRequest, now time.Time) error {
+	var errs []error
 	for _, r := range all {
 		if r.State == DeletePending || r.Finished.IsZero() || now.Sub(r.Finished) < deleteKept {
 			continue
 		}
-		if delErr := bkt.Delete(ctx, deleteName(r.ID)); delErr != nil && !bkt.IsObjNotFoundErr(delErr) {
-			err = errors.Join(err, fmt.Errorf("delete request %s: remove: %w", r.ID, delErr))
-			continue
+		if err := bkt.Delete(ctx, deleteName(r.ID)); err != nil && !bkt.IsObjNotFoundErr(err) {
+			errs = append(errs, fmt.Errorf("delete request %s: remove: %w", r.ID, err))
 		}
-		n++
 	}
-	return n, err
+	return errors.Join(errs...)
 }

@@ -15,12 +15,14 @@ import (
 	"github.com/firnline/firnline/pkg/block"
 )
 
-// claimKept is how long the record of a claim that lapsed stays in the bucket.
-const claimKept = 24 * time.Hour
+const (
+	claimKept  = 24 * time.Hour // how long the record of a claim that lapsed stays in the bucket
+	sweepEvery = time.Hour      // between looks for what takes listings to be found
+)
 
 // clean removes what was marked for longer than the delete delay, partial blocks
-// that were left alone, old claims, old delete requests and notes that nobody
-// needs. It decides by the bucket's clock and by what it reads at that moment, not
+// that were left alone and, now and then, small objects that nobody needs. Where
+// there is nothing to remove it asks nothing of the bucket. It decides by the bucket's clock and by what it reads at that moment, not
 // by the plan alone. One block that can't be removed holds up no other.
 func (c *Compactor) clean(ctx context.Context) error {
 	p, err := c.plan()
@@ -29,6 +31,10 @@ func (c *Compactor) clean(ctx context.Context) error {
 	}
 	if !p.snap.sound() {
 		c.log.Warn("nothing is removed until the bucket can be looked at without a fault", "err", p.snap.fault)
+		return nil
+	}
+	sweep := !c.now().Before(c.nextSweep)
+	if len(p.Remove)+len(p.Partial) == 0 && !sweep {
 		return nil
 	}
 	if err := c.clock.check(ctx); err != nil {
@@ -45,13 +51,22 @@ func (c *Compactor) clean(ctx context.Context) error {
 	for _, id := range p.Partial {
 		errs = append(errs, c.removePartial(ctx, id))
 	}
-	if ctx.Err() == nil {
-		removed, err := block.RemoveOldLeases(ctx, c.bkt, claimPrefix, c.clock.now().Add(-claimKept))
-		c.metrics.claimsRemoved.Add(float64(removed))
-		_, oldErr := block.RemoveOldDeletes(ctx, c.bkt, c.clock.now())
-		errs = append(errs, err, oldErr, c.cleanNotes(ctx, p.snap.View))
+	if sweep && ctx.Err() == nil {
+		errs = append(errs, c.sweep(ctx, p.snap))
 	}
 	return block.FirstError(errs)
+}
+
+// sweep removes old claims, old delete requests, and notes that nobody needs.
+func (c *Compactor) sweep(ctx context.Context, snap *snapshot) error {
+	now := c.clock.now()
+	removed, err := block.RemoveOldLeases(ctx, c.bkt, claimPrefix, now.Add(-claimKept))
+	c.metrics.claimsRemoved.Add(float64(removed))
+	err = errors.Join(err, block.RemoveOldDeletes(ctx, c.bkt, snap.deletes, now), c.cleanNotes(ctx, snap.View))
+	if err == nil {
+		c.nextSweep = c.now().Add(sweepEvery)
+	}
+	return err
 }
 
 // CleanUp looks at the bucket and makes one round of removing what was marked

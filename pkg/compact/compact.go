@@ -42,7 +42,9 @@ type Compactor struct {
 	lookAgain chan struct{}          // holds one wish for a look before its time
 	verified  map[ulid.ULID]struct{} // replacements read back; of the marking loop alone
 	finds     findings
-	orphans   *orphans // of the cleaning loop alone
+	orphans   *orphans           // of the cleaning loop alone
+	nextSweep time.Time          // likewise, by our clock
+	deletes   block.DeleteReader // used by looks alone
 }
 
 // Parts is what a Compactor is given beside its configuration.
@@ -162,7 +164,7 @@ func (c *Compactor) look(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	deletes, deletesErr := readDeletes(ctx, c.bkt, c.log)
+	deletes, deletesErr := readDeletes(ctx, &c.deletes, c.bkt, c.log)
 	fault := errors.Join(clocks, err, deletesErr)
 	if fault == nil && !v.Complete {
 		fault = errIncomplete

@@ -18,8 +18,8 @@ import (
 
 // readDeletes reads the delete requests. One that can't be used holds up
 // nothing: it is logged, and what it asks for is not done.
-func readDeletes(ctx context.Context, bkt block.Bucket, log *slog.Logger) ([]*block.DeleteRequest, error) {
-	all, err := block.ListDeletes(ctx, bkt)
+func readDeletes(ctx context.Context, reader *block.DeleteReader, bkt block.Bucket, log *slog.Logger) ([]*block.DeleteRequest, error) {
+	all, err := reader.List(ctx, bkt)
 	if err != nil && (errors.Is(err, block.ErrCorrupt) || errors.Is(err, block.ErrUnknownVersion)) {
 		log.Warn("delete requests can't be read; they are left alone", "err", err)
 		err = nil

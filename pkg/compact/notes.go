@@ -15,13 +15,9 @@ import (
 	"github.com/firnline/firnline/pkg/block/notes"
 )
 
-const (
-	notesEvery = time.Hour // between looks at notes: each lists them all
-
-	// leastOrphaned bounds the delete delay from below, for notes: one is there
-	// before its block can be seen.
-	leastOrphaned = 24 * time.Hour
-)
+// leastOrphaned bounds the delete delay from below, for notes: one is there
+// before its block can be seen.
+const leastOrphaned = 24 * time.Hour
 
 // orphans are the notes that no block names as a source, and since when that has
 // been seen, by the bucket's clock. A file of the data folder keeps them, since a
@@ -30,7 +26,6 @@ const (
 type orphans struct {
 	path  string
 	since map[ulid.ULID]time.Time
-	next  time.Time // by our clock, when to look again
 }
 
 func readOrphans(dir string) (*orphans, error) {
@@ -99,11 +94,8 @@ func namedSources(v block.View) (map[ulid.ULID]bool, error) {
 	return named, nil
 }
 
-// cleanNotes removes the notes of blocks of which nothing is left, now and then.
+// cleanNotes removes the notes of blocks of which nothing is left. It lists them all.
 func (c *Compactor) cleanNotes(ctx context.Context, v block.View) error {
-	if c.now().Before(c.orphans.next) {
-		return nil
-	}
 	named, err := namedSources(v)
 	if err != nil {
 		c.log.Info("no notes are removed, since nobody can tell which are needed", "why", err)
@@ -124,7 +116,6 @@ func (c *Compactor) cleanNotes(ctx context.Context, v block.View) error {
 		delete(c.orphans.since, id)
 	}
 	c.metrics.notesOrphaned.Set(float64(len(c.orphans.since)))
-	c.orphans.next = c.now().Add(notesEvery)
 	data, err := json.Marshal(c.orphans.since)
 	if err == nil {
 		err = block.WriteFile(c.orphans.path, data)

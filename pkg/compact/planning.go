@@ -148,7 +148,7 @@ func Plan(ctx context.Context, cfg Config, parts Parts) (*PlanView, error) {
 	if err != nil {
 		return nil, err
 	}
-	deletes, err := readDeletes(ctx, parts.Bucket, parts.Log)
+	deletes, err := readDeletes(ctx, new(block.DeleteReader), parts.Bucket, parts.Log)
 	if err != nil {
 		return nil, err
 	}
