@@ -416,7 +416,7 @@ func (h *history) noneMissing(s *series, g *got) error {
 		for at < len(g.raw) && g.raw[at].Time < want.Time-tolerance {
 			at++
 		}
-		if (at == len(g.raw) || g.raw[at].Time > want.Time+tolerance) && !h.heldBack(s.labels, times(g.raw), want.Time) {
+		if (at == len(g.raw) || g.raw[at].Time > want.Time+tolerance) && !h.heldBack(s.labels, times(g.raw), want.Time, 0) {
 			return fmt.Errorf("%s at %s is missing, now %s", s.labels, when(want.Time), when(h.clock.ms()))
 		}
 	}
@@ -426,25 +426,27 @@ func (h *history) noneMissing(s *series, g *got) error {
 // heldBack tells whether penalty may have left out what a replica has at t, given
 // the times at which there is something: where one goes on after a gap it holds the
 // other back for twice as long (docs/decisions/0001-deduplication.md). What comes
-// late may fill such a gap, but not bring back what was left out by then.
-func (h *history) heldBack(lset labels.Labels, there []int64, t int64) bool {
+// late may fill such a gap, but not bring back what was left out by then. Where all
+// that is told by the hour it may be by some time longer.
+func (h *history) heldBack(lset labels.Labels, there []int64, t, longer int64) bool {
 	if h.dedup != "penalty" || !h.merged(lset) {
 		return false
 	}
 	lset = labels.NewBuilder(lset).Del("replica").Labels()
-	if behindGap(there, t) || !h.oneCameLate(lset.String()) {
-		return behindGap(there, t)
+	if behindGap(there, t, longer) || !h.oneCameLate(lset.String()) {
+		return behindGap(there, t, longer)
 	}
 	return slices.ContainsFunc([]string{"a", "b"}, func(replica string) bool {
 		s := h.model.series[labels.NewBuilder(lset).Set("replica", replica).Labels().String()]
-		return s != nil && behindGap(times(h.inTime(s)), t)
+		return s != nil && behindGap(times(h.inTime(s)), t, longer)
 	})
 }
 
-// behindGap tells whether t is no further behind a gap than twice its length.
-func behindGap(there []int64, t int64) bool {
+// behindGap tells whether t is no further behind a gap than twice its length, and
+// some time longer.
+func behindGap(there []int64, t, longer int64) bool {
 	for i := 1; i < len(there) && there[i] <= t; i++ {
-		if t <= there[i]+2*(there[i]-there[i-1]) {
+		if t <= there[i]+2*(there[i]-there[i-1])+longer {
 			return true
 		}
 	}
@@ -636,7 +638,17 @@ func (h *history) anyNear(lset labels.Labels, have map[int64]Window, at int64) b
 			return true
 		}
 	}
-	return h.heldBack(lset, sortedTimes(have), at-3*hour) // both the gap and its end are told by the hour
+	// An hour of which something was deleted doesn't show, and what was left of it counted.
+	there := map[int64]Window{}
+	maps.Copy(there, have)
+	for _, replica := range []string{"a", "b"} {
+		for t, w := range h.replicaHours(lset, replica) {
+			if h.cut(lset, t) {
+				there[t] = w
+			}
+		}
+	}
+	return h.heldBack(lset, sortedTimes(there), at, 3*hour) // both the gap and its end are told by the hour
 }
 
 // cut tells whether samples of an hour were deleted.
