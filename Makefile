@@ -99,7 +99,12 @@ unit-race:
 unit-deploy:
 	$(GO_TEST) -timeout 30m ./deploy/...
 
+# Where new seeds of random runs begin: elsewhere each time, or where it is told to.
+FIRNLINE_SEED := $(or $(FIRNLINE_SEED),$(shell date +%s))
+export FIRNLINE_SEED
+
 e2e: build ## The built binary with real Prometheus pairs and a real MinIO
+	@echo "random runs: FIRNLINE_SEED=$(FIRNLINE_SEED)"
 	$(GO_TEST) -timeout 30m -count=1 ./e2e/...
 
 lint: $(LINT) ## Formatting and static checks
@@ -133,6 +138,7 @@ fuzz: ## Each fuzz target for a minute
 			$(GO_TEST) -run '^$$' -fuzz "^$$f\$$" -fuzztime 60s -fuzzminimizetime 1s ./$$p || exit 1; done; done
 
 soak: ## Random runs against the reference model for an hour
+	@echo "random runs: FIRNLINE_SEED=$(FIRNLINE_SEED)"
 	FIRNLINE_SOAK=1h $(GO_TEST) -timeout 0 -count=1 ./e2e/model
 
 run: build ## Everything in one process on http://localhost:10902, data in ./data

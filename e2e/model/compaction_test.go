@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,17 +32,15 @@ import (
 // deleted. With all faults gone a few passes do all there is to do, and each
 // answer equals the model's. RELIABILITY P3
 //
-// It runs a few seeds, or new ones for FIRNLINE_SOAK (a duration). A seed that fails is
-// run again by: go test ./e2e/model -run TestRandomCompaction -seed=N
-// As workers run at once, it may take a few times until it fails again.
+// It runs a few seeds that have found something, and one or two new ones.
 func TestRandomCompaction(t *testing.T) {
-	if *seedFlag != 0 || os.Getenv("FIRNLINE_SOAK") != "" {
-		randomSeeds(t, 0, randomCompaction)
+	if asked(t, randomCompaction) {
 		return
 	}
-	for _, seed := range []uint64{43, 1015, 2006} {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { randomCompaction(t, seed) })
+	for _, n := range []uint64{43, 1015, 2006} {
+		seed(t, n, randomCompaction)
 	}
+	seedsFor(t, freshSeed(t), 20*time.Second, randomCompaction)
 }
 
 func randomCompaction(t *testing.T, seed uint64) {

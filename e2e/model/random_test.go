@@ -33,30 +33,70 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // all faults gone everything is shipped within two passes, and each answer
 // equals the model's.
 //
-// It runs the first seeds for 20 seconds, or new ones for FIRNLINE_SOAK (a duration). A seed that fails is
-// run again by: go test ./e2e/model -run TestRandomRuns -seed=N
-func TestRandomRuns(t *testing.T) { randomSeeds(t, 20*time.Second, run) }
-
-// randomSeeds runs seed after seed for a while, or the one of -seed.
-func randomSeeds(t *testing.T, last time.Duration, run func(*testing.T, uint64)) {
-	if *seedFlag != 0 {
-		t.Run(fmt.Sprint("seed=", *seedFlag), func(t *testing.T) { run(t, *seedFlag) })
+// It runs the first seeds for 12 seconds, and new ones for 8.
+func TestRandomRuns(t *testing.T) {
+	if asked(t, run) {
 		return
 	}
-	first := uint64(1)
-	if s := os.Getenv("FIRNLINE_SOAK"); s != "" {
-		first = uint64(time.Now().UnixNano()) >> 20
-		var err error
-		last, err = time.ParseDuration(s)
+	seedsFor(t, 1, 12*time.Second, run)
+	seedsFor(t, freshSeed(t), 8*time.Second, run)
+}
+
+// asked runs what was asked for, if anything was: the seed of -seed alone, or new
+// ones for as long as FIRNLINE_SOAK says.
+func asked(t *testing.T, run func(*testing.T, uint64)) bool {
+	t.Helper()
+	soak := os.Getenv("FIRNLINE_SOAK")
+	switch {
+	case *seedFlag != 0:
+		seed(t, *seedFlag, run)
+	case soak != "":
+		last, err := time.ParseDuration(soak)
 		require.NoError(t, err, "FIRNLINE_SOAK")
+		seedsFor(t, freshSeed(t), last, run)
+	default:
+		return false
 	}
+	return true
+}
+
+// freshSeed is the first of the new seeds: FIRNLINE_SEED or, without it, one by the clock.
+func freshSeed(t *testing.T) uint64 {
+	t.Helper()
+	s := os.Getenv("FIRNLINE_SEED")
+	if s == "" {
+		return uint64(time.Now().Unix())
+	}
+	first, err := strconv.ParseUint(s, 10, 64)
+	require.NoError(t, err, "FIRNLINE_SEED")
+	return first
+}
+
+// seedsFor runs seed after seed for a while, at least one.
+func seedsFor(t *testing.T, first uint64, last time.Duration, run func(*testing.T, uint64)) {
+	t.Helper()
 	t.Logf("seeds from %d", first)
 	longest := time.Duration(0) // none is begun that would not end in time
-	for seed, began := first, time.Now(); time.Since(began)+longest < last && !t.Failed(); seed++ {
+	for n, began := first, time.Now(); time.Since(began)+longest < last && !t.Failed(); n++ {
 		start := time.Now()
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { run(t, seed) })
+		seed(t, n, run)
 		longest = max(longest, time.Since(start))
 	}
+}
+
+// seed runs one seed. When it fails, the last line of what it prints is the command
+// that runs it again.
+func seed(t *testing.T, n uint64, run func(*testing.T, uint64)) {
+	t.Helper()
+	name := t.Name()
+	t.Run(fmt.Sprint("seed=", n), func(t *testing.T) {
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("to run it again: go test ./e2e/model -run '^%s$' -seed=%d", name, n)
+			}
+		})
+		run(t, n)
+	})
 }
 
 func run(t *testing.T, seed uint64) {
