@@ -58,7 +58,8 @@ type fetchState struct {
 
 // NewFetcher wires a Fetcher and reads nothing from the bucket; the error is
 // cfg's. dir is the component's data folder, where copies of each meta.json that
-// was read are kept in meta-syncer/; "" keeps none.
+// was read are kept in meta-syncer/, but by who publishes, since all are in the
+// manifest then; "" keeps none.
 func NewFetcher(cfg FetcherConfig, bkt Bucket, dir string, log *slog.Logger, reg prometheus.Registerer) (*Fetcher, error) {
 	rules, err := loadSelector(cfg.Selector, cfg.SelectorFile)
 	if err != nil {

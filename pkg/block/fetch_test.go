@@ -3,6 +3,7 @@ package block_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -301,6 +302,44 @@ func TestFetchTornCache(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, whole[:size], 0o644))
 		w.restart(nil)
 		require.Equal(t, want, w.fetch())
+	}
+}
+
+// TestFetchCacheOfPublisher: who writes the manifest keeps no copies of what is in
+// there, and needs none: it starts again without reading one of the blocks. Where
+// it cannot write one it keeps copies as a reader does.
+func TestFetchCacheOfPublisher(t *testing.T) {
+	publishes := func(cfg *block.FetcherConfig) { cfg.Owner = "me" }
+	for name, tc := range map[string]struct {
+		unsupported bool
+		copies      int
+	}{
+		"manifest":    {false, 0},
+		"no manifest": {true, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWatch(t, publishes)
+			gets := w.bkt.fail
+			w.bkt.fail = func(op, name string) error {
+				if op == "putif" && tc.unsupported {
+					return errors.ErrUnsupported
+				}
+				return gets(op, name)
+			}
+			for i := range 3 {
+				w.put(i + 1)
+			}
+			want := w.fetch()
+			require.NoError(t, w.Publish(context.Background()))
+			copies, err := filepath.Glob(filepath.Join(w.dir, "meta-syncer", "*", block.MetaFilename))
+			require.NoError(t, err)
+			require.Len(t, copies, tc.copies)
+
+			w.gets = nil
+			w.restart(publishes)
+			require.Equal(t, want.Metas, w.fetch().Metas)
+			require.Empty(t, w.gets, "no meta.json is read again")
+		})
 	}
 }
 

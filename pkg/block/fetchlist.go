@@ -20,6 +20,7 @@ func (f *Fetcher) list(ctx context.Context, s *fetchState) error {
 	if err != nil {
 		return err
 	}
+	s.cache.off = !at.IsZero() && !s.manifest.newer
 	readErr := f.read(ctx, s, l)
 	s.takePartial(l)
 	if err := errors.Join(readErr, f.settle(ctx, s, l)); err != nil {

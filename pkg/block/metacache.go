@@ -16,6 +16,7 @@ import (
 // without a folder is always empty.
 type metaCache struct {
 	dir string
+	off bool // no copies are added: what is read goes into the bucket's manifest
 }
 
 func newMetaCache(dir string) metaCache {
@@ -68,7 +69,7 @@ func (c metaCache) get(id ulid.ULID) (*Meta, version, bool) {
 // put writes a copy. It is renamed into place and not synced: what a power
 // failure leaves torn does not parse, and is fetched again.
 func (c metaCache) put(id ulid.ULID, data []byte, v version) error {
-	if c.dir == "" {
+	if c.dir == "" || c.off {
 		return nil
 	}
 	path := c.path(id)

@@ -19,7 +19,7 @@ import (
 //	<dir>/lock          held while a process uses it
 //	<dir>/owner         who we are in claims; stays with the folder
 //	<dir>/compact/      results of jobs until they are uploaded; emptied at the start
-//	<dir>/meta-syncer/  copies of meta.json (block.Fetcher)
+//	<dir>/meta-syncer/  copies of meta.json (block.Fetcher), where no manifest can be written
 type dataDir struct {
 	path  string
 	owner string
