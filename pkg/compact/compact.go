@@ -38,7 +38,9 @@ type Compactor struct {
 	planner planner
 
 	cantCopy  atomic.Bool            // within the bucket, as it has said
+	ended     atomic.Int64           // jobs here, however they went
 	looking   sync.Mutex             // held during a look
+	published time.Time              // when the manifest was brought up to date; under looking
 	lookAgain chan struct{}          // holds one wish for a look before its time
 	verified  map[ulid.ULID]struct{} // replacements read back; of the marking loop alone
 	finds     findings
@@ -148,21 +150,56 @@ func (c *Compactor) wantLook() {
 // errIncomplete tells that a look can't have shown every block.
 var errIncomplete = errors.New("the bucket was not listed for too long")
 
-// look brings the view up to date.
+// publishEvery is how often a look in passing brings the manifest up to date: what
+// is announced others see without that.
+const publishEvery = time.Minute
+
+// look brings the view up to date, and the bucket's manifest.
 func (c *Compactor) look(ctx context.Context) error {
 	c.looking.Lock()
 	defer c.looking.Unlock()
-	taken := c.now()
+	if _, err := c.see(ctx); err != nil {
+		return err
+	}
+	return c.publishManifest(ctx)
+}
+
+// glance is look in passing, between two jobs, unless wanted says that it is too
+// late for that: another has looked meanwhile. To be late costs only time.
+func (c *Compactor) glance(ctx context.Context, wanted func(*snapshot) bool) {
+	c.looking.Lock()
+	defer c.looking.Unlock()
+	if snap := c.view.get(); snap == nil || !wanted(snap) {
+		return
+	}
+	snap, err := c.see(ctx)
+	// Until a listing is in the manifest each look would make another.
+	if err == nil && (!snap.FromManifest || c.now().Sub(c.published) >= publishEvery) {
+		err = c.publishManifest(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		c.log.Warn("what others have done meanwhile is not known", "err", err)
+	}
+}
+
+func (c *Compactor) publishManifest(ctx context.Context) error {
+	c.published = c.now()
+	return c.fetcher.Publish(ctx)
+}
+
+// see looks at the bucket. The caller has looking.
+func (c *Compactor) see(ctx context.Context) (*snapshot, error) {
+	taken, ended := c.now(), c.ended.Load()
 	if err := c.claims.test(ctx); err != nil {
 		c.metrics.fault.Set(1)
-		c.view.take(&snapshot{fault: err, taken: taken})
-		return err
+		c.view.take(&snapshot{fault: err, taken: taken, ended: ended})
+		return nil, err
 	}
 	clocks := c.clock.check(ctx)
 	c.metrics.skew.Set(c.clock.skew().Seconds())
 	v, err := c.fetcher.Fetch(ctx)
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 	deletes, deletesErr := readDeletes(ctx, &c.deletes, c.bkt, c.log)
 	fault := errors.Join(clocks, err, deletesErr)
@@ -170,11 +207,9 @@ func (c *Compactor) look(ctx context.Context) error {
 		fault = errIncomplete
 	}
 	c.metrics.fault.Set(number(fault != nil))
-	c.view.take(&snapshot{View: v, deletes: deletes, fault: fault, taken: taken})
-	if fault != nil {
-		return fault
-	}
-	return c.fetcher.Publish(ctx)
+	snap := &snapshot{View: v, deletes: deletes, fault: fault, taken: taken, ended: ended}
+	c.view.take(snap)
+	return snap, fault
 }
 
 // Ready returns nil once work can begin, and else what is waited for.

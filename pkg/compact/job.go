@@ -61,7 +61,7 @@ func (c *Compactor) newAttempt(p *planned, j *plan.Job) *attempt {
 // do runs an attempt, gives its claim and disk back, and takes note of how it
 // went. Who only wants to go on with the next job needs no look at the error.
 func (c *Compactor) do(ctx context.Context, a *attempt) error {
-	began := c.now()
+	began, clock := c.now(), time.Now()
 	a.log.Info("job begins", "inputs", len(a.job.Inputs), "bytes", a.job.InputBytes, "why", a.job.Why)
 	err := a.claim.during(ctx, a.guarded)
 	if gone := os.RemoveAll(a.dir); gone != nil {
@@ -74,6 +74,8 @@ func (c *Compactor) do(ctx context.Context, a *attempt) error {
 		a.log.Warn("claim is not given up; it will lapse", "err", err)
 	}
 	c.jobs.stop(a.job)
+	c.jobs.took(time.Since(clock))
+	c.ended.Add(1)
 	c.note(ctx, a, err)
 	c.metrics.jobSeconds.WithLabelValues(string(a.job.Kind)).Observe(c.now().Sub(began).Seconds())
 	c.wantLook()

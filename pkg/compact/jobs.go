@@ -20,7 +20,8 @@ import (
 // jobTable is what is known of jobs beside the plan: which of them run here,
 // which failed, and which others have claimed.
 type jobTable struct {
-	mu struct {
+	most time.Duration // between looks at what others do
+	mu   struct {
 		sync.Mutex
 		running  map[string]*progress // by key
 		failed   map[string]failure
@@ -30,6 +31,7 @@ type jobTable struct {
 		version  int                  // of failed
 		disk     int64                // reserved by running jobs, bytes
 		perSec   float64
+		longest  time.Duration // that a job took here
 		finished int
 	}
 }
@@ -52,7 +54,7 @@ type heldJob struct {
 }
 
 func newJobTable() *jobTable {
-	t := &jobTable{}
+	t := &jobTable{most: heldRetry}
 	t.mu.running, t.mu.failed, t.mu.held = map[string]*progress{}, map[string]failure{}, map[string]heldJob{}
 	t.mu.last, t.mu.areas = map[string]string{}, map[string]time.Time{}
 	return t
@@ -63,7 +65,8 @@ const (
 	jobRetry    = time.Minute
 	jobMaxRetry = 2 * time.Hour
 	heldRetry   = 20 * time.Second
-	failureKept = 24 * time.Hour // after its time a failure is forgotten, in case its job is no more
+	leastPause  = 100 * time.Millisecond // between looks at what others do
+	failureKept = 24 * time.Hour         // after its time a failure is forgotten, in case its job is no more
 )
 
 // postponed returns the failed jobs, as the plan wants them: until when, by the
@@ -230,6 +233,39 @@ func (t *jobTable) others(now time.Time) bool {
 	return len(t.mu.held) > 0
 }
 
+// took notes how long a job took here. By the machine's clock, whatever Parts.Now
+// says: pauses go by it.
+func (t *jobTable) took(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.longest = max(t.mu.longest, d)
+}
+
+// pause is how long who has nothing to do waits for a change: where others are at
+// work, a part of what a job takes.
+func (t *jobTable) pause(now time.Time) time.Duration {
+	if !t.others(now) {
+		return heldRetry
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return min(max(t.mu.longest/8, leastPause), t.most)
+}
+
+// patience is how long a pass that has nothing left to do waits for the jobs of
+// others, which may leave it more: they take about as long as its own did. It is
+// 0 where nobody has any.
+func (t *jobTable) patience() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, h := range t.mu.held {
+		if h.Owner != "" {
+			return 2 * t.mu.longest
+		}
+	}
+	return 0
+}
+
 // heldElsewhere tells whether somebody else did a job a moment ago.
 func (t *jobTable) heldElsewhere(key string, now time.Time) bool {
 	t.mu.Lock()
@@ -308,7 +344,23 @@ func (c *Compactor) work(ctx context.Context) {
 			_ = c.do(ctx, a) // it is noted
 			continue
 		}
-		sleep(ctx, heldRetry, changed)
+		c.await(ctx, changed)
+	}
+}
+
+// await waits for a change of what is known here and, where others are at work,
+// looks for what they have done.
+func (c *Compactor) await(ctx context.Context, changed <-chan struct{}) {
+	known := c.view.get()
+	select {
+	case <-ctx.Done():
+		return
+	case <-changed:
+		return
+	case <-time.After(c.jobs.pause(c.now())):
+	}
+	if c.jobs.others(c.now()) {
+		c.glance(ctx, func(s *snapshot) bool { return s == known })
 	}
 }
 
@@ -334,19 +386,10 @@ func (c *Compactor) nextJob(ctx context.Context) *attempt {
 
 // catchUp looks at the bucket before its time, where a job has just ended and
 // others are at work: what they have done since is not to be tried again, and
-// gives rise to jobs that they may leave to us. To be late with that costs only
-// time.
+// gives rise to jobs that they may leave to us.
 func (c *Compactor) catchUp(ctx context.Context) {
-	if !c.jobs.others(c.now()) {
-		return
-	}
-	select {
-	case <-c.lookAgain:
-	default:
-		return
-	}
-	if err := c.look(ctx); err != nil && ctx.Err() == nil {
-		c.log.Warn("what others have done meanwhile is not known", "err", err)
+	if c.jobs.others(c.now()) {
+		c.glance(ctx, func(s *snapshot) bool { return s.ended < c.ended.Load() })
 	}
 }
 

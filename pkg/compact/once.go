@@ -16,7 +16,7 @@ var ErrLeftUndone = errors.New("some work is left undone")
 const maxRounds = 100
 
 // Once makes one pass: everything that can be done now. It returns nil when
-// nothing is left to do, or only what other workers do. The error wraps
+// nothing is left to do, or only what other workers do and take long for. The error wraps
 // ErrLeftUndone when jobs have failed, and else is about the bucket.
 func (c *Compactor) Once(ctx context.Context) error {
 	telling, enough := context.WithCancel(ctx)
@@ -65,16 +65,18 @@ func (c *Compactor) workUntilIdle(ctx context.Context) {
 	defer g.Wait()
 	for range c.cfg.Concurrency {
 		g.Go(func() {
+			since := time.Now() // there was something to do
 			for ctx.Err() == nil {
 				changed := c.view.next()
 				if a := c.nextJob(ctx); a != nil {
 					_ = c.do(ctx, a) // it is noted
+					since = time.Now()
 					continue
 				}
-				if c.jobs.idle() {
+				if c.jobs.idle() && time.Since(since) >= c.jobs.patience() {
 					return
 				}
-				sleep(ctx, heldRetry, changed) // a job that ends may make room for another, or give rise to one
+				c.await(ctx, changed) // a job that ends may make room for another, or give rise to one
 			}
 		})
 	}

@@ -22,6 +22,7 @@ type snapshot struct {
 	// the listing lacked blocks.
 	fault error
 	taken time.Time // by our clock, when the look began
+	ended int64     // how many jobs had ended here then
 }
 
 // sound tells whether blocks may be marked and removed by the snapshot.

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/firnline/firnline/pkg/bucket"
 	"github.com/firnline/firnline/pkg/compact"
 )
 
@@ -43,6 +45,62 @@ func TestTwoWorkers(t *testing.T) {
 	w.requireSamples()
 	require.Len(t, w.liveRaw(), 2)
 	require.Len(t, w.live(), len(alone.live()))
+}
+
+// TestPassWaitsForOthers: who has nothing left to do while another is at work looks
+// what that comes to, and does its part of what it gives rise to: the jobs of 14
+// days need the results of all others.
+func TestPassWaitsForOthers(t *testing.T) {
+	w := newWorld(t)
+	w.clock.add(30 * 24 * time.Hour)
+	for h := int64(0); h < 14*24; h += 4 {
+		w.ship(h, h+4, 1)
+	}
+	claimed, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	slow := w.compactor(func(_ *compact.Config, p *compact.Parts) {
+		p.Fault = func(_ context.Context, point, _ string) error {
+			if point == "compact/after-claim" {
+				once.Do(func() { close(claimed); <-goOn })
+			}
+			return nil
+		}
+	})
+	var g sync.WaitGroup
+	defer g.Wait()
+	g.Go(func() {
+		if err := slow.Once(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	<-claimed
+
+	var looks atomic.Int32 // since the last job
+	done := 0.0            // when there was nothing left to do
+	var goneOn sync.Once
+	defer goneOn.Do(func() { close(goOn) })
+	reg := prometheus.NewRegistry()
+	waiting := w.compactor(func(_ *compact.Config, p *compact.Parts) {
+		p.Metrics = reg
+		p.Fault = func(_ context.Context, point, _ string) error {
+			if point == "compact/after-claim" {
+				looks.Store(0)
+			}
+			return nil
+		}
+		p.Bucket = bucket.WithFaults(w.bkt, func(_ context.Context, point, object string) error {
+			if point == "bucket/list/before" && object == "firnline/manifest.d/" && looks.Add(1) == 3 { // one between two jobs
+				done = value(t, reg, "jobs_total")
+				goneOn.Do(func() { close(goOn) })
+			}
+			return nil
+		})
+	})
+	waiting.Patient()
+	require.NoError(t, waiting.Once(context.Background()))
+	require.EqualValues(t, 6, done, "all of two days but one")
+	require.Len(t, w.liveRaw(), 1, "it has stayed until the end")
+	w.requireSamples()
 }
 
 // twoWindows makes two equal buckets with blocks for two windows of 14 days, more

@@ -1,14 +1,17 @@
 package plan
 
-import "iter"
+import (
+	"fmt"
+	"iter"
+)
 
-// area names what jobs build up together: the block of the largest range, in the
-// end, of one lane.
+// area names what jobs build up together: in the end the blocks of the largest
+// range of one lane, at all resolutions.
 func (p *planner) area(l *lane, w window) string {
 	if n := len(p.cfg.Ranges); n > 0 {
 		w = around(w, p.cfg.Ranges[n-1])
 	}
-	return l.key() + "/" + w.key()
+	return fmt.Sprintf("%d/%s/%s", l.tier.family.labels.Hash(), l.name(), w.key())
 }
 
 // Apart yields the jobs in the order in which a worker tries them: that of the

@@ -69,7 +69,7 @@ const (
 type Job struct {
 	Kind       Kind
 	Key        string        // names the group, resolution, shard and window; the lease is on it
-	Area       string        // names the same, but for the largest window around it: see Plan.Apart
+	Area       string        // names the group, shard and largest window around it: see Plan.Apart
 	Group      string        // GroupKey of the inputs, replica labels taken off
 	Labels     labels.Labels // of the results
 	Resolution int64         // of the inputs, ms
@@ -327,10 +327,13 @@ func (p *planner) setAside(id ulid.ULID, group, why string) {
 }
 
 // sort puts the lists in the order to do them in: the newest data first, since
-// it is asked for most.
+// it is asked for most. Of the jobs of one time the longest come first, so that
+// workers who share them end together: it takes longer to decode chunks for a
+// coarser tier than to copy them.
 func (p *planner) sort() {
 	slices.SortFunc(p.plan.Jobs, func(a, b Job) int {
-		return cmp.Or(cmp.Compare(b.MaxTime, a.MaxTime), cmp.Compare(b.MinTime, a.MinTime), cmp.Compare(a.order, b.order), strings.Compare(a.Key, b.Key))
+		return cmp.Or(cmp.Compare(b.MaxTime, a.MaxTime), cmp.Compare(b.MinTime, a.MinTime), cmp.Compare(a.order, b.order),
+			cmp.Compare(len(b.Outputs), len(a.Outputs)), strings.Compare(a.Key, b.Key))
 	})
 	slices.SortFunc(p.plan.Garbage, func(a, b Mark) int { return a.Block.Compare(b.Block) })
 	slices.SortFunc(p.plan.Expired, func(a, b Mark) int { return a.Block.Compare(b.Block) })

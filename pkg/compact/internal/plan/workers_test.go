@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/compact/internal/plan"
 )
 
@@ -24,6 +25,7 @@ func TestWorkersShareABacklog(t *testing.T) {
 	}{
 		{"a window for each of two", 0, 28, 1, 2, 0.51},
 		{"windows that are not all whole", 5, 32, 1, 2, 0.6},
+		{"two windows, and a part that is for one", 0, 32, 1, 2, 0.51},
 		{"one window for all", 0, 14, 1, 2, 0.6},
 		{"as many groups as workers", 3, 20, 2, 2, 0.6},
 		{"more of both", 2, 56, 2, 5, 0.3},
@@ -54,7 +56,8 @@ func TestWorkersShareABacklog(t *testing.T) {
 }
 
 // shift is a number of workers on one bucket. A job takes as long as it has bytes
-// to read. What it has done shows when it ends; that it runs, at once.
+// to read, longer where it decodes them for a coarser tier.
+// What it has done shows when it ends; that it runs, at once.
 type shift struct {
 	*sim
 	at   []int64     // by worker: when its job ends
@@ -100,8 +103,21 @@ func (s *shift) begin(worker int) {
 	}
 	for j := range p.Apart(atWork) {
 		if !slices.ContainsFunc(s.job, func(o *plan.Job) bool { return o != nil && o.Key == j.Key }) {
-			s.job[worker], s.at[worker] = j, s.at[worker]+j.InputBytes
+			s.job[worker], s.at[worker] = j, s.at[worker]+duration(j)
 			return
 		}
 	}
+}
+
+// duration is how long a job takes, by what was measured: to decode raw data for
+// the coarser tiers takes seven times as long as to copy its chunks, to decode 5m
+// data, of which there is less, twice as long as to copy the raw data.
+func duration(j *plan.Job) int64 {
+	switch {
+	case len(j.Outputs) < 2:
+		return j.InputBytes
+	case j.Resolution == block.ResolutionRaw:
+		return 7 * j.InputBytes
+	}
+	return 2 * j.InputBytes
 }
