@@ -88,6 +88,7 @@ func (c *compacting) Run(ctx context.Context) (err error) {
 	err = c.Once(ctx)
 	enough()
 	<-watched
+	c.tellLeft()
 	switch {
 	case ctx.Err() != nil:
 		return nil // told to stop
@@ -97,6 +98,16 @@ func (c *compacting) Run(ctx context.Context) (err error) {
 		return explained(c.bkt, err)
 	}
 	return errFinished
+}
+
+// tellLeft shows on a terminal what the pass has left.
+func (c *compacting) tellLeft() {
+	if !c.talk.terminal {
+		return
+	}
+	if left, err := c.Left(); err == nil { // else the pass has failed, and says so
+		fmt.Fprint(c.talk, left)
+	}
 }
 
 // watch shows the running jobs on a terminal until ctx is done.
@@ -119,6 +130,9 @@ func (c *compacting) watch(ctx context.Context) {
 
 // jobTable is what a terminal shows of a compactor's work.
 func jobTable(s compact.Status) []string {
+	if s.Ready != "" {
+		return []string{s.Ready}
+	}
 	jobs := 0
 	for _, b := range s.Backlog {
 		for _, n := range b.Jobs {
@@ -148,6 +162,28 @@ func jobTable(s compact.Status) []string {
 			left = fmt.Sprintf("%8s", roughly(time.Duration(r.Left*float64(time.Second))))
 		}
 		out = append(out, fmt.Sprintf("%s %3.0f%% %s  %-14s %s", bar(r.Share, 20), 100*r.Share, left, r.Stage, r.What))
+	}
+	return append(out, backlogLines(s.Backlog)...)
+}
+
+// boardGroups is how many groups a terminal shows the backlog of.
+const boardGroups = 5
+
+// backlogLines tell what is left to do in the groups with the largest backlog.
+func backlogLines(all []compact.Backlog) (out []string) {
+	for _, b := range all[:min(len(all), boardGroups)] {
+		jobs := 0
+		for _, n := range b.Jobs {
+			jobs += n
+		}
+		line := fmt.Sprintf("%10s %12s %10s  %s %s", counted(jobs, "job"), counted(b.Blocks, "block"), humanBytes(b.Bytes), b.Group, b.Labels)
+		if b.Hours > 0 {
+			line += ", about " + roughly(time.Duration(b.Hours*float64(time.Hour)))
+		}
+		out = append(out, line)
+	}
+	if more := len(all) - boardGroups; more > 0 {
+		out = append(out, fmt.Sprintf("%10s and %s", "…", counted(more, "more group")))
 	}
 	return out
 }

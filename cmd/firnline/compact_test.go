@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -81,13 +82,19 @@ func TestBoard(t *testing.T) {
 
 func TestJobTable(t *testing.T) {
 	s := compact.Status{
-		Blocks: 7, Marked: 2, Hours: 1.5, SetAside: make([]compact.Noted, 4), Backlog: []compact.Backlog{{Jobs: map[string]int{"compact": 3}}},
+		Blocks: 7, Marked: 2, Hours: 1.5, SetAside: make([]compact.Noted, 4), Backlog: []compact.Backlog{{Group: "0@1", Labels: `{a="b"}`, Jobs: map[string]int{"compact": 3}, Blocks: 9, Bytes: 5 << 20, Hours: 1.5}},
 		Running: []compact.RunningJob{{Share: 0.25, Left: 90, Stage: "merging", What: "compact {a=\"b\"} of 3 blocks"}},
 	}
 	require.Equal(t, []string{
 		"5 blocks, 2 more marked for deletion, 3 jobs to do in 1 group, 1 running, 4 set aside, about 1.5h",
 		"[=====               ]  25%       2m  merging        compact {a=\"b\"} of 3 blocks",
+		"    3 jobs     9 blocks    5.0 MiB  0@1 {a=\"b\"}, about 1.5h",
 	}, jobTable(s))
+	s.Backlog = slices.Repeat(s.Backlog, 7)
+	lines := jobTable(s)
+	require.Len(t, lines, 2+5+1)
+	require.Equal(t, "         … and 2 more groups", lines[len(lines)-1])
+	require.Equal(t, []string{"looking for blocks"}, jobTable(compact.Status{Ready: "looking for blocks"}))
 	require.Equal(t, "[====================]", bar(2, 20))
 	require.Equal(t, "abc…", clip("abcdef", 4))
 }

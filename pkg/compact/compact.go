@@ -44,6 +44,7 @@ type Compactor struct {
 	lookAgain chan struct{}          // holds one wish for a look before its time
 	verified  map[ulid.ULID]struct{} // replacements read back; of the marking loop alone
 	finds     findings
+	notices   notices
 	orphans   *orphans           // of the cleaning loop alone
 	nextSweep time.Time          // likewise, by our clock
 	deletes   block.DeleteReader // used by looks alone
@@ -98,6 +99,9 @@ func New(cfg Config, parts Parts) (_ *Compactor, err error) {
 		return nil, err
 	}
 	c.fetcher.SetClock(c.now)
+	if parts.Metrics != nil {
+		parts.Metrics.MustRegister(newJobsCollector(c.jobs, c.now))
+	}
 	if c.finds, err = readFindings(c.dir.path); err != nil {
 		return nil, err
 	}

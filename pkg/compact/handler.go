@@ -64,5 +64,5 @@ func (c *Compactor) servePlan(w http.ResponseWriter, _ *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
-	fmt.Fprint(w, newPlanView(&p.Plan, p.snap.marks()))
+	fmt.Fprint(w, newPlanView(&p.Plan, p.snap.marks(), viewRows))
 }

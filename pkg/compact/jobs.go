@@ -99,10 +99,24 @@ func (t *jobTable) start(j *plan.Job, p *progress, limit int64) (ok bool) {
 			return false
 		}
 	}
+	p.worker = t.freeWorkerLocked()
 	t.mu.running[j.Key] = p
 	t.mu.disk += j.DiskBytes
 	delete(t.mu.held, j.Key)
 	return true
+}
+
+// freeWorkerLocked is the lowest number that no running job has.
+func (t *jobTable) freeWorkerLocked() int {
+	busy := map[int]bool{}
+	for _, r := range t.mu.running {
+		busy[r.worker] = true
+	}
+	n := 0
+	for busy[n] {
+		n++
+	}
+	return n
 }
 
 // stop notes that a job doesn't run here any more.

@@ -50,6 +50,7 @@ type metrics struct {
 	backlogBlocks *prometheus.GaugeVec
 	backlogBytes  *prometheus.GaugeVec
 	backlogHours  prometheus.Gauge
+	groupHours    *prometheus.GaugeVec
 	garbage       prometheus.Gauge
 	tierStart     *prometheus.GaugeVec
 	tierEnd       *prometheus.GaugeVec
@@ -151,6 +152,7 @@ func (m *metrics) registerState(reg prometheus.Registerer) {
 	m.backlogBlocks = gauges("backlog_blocks", "Blocks that the jobs to be done read.", "group")
 	m.backlogBytes = gauges("backlog_bytes", "Bytes that the jobs to be done read.", "group")
 	m.backlogHours = gauge("backlog_hours", "How long one worker would take for all jobs to be done, at the speed of the last ones; 0: nothing to do, or no job done yet.")
+	m.groupHours = gauges("backlog_group_hours", "How long one worker would take for the jobs to be done of a group.", "group")
 	m.garbage = gauge("garbage_blocks", "Blocks that others hold all of and that are not marked yet.")
 	m.tierStart = gauges("tier_start_seconds", "From when on a group has data of a resolution.", "group", "resolution")
 	m.tierEnd = gauges("tier_end_seconds", "Until when a group has data of a resolution.", "group", "resolution")
@@ -194,7 +196,7 @@ func (m *metrics) observe(p *planned, perSec float64) {
 }
 
 func (m *metrics) observeBacklog(p *planned, perSec float64) {
-	for _, v := range []*prometheus.GaugeVec{m.backlogJobs, m.backlogBlocks, m.backlogBytes} {
+	for _, v := range []*prometheus.GaugeVec{m.backlogJobs, m.backlogBlocks, m.backlogBytes, m.groupHours} {
 		v.Reset()
 	}
 	var all int64
@@ -209,6 +211,7 @@ func (m *metrics) observeBacklog(p *planned, perSec float64) {
 		}
 		m.backlogBlocks.WithLabelValues(name).Add(float64(g.Blocks))
 		m.backlogBytes.WithLabelValues(name).Add(float64(g.Bytes))
+		m.groupHours.WithLabelValues(name).Add(hoursFor(g.Bytes, perSec))
 		all += g.Bytes
 	}
 	m.backlogHours.Set(hoursFor(all, perSec))

@@ -82,6 +82,7 @@ func (c *Compactor) plan() (*planned, error) {
 	c.metrics.planSeconds.Observe(c.now().Sub(began).Seconds())
 	c.planner.mu.last = &want
 	c.metrics.observe(&want, c.jobs.rate())
+	c.notices.tell(c.log, &want.Plan)
 	return &want, nil
 }
 
@@ -161,5 +162,5 @@ func Plan(ctx context.Context, cfg Config, parts Parts) (*PlanView, error) {
 		Metas: v.Metas, LeftOut: v.LeftOut, Marks: v.Marks, Partial: v.Partial, Problems: v.Problems, Deletes: deletes,
 		Unmatched: unmatched,
 	}, now())
-	return newPlanView(&made, (&snapshot{View: v}).marks()), nil
+	return newPlanView(&made, (&snapshot{View: v}).marks(), viewRows), nil
 }

@@ -48,14 +48,20 @@ type PlanView struct {
 	text string
 }
 
+// Rows of a list in a text; as JSON a plan has all of them.
+const (
+	viewRows = 200
+	passRows = 20
+)
+
 // String implements fmt.Stringer: tables.
 func (v *PlanView) String() string { return v.text }
 
-func newPlanView(p *plan.Plan, marked int) *PlanView {
+func newPlanView(p *plan.Plan, marked, rows int) *PlanView {
 	v := &PlanView{
 		Jobs: []PlannedJob{}, Garbage: toMark(p.Garbage), Expired: toMark(p.Expired),
 		Marked: marked, Remove: idStrings(p.Remove), Partial: idStrings(p.Partial), DeletesDone: idStrings(p.DeletesDone),
-		Held: heldIn(p), SetAside: setAsideIn(p), Resting: restingIn(p), Tiers: tiersOf(p), text: plan.Format(*p),
+		Held: heldIn(p), SetAside: setAsideIn(p), Resting: restingIn(p), Tiers: tiersOf(p), text: plan.Format(*p, rows),
 	}
 	for i := range p.Jobs {
 		v.Jobs = append(v.Jobs, plannedJob(&p.Jobs[i]))
@@ -64,6 +70,16 @@ func newPlanView(p *plan.Plan, marked int) *PlanView {
 		v.text += fmt.Sprintf("MARKED for deletion %d, not counted above; each is removed a --delete-delay after its mark\n", marked)
 	}
 	return v
+}
+
+// Left is what a pass leaves behind, for people: what is still to do, held, set
+// aside or resting, and what each group has of each tier.
+func (c *Compactor) Left() (string, error) {
+	p, err := c.plan()
+	if p == nil || err != nil {
+		return "", err
+	}
+	return newPlanView(&p.Plan, p.snap.marks(), passRows).String(), nil
 }
 
 func plannedJob(j *plan.Job) PlannedJob {

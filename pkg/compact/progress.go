@@ -22,6 +22,7 @@ const (
 // progress is how far a running job has come. It may be read at any time.
 type progress struct {
 	job     *plan.Job
+	worker  int // one of --compact.concurrency, from 0; set when the job begins
 	started time.Time
 	stage   atomic.Value // string
 	read    atomic.Int64 // bytes of the inputs

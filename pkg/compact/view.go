@@ -28,10 +28,11 @@ type snapshot struct {
 // sound tells whether blocks may be marked and removed by the snapshot.
 func (s *snapshot) sound() bool { return s.fault == nil }
 
-// marks is how many blocks are marked for deletion.
+// marks is how many of the blocks are marked for deletion. Blocks that are left
+// out, or not visible, have marks too.
 func (s *snapshot) marks() (n int) {
-	for _, m := range s.Marks {
-		if m.Deletion != nil {
+	for id, m := range s.Marks {
+		if m.Deletion != nil && s.Metas[id] != nil {
 			n++
 		}
 	}

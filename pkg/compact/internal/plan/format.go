@@ -9,11 +9,13 @@ import (
 )
 
 // Format writes a plan for people: what would be done, and why. Parts that are
-// empty are left out.
-func Format(p Plan) string {
+// empty are left out, and of long ones all but so many rows.
+func Format(p Plan, rows int) string {
 	var out strings.Builder
-	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	formatJobs(w, p.Jobs)
+	w := table{tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0), rows}
+	section(w, "JOBS", "JOB\tGROUP\tBLOCKS\tSIZE\tRESULTS\tWHY", p.Jobs, func(j Job) string {
+		return fmt.Sprintf("%s\t%s %s\t%d\t%s\t%s\t%s", j.Kind, j.Group, j.Labels, len(j.Inputs), bytes(j.InputBytes), results(j), j.Why)
+	})
 	section(w, "GARBAGE", "BLOCK\tWHY", p.Garbage, func(m Mark) string { return fmt.Sprintf("%s\t%s", m.Block, m.Why) })
 	section(w, "EXPIRED", "BLOCK\tWHY", p.Expired, func(m Mark) string { return fmt.Sprintf("%s\t%s", m.Block, m.Why) })
 	section(w, "HELD", "BLOCK\tGROUP\tEXPIRED\tWHY", p.Held, func(h Held) string {
@@ -44,12 +46,6 @@ func Format(p Plan) string {
 	return out.String()
 }
 
-func formatJobs(w *tabwriter.Writer, jobs []Job) {
-	section(w, "JOBS", "JOB\tGROUP\tBLOCKS\tSIZE\tRESULTS\tWHY", jobs, func(j Job) string {
-		return fmt.Sprintf("%s\t%s %s\t%d\t%s\t%s\t%s", j.Kind, j.Group, j.Labels, len(j.Inputs), bytes(j.InputBytes), results(j), j.Why)
-	})
-}
-
 // results lists the resolutions that a job writes.
 func results(j Job) string {
 	var out []string
@@ -59,14 +55,23 @@ func results(j Job) string {
 	return strings.Join(out, "+")
 }
 
+// table is what sections are written to.
+type table struct {
+	*tabwriter.Writer
+	rows int // of a section, at most
+}
+
 // section writes a heading with a count and a table; nothing for an empty list.
-func section[T any](w *tabwriter.Writer, title, head string, rows []T, row func(T) string) {
+func section[T any](w table, title, head string, rows []T, row func(T) string) {
 	if len(rows) == 0 {
 		return
 	}
 	fmt.Fprintf(w, "%s %d\n  %s\n", title, len(rows), head)
-	for _, r := range rows {
+	for _, r := range rows[:min(len(rows), w.rows)] {
 		fmt.Fprintf(w, "  %s\n", row(r))
+	}
+	if more := len(rows) - w.rows; more > 0 {
+		fmt.Fprintf(w, "  … and %d more\n", more)
 	}
 }
 

@@ -364,16 +364,22 @@ func (g *golden) formatOutput(out *strings.Builder, o plan.Output) {
 
 // TestFormat: the table that operators see.
 func TestFormat(t *testing.T) {
-	require.Equal(t, "nothing to do: there are no blocks\n", plan.Format(plan.Plan{}))
+	require.Equal(t, "nothing to do: there are no blocks\n", plan.Format(plan.Plan{}, 10))
 	s := newSim(t, defaultConfig())
 	for h := range int64(4) {
 		s.upload(h*2*hour, (h+1)*2*hour, 1<<20, "cluster", "eu")
 	}
 	s.now = 30 * hour
-	out := plan.Format(s.plan())
+	out := plan.Format(s.plan(), 10)
 	require.Contains(t, out, "4 blocks of 2h fill 1970-01-01 00:00–08:00")
 	require.Contains(t, out, "44.0 MiB")
 	require.True(t, slices.Contains(strings.Fields(out), "COVERAGE"), out)
+	require.NotContains(t, out, "more")
+
+	out = plan.Format(plan.Plan{Held: make([]plan.Held, 12)}, 10)
+	require.Contains(t, out, "HELD 12\n")
+	require.Contains(t, out, "… and 2 more\n")
+	require.Equal(t, 10+3, strings.Count(out, "\n"))
 }
 
 // TestInputsUnchanged: the metas are shared with others, so Make must not touch them.

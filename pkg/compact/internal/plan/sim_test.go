@@ -338,7 +338,7 @@ func (s *sim) settle(passes int) {
 		s.pass(p)
 		s.check()
 	}
-	s.t.Fatalf("no end of work after %d passes:\n%s", passes, plan.Format(s.plan()))
+	s.t.Fatalf("no end of work after %d passes:\n%s", passes, plan.Format(s.plan(), 100))
 }
 
 // check holds the bucket to RELIABILITY P3 and P5: what no policy wants gone is
