@@ -24,13 +24,14 @@ var _ prometheus.Registerer = (*counters)(nil)
 
 // Metrics of the TSDB that decide something.
 const (
-	walFailed     = "prometheus_tsdb_wal_writes_failed_total"
-	wblFailed     = "prometheus_tsdb_out_of_order_wbl_writes_failed_total"
-	walCorrupt    = "prometheus_tsdb_wal_corruptions_total"
-	chunksCorrupt = "prometheus_tsdb_mmap_chunk_corruptions_total"
-	outOfOrder    = "prometheus_tsdb_out_of_order_samples_total"
-	outOfBounds   = "prometheus_tsdb_out_of_bound_samples_total"
-	tooOld        = "prometheus_tsdb_too_old_samples_total"
+	walFailed      = "prometheus_tsdb_wal_writes_failed_total"
+	wblFailed      = "prometheus_tsdb_out_of_order_wbl_writes_failed_total"
+	walCorrupt     = "prometheus_tsdb_wal_corruptions_total"
+	chunksCorrupt  = "prometheus_tsdb_mmap_chunk_corruptions_total"
+	snapshotFailed = "prometheus_tsdb_snapshot_replay_error_total"
+	outOfOrder     = "prometheus_tsdb_out_of_order_samples_total"
+	outOfBounds    = "prometheus_tsdb_out_of_bound_samples_total"
+	tooOld         = "prometheus_tsdb_too_old_samples_total"
 )
 
 func newCounters(shown map[string]string) *counters {
@@ -81,7 +82,7 @@ func (c *counters) forget() {
 
 func decisive(name string) bool {
 	switch name {
-	case walFailed, wblFailed, walCorrupt, chunksCorrupt, outOfOrder, outOfBounds, tooOld:
+	case walFailed, wblFailed, walCorrupt, chunksCorrupt, snapshotFailed, outOfOrder, outOfBounds, tooOld:
 		return true
 	}
 	return false

@@ -83,6 +83,15 @@ func (d *disk) checkOpening(dir string) error {
 	return fmt.Errorf("%w: %d bytes are free below %s, reading the log may take %d", errDiskFull, free, d.dir, need)
 }
 
+// checkSnapshot tells why a snapshot of so many bytes can't be written, or nil.
+func (d *disk) checkSnapshot(bytes int64) error {
+	free, err := d.free(d.dir)
+	if err != nil || free >= bytes+openingBytes {
+		return nil //nolint:nilerr // can't be told
+	}
+	return fmt.Errorf("%d bytes are free below %s, a snapshot takes %d", free, d.dir, bytes)
+}
+
 // errDiskFull marks what ends by itself when there is space again.
 var errDiskFull = errors.New("disk is full")
 

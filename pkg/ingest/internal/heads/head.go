@@ -49,6 +49,7 @@ type head struct {
 	notes    *tenantNotes // nil: none are kept
 
 	startTimestamps bool // as opened
+	startedFrom     string
 	openedAt        time.Time
 	window          atomic.Int64 // out of order, ms
 	appended        atomic.Int64 // when samples last came, ns; 0: not since the opening
@@ -174,6 +175,9 @@ func (h *head) close(ctx context.Context) error {
 	h.heads.sums.retire(h.counters)
 	h.notes.close()
 	err := errors.Join(h.families.save(), h.db.Close())
+	if err == nil && h.startedFrom != startedByTSDB && h.failure() == nil {
+		err = h.noteEnd()
+	}
 	if err != nil {
 		return fmt.Errorf("tenant %s: close: %w", h.id, err)
 	}

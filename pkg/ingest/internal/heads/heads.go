@@ -327,7 +327,6 @@ func (hs *Heads) fill(s *slot, id tenant.ID) {
 		}
 	} else {
 		s.head = h
-		hs.metrics.opened.Inc()
 	}
 	close(s.done)
 	hs.count()

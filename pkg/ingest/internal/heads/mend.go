@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/ingest/internal/replay"
 )
 
 // mender gets a TSDB's folder into a state that it opens in, whatever has been
@@ -61,18 +62,9 @@ func (h *head) openTSDB(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
 	if err := m.hold(); err != nil {
 		return nil, err
 	}
-	open := func() (*tsdb.DB, error) {
-		h.counters.forget()
-		h.census.reset()
-		db, err := tsdb.Open(h.dir, quiet(h.log), h.counters, h.options(lim), stats)
-		if err != nil && h.census.room.err != nil {
-			err = h.census.room.err // nothing is damaged
-			h.counters.forget()     // they hold what was read
-		}
-		return db, err
-	}
+	open := func() (*tsdb.DB, error) { return h.openOnce(lim, stats) }
 	db, err := open()
-	if errors.Is(err, errNoRoom) {
+	if errors.Is(err, errNoRoom) || isDiskFull(err) {
 		return nil, errors.Join(err, m.putBack())
 	}
 	if err == nil && h.counters.value(walCorrupt) == 0 {
@@ -105,6 +97,35 @@ func (h *head) openTSDB(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
 		return nil, err
 	}
 	return db, m.prune()
+}
+
+// openOnce opens the TSDB in h.dir as it is.
+func (h *head) openOnce(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
+	h.counters.forget()
+	h.census.reset()
+	from, err := h.started(lim, stats)
+	if err != nil {
+		return nil, err
+	}
+	o := h.options(lim)
+	o.EnableMemorySnapshotOnShutdown = from != startedByTSDB
+	db, err := tsdb.Open(h.dir, quiet(h.log), h.counters, o, stats)
+	if full := h.census.room.failed(); err != nil && full != nil {
+		err = full          // nothing is damaged
+		h.counters.forget() // they hold what was read
+	}
+	if gone := replay.Remove(h.dir); gone != nil && err == nil {
+		return nil, errors.Join(gone, db.Close())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if h.counters.value(snapshotFailed)+h.counters.value(walCorrupt)+h.counters.value(chunksCorrupt) > 0 {
+		from = startedByTSDB // in the end
+	}
+	h.startedFrom = from
+	h.heads.metrics.opened.WithLabelValues(from).Inc()
+	return db, nil
 }
 
 // prepare undoes what an interrupted opening has left, and cuts what the last

@@ -13,7 +13,7 @@ type metrics struct {
 	tenants      prometheus.Gauge
 	opening      prometheus.Gauge
 	unopened     prometheus.Gauge
-	opened       prometheus.Counter
+	opened       *prometheus.CounterVec
 	closed       *prometheus.CounterVec
 	openSeconds  prometheus.Histogram
 	refused      *prometheus.CounterVec
@@ -60,7 +60,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		tenants:      gauge("tenants", "Tenants whose TSDB is open."),
 		opening:      gauge("tenants_opening", "Tenants whose log is being read."),
 		unopened:     gauge("tenants_failed", "Tenants whose TSDB could not be opened; it is tried again."),
-		opened:       counter("tenants_opened_total", "TSDBs opened."),
+		opened:       counters("tenants_opened_total", "TSDBs opened, by what from: closing is the snapshot of the last one, log is the log, tsdb is the log where it had to be read by the TSDB itself, which takes longer.", "from"),
 		closed:       counters("tenants_closed_total", "TSDBs closed.", "why"),
 		openSeconds:  seconds("tenant_open_duration_seconds", "Time to open a TSDB, reading its log.", 0.002),
 		refused:      counters("head_samples_refused_total", "Samples that heads did not take.", "reason"),

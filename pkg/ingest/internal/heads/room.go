@@ -3,18 +3,23 @@ package heads
 import (
 	"errors"
 	"fmt"
+	"sync"
 )
 
 // room watches over memory while a log is read. A log that takes more than there
 // is would end the process, and again at each start: reading it ends instead, the
 // log stays as it is, and other tenants go on.
 //
-// Series are looked at, since they are what a head's memory goes by. One goroutine
-// reads them.
+// Series are looked at, since they are what a head's memory goes by. Several
+// goroutines may read them.
 type room struct {
-	used   func() (live, held float64) // memory as a share of the limit
-	series int
-	err    error
+	used func() (live, held float64) // memory as a share of the limit
+
+	mu struct {
+		sync.Mutex
+		series int
+		err    error
+	}
 }
 
 const (
@@ -33,15 +38,27 @@ var errNoRoom = errors.New("out of memory")
 
 // check counts a series that was read, and tells why there may be no more.
 func (r *room) check() error {
-	if r.err != nil || r.used == nil {
-		return r.err
+	if r.used == nil {
+		return nil
 	}
-	r.series++
-	if r.series%lookEvery != 0 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.err != nil {
+		return r.mu.err
+	}
+	r.mu.series++
+	if r.mu.series%lookEvery != 0 {
 		return nil
 	}
 	if live, held := r.used(); live > mostLive || held > mostHeld {
-		r.err = fmt.Errorf("%w: %.0f%% of the memory limit was in use after %d series of its log; it is kept, and needs a process with more memory", errNoRoom, max(live, held)*100, r.series)
+		r.mu.err = fmt.Errorf("%w: %.0f%% of the memory limit was in use after %d series of its log; it is kept, and needs a process with more memory", errNoRoom, max(live, held)*100, r.mu.series)
 	}
-	return r.err
+	return r.mu.err
+}
+
+// failed is why there was no room, or nil.
+func (r *room) failed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.err
 }

@@ -1,0 +1,172 @@
+package heads
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/record"
+
+	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/ingest/internal/replay"
+)
+
+// A TSDB starts from a snapshot of its head, if there is one: from that of its last
+// closing, or else from what package replay makes of its log. Only what that is not sure
+// about the TSDB reads itself, which takes several times as long.
+//
+// No snapshot is there while the TSDB is open: what is cut from the head or logged would make
+// it wrong. One of a closing counts only if a note that was made after it names it, so that
+// neither a torn one is taken, nor one that another program has left, nor one of a head that should not have one.
+
+// How a TSDB came to what it holds.
+const (
+	startedFromEnd = "closing" // from the snapshot of its last closing
+	startedFromLog = "log"     // from its log, read by package replay
+	startedByTSDB  = "tsdb"    // from its log, read by the TSDB
+)
+
+// endNote says that the TSDB was closed in order, and left a snapshot of all that is in its log.
+type endNote struct {
+	Version  int              `json:"version"`
+	Snapshot string           `json:"snapshot"` // folder
+	Bytes    map[string]int64 `json:"bytes"`    // in this folder, and those that it goes with
+}
+
+const (
+	endNoteFilename = "snapshot.json"
+	endNoteVersion  = 1
+)
+
+// started leaves a snapshot for the TSDB to start from, and returns where it is from.
+func (h *head) started(lim Limits, stats *tsdb.DBStats) (from string, err error) {
+	if ok, err := h.closedInOrder(); err != nil || ok {
+		return startedFromEnd, err
+	}
+	got, err := replay.Prepare(h.dir, h.replayConfig(lim, stats))
+	switch {
+	case errors.Is(err, errNoRoom), isDiskFull(err):
+		return "", err // the TSDB would take more of both
+	case errors.Is(err, replay.ErrNoLog):
+		return startedFromLog, nil
+	case err != nil:
+		h.log.Info("the TSDB reads its log itself, which takes longer", "why", err)
+		return startedByTSDB, nil
+	}
+	h.log.Debug("log read", "series", got.Series, "samples", got.Samples, "encoded", got.Encoded, "bytes", got.Bytes)
+	if got.Series > lookEvery {
+		runtime.GC() // what was taken for it is free for the TSDB
+	}
+	return startedFromLog, nil
+}
+
+// closedInOrder tells whether the snapshot of the last closing is there and all
+// that is. Its note is taken away: it holds for one opening. Other snapshots are removed.
+func (h *head) closedInOrder() (bool, error) {
+	path := filepath.Join(h.dir, endNoteFilename)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, replay.Remove(h.dir)
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := errors.Join(os.Remove(path), block.SyncDir(h.dir)); err != nil {
+		return false, err
+	}
+	var n endNote
+	if json.Unmarshal(data, &n) != nil || n.Version != endNoteVersion || !h.whole(n) {
+		return false, replay.Remove(h.dir)
+	}
+	return true, nil
+}
+
+// whole tells whether a snapshot is the only one, and all is as it was when its note was
+// made: it is good for nothing beside another log, and without the head chunks that it does not hold.
+func (h *head) whole(n endNote) bool {
+	now, err := h.endNow()
+	return err == nil && now.Snapshot == n.Snapshot && maps.Equal(now.Bytes, n.Bytes)
+}
+
+// endNow is what a note says if it is made now.
+func (h *head) endNow() (endNote, error) {
+	found, _, _, err := tsdb.LastChunkSnapshot(h.dir)
+	if err != nil {
+		return endNote{}, err
+	}
+	n := endNote{Version: endNoteVersion, Snapshot: filepath.Base(found), Bytes: map[string]int64{}}
+	for _, folder := range []string{n.Snapshot, walDir, wblDir, chunksDir} {
+		n.Bytes[folder] = treeBytes(filepath.Join(h.dir, folder))
+	}
+	return n, nil
+}
+
+// noteEnd notes that the TSDB was closed in order.
+func (h *head) noteEnd() error {
+	n, err := h.endNow()
+	if errors.Is(err, record.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	return block.WriteFile(filepath.Join(h.dir, endNoteFilename), data)
+}
+
+// replayConfig is how a log is to be read, so that the TSDB goes on with it.
+func (h *head) replayConfig(lim Limits, stats *tsdb.DBStats) replay.Config {
+	o := h.options(lim)
+	xor2, st := o.FloatChunkEncoding == chunkenc.EncXOR2, o.EnableHistogramSTEncoding
+	room := &room{used: h.census.room.used}
+	return replay.Config{
+		ChunkRange: o.MinBlockDuration, SamplesPerChunk: tsdb.DefaultSamplesPerChunk, WriteBuffer: o.HeadChunksWriteBufferSize,
+		Floats:          chunkenc.ValFloat.ChunkEncoding(xor2, st),
+		Histograms:      chunkenc.ValHistogram.ChunkEncoding(xor2, st),
+		FloatHistograms: chunkenc.ValFloatHistogram.ChunkEncoding(xor2, st),
+		StartTimestamps: o.EnableSTStorage, MaxExemplars: int(o.MaxExemplars),
+		BlocksMaxTime: h.blocksMaxTime(),
+		Memory:        room.check,
+		Disk:          h.heads.disk.checkSnapshot,
+		Progress: func(first, last, current int) {
+			s := stats.Head.WALReplayStatus
+			s.Lock()
+			defer s.Unlock()
+			s.Min, s.Max, s.Current = first, last, current
+		},
+	}
+}
+
+// blocksMaxTime is where the blocks of samples in order end, ms: what is older in the log is in them.
+func (h *head) blocksMaxTime() int64 {
+	most := int64(math.MinInt64)
+	entries, err := os.ReadDir(h.dir)
+	if err != nil {
+		return most
+	}
+	for _, e := range entries {
+		if _, err := ulid.ParseStrict(e.Name()); err != nil {
+			continue
+		}
+		m, err := block.ReadMeta(filepath.Join(h.dir, e.Name()))
+		if err != nil {
+			continue // seen by the mender
+		}
+		c := tsdb.BlockMetaCompaction{Hints: m.Compaction.Hints}
+		if !c.FromOutOfOrder() && !c.FromStaleSeries() && !c.FromSelectedSeries() {
+			most = max(most, m.MaxTime)
+		}
+	}
+	return most
+}

@@ -1,0 +1,81 @@
+package heads
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+)
+
+// from is how many TSDBs were opened from what.
+func from(r *rig) map[string]float64 {
+	out := map[string]float64{}
+	for _, what := range []string{startedFromEnd, startedFromLog, startedByTSDB} {
+		if n := testutil.ToFloat64(r.metrics.opened.WithLabelValues(what)); n > 0 {
+			out[what] = n
+		}
+	}
+	return out
+}
+
+// TestStarts: what a TSDB starts from, after an end in order and after a crash, and whatever has
+// become of the snapshot and of the files that it goes with. Nothing is lost by any of it, and no snapshot stays.
+//
+// RELIABILITY I2, P9
+func TestStarts(t *testing.T) {
+	origin := worn(t)
+	want := origin.read(t.Context(), everything())
+	origin.stop()
+	const snapshot = "chunk_snapshot.*/0*"
+	for _, c := range []struct {
+		name    string
+		pattern string
+		damage  func([]byte) []byte // nil: remove the file
+		from    string
+	}{
+		{"closed in order", endNoteFilename, func(b []byte) []byte { return b }, startedFromEnd},
+		{"crashed", endNoteFilename, nil, startedFromLog},
+		{"note of another version", endNoteFilename, func([]byte) []byte { return []byte(`{"version":2}`) }, startedFromLog},
+		{"note is no JSON", endNoteFilename, func([]byte) []byte { return []byte("{") }, startedFromLog},
+		{"no snapshot", snapshot, nil, startedFromLog},
+		{"snapshot cut", snapshot, func(b []byte) []byte { return b[:len(b)/2] }, startedFromLog},
+		{"snapshot flipped", snapshot, func(b []byte) []byte { b[content(b)/2] ^= 1; return b }, startedByTSDB},
+		{"log flipped", "wal/0*", func(b []byte) []byte { b[content(b)/2] ^= 1; return b }, startedFromEnd},
+		{"head chunks gone", "chunks_head/0*", nil, startedFromLog},
+		{"head chunks flipped", "chunks_head/0*", func(b []byte) []byte { b[content(b)/2] ^= 1; return b }, startedByTSDB},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, wornConfig, func(cfg *Config, _ *Parts) { require.NoError(t, os.CopyFS(cfg.Dir, os.DirFS(origin.cfg.Dir))) })
+			r.stop()
+			for _, f := range last(matches(t, r, c.pattern)) {
+				if c.damage == nil {
+					require.NoError(t, os.Remove(f))
+				} else {
+					change(t, f, c.damage)
+				}
+			}
+			r.run()
+			got := r.read(t.Context(), everything())
+			require.ElementsMatch(t, slices.Collect(maps.Keys(want)), slices.Collect(maps.Keys(got)))
+			require.True(t, reflect.DeepEqual(want, got))
+			if c.from != startedByTSDB { // which mends, and then starts anew
+				require.Equal(t, map[string]float64{c.from: 1}, from(r))
+			}
+			left, err := filepath.Glob(filepath.Join(r.cfg.Dir, "t", "chunk_snapshot.*"))
+			require.NoError(t, err)
+			require.Empty(t, left)
+			require.NoFileExists(t, filepath.Join(r.cfg.Dir, "t", endNoteFilename))
+
+			r.put(write("t", 900, one("new", float64(10*hour), 1)))
+			want := r.read(t.Context(), everything())
+			r.restart()
+			require.True(t, reflect.DeepEqual(want, r.read(t.Context(), everything())))
+		})
+	}
+}
