@@ -34,6 +34,8 @@ import (
 //   - head chunk files go aside whole; what they held is in the log
 //   - a block that can't be opened goes aside
 //
+// Marks of late samples whose chunk is lost only go out of the log (dropLostMarks): nothing is put aside.
+//
 // What is put aside lies in damaged/<unix ms>-<what>/.
 type mender struct {
 	dir     string

@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/record"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
@@ -79,7 +78,7 @@ func checkSegment(path string, refs *refRange) (c segmentCheck, err error) {
 		return c, err
 	}
 	r := wlog.NewReader(buf)
-	dec := recordReader{dec: record.NewDecoder(labels.NewSymbolTable(), slog.New(slog.DiscardHandler)), refs: refs}
+	dec := recordReader{dec: newDecoder(), refs: refs}
 	for r.Next() {
 		if zeros >= 0 && r.Offset() > zeros {
 			break
@@ -148,6 +147,19 @@ func (d *recordReader) read(rec []byte) (err error) {
 	default: // the TSDB passes over what it does not know
 	}
 	return err
+}
+
+// eachRef calls do for each sample that was read and kept, with its series.
+func (d *recordReader) eachRef(do func(ref uint64)) {
+	for _, s := range d.samples {
+		do(uint64(s.Ref))
+	}
+	for _, s := range d.histograms {
+		do(uint64(s.Ref))
+	}
+	for _, s := range d.floats {
+		do(uint64(s.Ref))
+	}
 }
 
 // zeroPage finds the first page of a segment that holds nothing, -1 if there is
@@ -228,17 +240,8 @@ func badStart(dir string, segments []numberedFile) (bool, error) {
 
 // readable counts the records of a segment; false: one of them is bad.
 func readable(path string) (records int, ok bool) {
-	seg, err := wlog.OpenReadSegment(path)
-	if err != nil {
-		return 0, false
-	}
-	buf := wlog.NewSegmentBufReader(seg)
-	defer buf.Close()
-	r := wlog.NewReader(buf)
-	for r.Next() {
-		records++
-	}
-	return records, r.Err() == nil
+	err := eachRecord(path, func([]byte) error { records++; return nil })
+	return records, err == nil
 }
 
 // cutTail cuts a record off that a crash has left half-written at the end of a

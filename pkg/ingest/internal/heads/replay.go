@@ -51,6 +51,9 @@ func (h *head) started(lim Limits, stats *tsdb.DBStats) (from string, err error)
 	if ok, err := h.closedInOrder(); err != nil || ok {
 		return startedFromEnd, err
 	}
+	if err := dropLostMarks(h.dir, h.log); err != nil {
+		return "", err
+	}
 	got, err := replay.Prepare(h.dir, h.replayConfig(lim, stats))
 	switch {
 	case errors.Is(err, errNoRoom), isDiskFull(err):
