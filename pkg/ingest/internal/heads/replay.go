@@ -138,7 +138,7 @@ func (h *head) replayConfig(lim Limits, stats *tsdb.DBStats) replay.Config {
 		Floats:          chunkenc.ValFloat.ChunkEncoding(xor2, st),
 		Histograms:      chunkenc.ValHistogram.ChunkEncoding(xor2, st),
 		FloatHistograms: chunkenc.ValFloatHistogram.ChunkEncoding(xor2, st),
-		StartTimestamps: o.EnableSTStorage, MaxExemplars: int(o.MaxExemplars),
+		StartTimestamps: o.EnableSTStorage, MaxExemplars: int(o.MaxExemplars), OutOfOrderWindow: o.OutOfOrderTimeWindow,
 		BlocksMaxTime: h.blocksMaxTime(),
 		Memory:        room.check,
 		Disk:          h.heads.disk.checkSnapshot,

@@ -1,29 +1,33 @@
 package replay
 
 import (
+	"errors"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/encoding"
 	"github.com/prometheus/prometheus/tsdb/record"
 )
 
-// exemplarRing keeps the newest exemplars of a log: for more the TSDB has no place.
-type exemplarRing struct {
-	most int // a multiple of what the TSDB keeps: it does not take those that come late for their series
-	kept []record.RefExemplar
-	next int // of kept, to be overwritten, once it is full
+// exemplars are those that the TSDB would keep: it is its own store, since which are taken
+// depends on those before. Of a snapshot the TSDB takes all or nothing, so those that it would
+// refuse must not get into one.
+type exemplars struct {
+	most   int
+	window int64                // ms, in which they may come late
+	kept   tsdb.ExemplarStorage // nil: there were none yet
 }
 
-func (r *exemplarRing) add(e record.RefExemplar) {
-	if len(r.kept) < r.most {
-		r.kept = append(r.kept, e)
-		return
+func (x *exemplars) add(l labels.Labels, e exemplar.Exemplar) error {
+	if x.kept == nil {
+		var err error
+		if x.kept, err = tsdb.NewCircularExemplarStorage(int64(x.most), tsdb.NewExemplarMetrics(nil), x.window); err != nil {
+			return err
+		}
 	}
-	r.kept[r.next] = e
-	r.next = (r.next + 1) % r.most
-}
-
-// inOrder returns them, oldest first.
-func (r *exemplarRing) inOrder() []record.RefExemplar {
-	return append(r.kept[r.next:len(r.kept):len(r.kept)], r.kept[:r.next]...)
+	_ = x.kept.AddExemplar(l, e) // the log has those, too, that were refused
+	return nil
 }
 
 func (d *decoder) keepExemplars(rec []byte) error {
@@ -35,11 +39,49 @@ func (d *decoder) keepExemplars(rec []byte) error {
 		return err
 	}
 	for _, e := range list {
-		if s := d.series.at(e.Ref); e.T >= d.mint && s != nil && s.series != nil {
-			d.exemplars.add(e)
+		if e.T < d.mint {
+			continue
+		}
+		if _, old := d.series.aliases[e.Ref]; old {
+			return unsure("an exemplar of series %d under an older name", e.Ref)
+		}
+		s := d.series.at(e.Ref)
+		if s == nil || s.series == nil {
+			continue
+		}
+		lset := d.dec.DecodeLabels(&encoding.Decbuf{B: s.labels})
+		if err := d.exemplars.add(lset, exemplar.Exemplar{Labels: e.Labels, Value: e.V, Ts: e.T}); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// each calls do with records of a snapshot that hold them, oldest first.
+func (x *exemplars) each(t *table, do func(rec []byte)) error {
+	if x.kept == nil {
+		return nil
+	}
+	var list []record.RefExemplar
+	var name encoding.Encbuf
+	err := x.kept.IterateExemplars(func(l labels.Labels, e exemplar.Exemplar) error {
+		name.Reset()
+		record.EncodeLabels(&name, l)
+		ref, ok := t.named(name.Get())
+		if !ok {
+			return errors.New("an exemplar of no series")
+		}
+		list = append(list, record.RefExemplar{Ref: ref, T: e.Ts, V: e.Value, Labels: e.Labels})
+		if len(list) == exemplarsARecord {
+			do(encodeExemplars(list))
+			list = list[:0]
+		}
+		return nil
+	})
+	if len(list) > 0 {
+		do(encodeExemplars(list))
+	}
+	return err
 }
 
 // encodeExemplars returns the record of a snapshot that holds them.

@@ -40,15 +40,16 @@ const (
 
 // Config is how the TSDB will be opened.
 type Config struct {
-	ChunkRange      int64 // ms; chunks don't reach across its multiples
-	SamplesPerChunk int   // aimed at
-	WriteBuffer     int   // bytes, of head chunk files
-	Floats          chunkenc.Encoding
-	Histograms      chunkenc.Encoding // of integers
-	FloatHistograms chunkenc.Encoding
-	StartTimestamps bool
-	MaxExemplars    int   // 0: none are kept
-	BlocksMaxTime   int64 // ms; what in-order blocks hold ends there. math.MinInt64: there are none
+	ChunkRange       int64 // ms; chunks don't reach across its multiples
+	SamplesPerChunk  int   // aimed at
+	WriteBuffer      int   // bytes, of head chunk files
+	Floats           chunkenc.Encoding
+	Histograms       chunkenc.Encoding // of integers
+	FloatHistograms  chunkenc.Encoding
+	StartTimestamps  bool
+	MaxExemplars     int   // 0: none are kept
+	OutOfOrderWindow int64 // ms, of exemplars
+	BlocksMaxTime    int64 // ms; what in-order blocks hold ends there. math.MinInt64: there are none
 
 	// Memory is asked for each series and tells why there may be no more.
 	Memory func() error
@@ -172,7 +173,7 @@ type replaying struct {
 	chunks *chunkFiles
 	stats  Stats
 
-	exemplars exemplarRing
+	exemplars exemplars
 }
 
 func (p *replaying) run(l writeAheadLog) error {
@@ -180,7 +181,7 @@ func (p *replaying) run(l writeAheadLog) error {
 	if p.chunks, err = openChunkFiles(filepath.Join(p.dir, chunksDir), p.cfg.WriteBuffer); err != nil {
 		return err
 	}
-	p.exemplars.most = 2 * p.cfg.MaxExemplars
+	p.exemplars = exemplars{most: p.cfg.MaxExemplars, window: p.cfg.OutOfOrderWindow}
 	err = p.chunks.iterate(p.mint, p.series)
 	if err == nil {
 		err = p.readLog(l)

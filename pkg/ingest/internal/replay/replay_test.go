@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -56,13 +60,19 @@ func configFor(o *tsdb.Options, blocksMaxTime int64) Config {
 		Floats:          chunkenc.ValFloat.ChunkEncoding(xor2, st),
 		Histograms:      chunkenc.ValHistogram.ChunkEncoding(xor2, st),
 		FloatHistograms: chunkenc.ValFloatHistogram.ChunkEncoding(xor2, st),
-		StartTimestamps: o.EnableSTStorage, MaxExemplars: int(o.MaxExemplars), BlocksMaxTime: blocksMaxTime,
+		StartTimestamps: o.EnableSTStorage, MaxExemplars: int(o.MaxExemplars), OutOfOrderWindow: o.OutOfOrderTimeWindow,
+		BlocksMaxTime: blocksMaxTime,
 	}
 }
 
 func open(t testing.TB, dir string, o *tsdb.Options) *tsdb.DB {
 	t.Helper()
-	db, err := tsdb.Open(dir, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), nil, o, nil)
+	return openWith(t, dir, o, nil)
+}
+
+func openWith(t testing.TB, dir string, o *tsdb.Options, reg prometheus.Registerer) *tsdb.DB {
+	t.Helper()
+	db, err := tsdb.Open(dir, slog.New(slog.DiscardHandler), reg, o, nil)
 	require.NoError(t, err)
 	db.DisableCompactions()
 	return db
@@ -75,9 +85,25 @@ func openPrepared(t testing.TB, dir string, o tsdb.Options, blocksMaxTime int64)
 		return nil, err
 	}
 	o.EnableMemorySnapshotOnShutdown = true
-	db := open(t, dir, &o)
+	reg := prometheus.NewRegistry()
+	db := openWith(t, dir, &o, reg)
+	require.Zero(t, failedSnapshots(t, reg))
 	require.NoError(t, Remove(dir))
 	return db, nil
+}
+
+// failedSnapshots counts those that the TSDB did not take.
+func failedSnapshots(t testing.TB, reg *prometheus.Registry) float64 {
+	t.Helper()
+	all, err := reg.Gather()
+	require.NoError(t, err)
+	for _, m := range all {
+		if m.GetName() == "prometheus_tsdb_snapshot_replay_error_total" {
+			return m.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatal("no such metric")
+	return 0
 }
 
 // kill copies the folder of a TSDB that is open: what it has not written is gone.
@@ -132,17 +158,17 @@ func dump(t testing.TB, db *tsdb.DB) map[string][]string {
 }
 
 // requireSame names the first few samples that differ.
-func requireSame(t testing.TB, want, got map[string][]string) {
+func requireSame(t testing.TB, want, got map[string][]string, what string) {
 	t.Helper()
 	for name, list := range want {
 		have := got[name]
 		for i := range max(len(list), len(have)) {
 			if i >= len(list) || i >= len(have) || list[i] != have[i] {
-				require.Equal(t, list[i:min(len(list), i+3)], have[i:min(len(have), i+3)], "%s: sample %d of %d, here of %d", name, i, len(list), len(have))
+				require.Equal(t, list[i:min(len(list), i+3)], have[i:min(len(have), i+3)], "%s: %s: sample %d of %d, here of %d", what, name, i, len(list), len(have))
 			}
 		}
 	}
-	require.Len(t, got, len(want))
+	require.Len(t, got, len(want), what)
 }
 
 func dumpExemplars(t testing.TB, db *tsdb.DB) []string {
@@ -165,6 +191,8 @@ type world struct {
 	db   *tsdb.DB
 	now  int64
 	st   bool
+
+	traces int
 }
 
 // step appends a sample of most series, as one of the kinds that a series may have.
@@ -215,7 +243,8 @@ func (w *world) append(app storage.AppenderV2, i int, at int64) {
 	}
 	var o storage.AOptions
 	if w.rand.IntN(5) == 0 {
-		o.Exemplars = []exemplar.Exemplar{{Labels: labels.FromStrings("trace", fmt.Sprint(n)), Value: v, Ts: at, HasTs: true}}
+		w.traces++ // of two that are equal but for their time the TSDB may keep one
+		o.Exemplars = []exemplar.Exemplar{{Labels: labels.FromStrings("trace", fmt.Sprint(w.traces)), Value: v, Ts: at, HasTs: true}}
 	}
 	_, err := app.Append(0, l, st, at, v, h, fh, o) // late ones may be too old, or there already
 	if err != nil && !errors.Is(err, storage.ErrOutOfBounds) && !errors.Is(err, storage.ErrTooOldSample) && !errors.Is(err, storage.ErrDuplicateSampleForTimestamp) &&
@@ -226,30 +255,54 @@ func (w *world) append(app storage.AppenderV2, i int, at int64) {
 }
 
 // TestPreparedEqualsReplayed: a TSDB that starts from what Prepare leaves holds what it would
-// hold had it read its log itself, through lives that end in order or not, blocks that are cut, late samples,
-// series that go and come back, and all kinds of samples.
+// hold had it read its log itself, through lives that end in order or not, with files that are damaged or
+// missing, preparations that were killed, blocks that are cut, late samples, series that go and come back,
+// and all kinds of samples.
+//
+// It runs two seeds, or new ones for FIRNLINE_SOAK (a duration). A seed that fails is run again by FIRNLINE_SEED.
 //
 // RELIABILITY I2
 func TestPreparedEqualsReplayed(t *testing.T) {
-	for _, st := range []bool{false, true} {
-		t.Run(fmt.Sprintf("st=%t", st), func(t *testing.T) {
-			t.Parallel()
-			seed := uint64(time.Now().UnixNano())
-			t.Log("seed", seed)
-			prepared, left := lives(t, seed, st)
-			t.Log("prepared", prepared, "left to the TSDB", left)
-			require.Positive(t, prepared)
-		})
+	seeds, until := []uint64{1, 2}, time.Time{}
+	if s := os.Getenv("FIRNLINE_SOAK"); s != "" {
+		last, err := time.ParseDuration(s)
+		require.NoError(t, err, "FIRNLINE_SOAK")
+		seeds, until = []uint64{uint64(time.Now().UnixNano()) >> 20}, time.Now().Add(last)
+	}
+	if s := os.Getenv("FIRNLINE_SEED"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 64)
+		require.NoError(t, err, "FIRNLINE_SEED")
+		seeds, until = []uint64{n}, time.Time{}
+	}
+	for i := 0; i < len(seeds); i++ {
+		l := lives{t: t, rand: newRand(seeds[i]), st: seeds[i]%2 == 1}
+		t.Logf("seed %d", seeds[i])
+		l.run()
+		t.Logf("prepared %d, left to the TSDB %v", l.prepared, l.left)
+		if until.IsZero() {
+			require.Positive(t, l.prepared)
+		} else if time.Now().Before(until) && !t.Failed() {
+			seeds = append(seeds, seeds[i]+1)
+		}
 	}
 }
 
-func lives(t *testing.T, seed uint64, st bool) (prepared, left int) {
-	r := newRand(seed)
-	o := tsdbOptions(st)
+// lives are those of a TSDB.
+type lives struct {
+	t        *testing.T
+	rand     *rand.Rand
+	st       bool
+	prepared int
+	left     []string // why, of those that Prepare did not take
+}
+
+func (l *lives) run() {
+	t, r := l.t, l.rand
+	o := tsdbOptions(l.st)
 	dir := t.TempDir()
-	w := &world{t: t, rand: r, db: open(t, dir, o), now: 10 * blockRange, st: st}
-	for range 5 {
-		for range 10 + r.IntN(60) {
+	w := &world{t: t, rand: r, db: open(t, dir, o), now: 10 * blockRange, st: l.st}
+	for life := range 5 {
+		for range r.IntN(60) { // may be none: killed again at once
 			w.step()
 			switch r.IntN(25) {
 			case 0:
@@ -260,30 +313,44 @@ func lives(t *testing.T, seed uint64, st bool) (prepared, left int) {
 				require.NoError(t, w.db.CompactOOOHead(t.Context()))
 			}
 		}
+		if r.IntN(20) == 0 {
+			require.NoError(t, w.db.Delete(t.Context(), w.now-blockRange/2, w.now, labels.MustNewMatcher(labels.MatchRegexp, "name", "s.1")))
+		}
 		if r.IntN(3) == 0 {
 			require.NoError(t, w.db.Close())
 		}
-		plainDir, fastDir := kill(t, dir), kill(t, dir)
+		killed := kill(t, dir)
+		damage := l.damage(killed)
+		plainDir, fastDir := kill(t, killed), kill(t, killed)
 		cut := blocksMaxTime(w.db)
 		_ = w.db.Close()
 		plain := open(t, plainDir, o)
-		fast, err := openPrepared(t, fastDir, *o, cut)
-		if errors.Is(err, ErrUnsure) {
-			t.Log(err)
-			left++
-			w.db, dir = plain, plainDir
-			continue
+		interrupted := r.IntN(3) == 0
+		if interrupted {
+			l.interrupted(fastDir, configFor(o, cut))
 		}
-		require.NoError(t, err)
-		prepared++
-		requireSame(t, dump(t, plain), dump(t, fast))
-		require.Len(t, dumpExemplars(t, fast), len(dumpExemplars(t, plain)))
-		require.Equal(t, plain.Head().NumSeries(), fast.Head().NumSeries())
+		require.NoError(t, Remove(fastDir)) // that of an end in order
+		before := sizes(t, fastDir)
+		fast, err := openPrepared(t, fastDir, *o, cut)
+		if err != nil {
+			l.left = append(l.left, err.Error())
+			require.True(t, damage != "" || interrupted || errors.Is(err, ErrUnsure), err)
+			if damage == "" && !interrupted {
+				require.Equal(t, before, sizes(t, fastDir), err)
+			}
+			fast = open(t, fastDir, o)
+		} else {
+			l.prepared++
+		}
+		what := fmt.Sprintf("life %d, damage %q, interrupted %t, left %v", life, damage, interrupted, err)
+		requireSame(t, dump(t, plain), dump(t, fast), what)
+		require.Equal(t, dumpExemplars(t, plain), dumpExemplars(t, fast), what)
+		require.Equal(t, plain.Head().NumSeries(), fast.Head().NumSeries(), what)
 		// The TSDB counts late samples of its log, though they are not in order.
-		require.LessOrEqual(t, plain.Head().MinTime(), fast.Head().MinTime())
-		require.Equal(t, plain.Head().MaxTime(), fast.Head().MaxTime())
-		require.Equal(t, plain.Head().MinOOOTime(), fast.Head().MinOOOTime())
-		require.Equal(t, plain.Head().MaxOOOTime(), fast.Head().MaxOOOTime())
+		require.LessOrEqual(t, plain.Head().MinTime(), fast.Head().MinTime(), what)
+		require.Equal(t, plain.Head().MaxTime(), fast.Head().MaxTime(), what)
+		require.Equal(t, plain.Head().MinOOOTime(), fast.Head().MinOOOTime(), what)
+		require.Equal(t, plain.Head().MaxOOOTime(), fast.Head().MaxOOOTime(), what)
 		if r.IntN(3) == 0 {
 			fast, plain, fastDir = plain, fast, plainDir
 		}
@@ -291,7 +358,93 @@ func lives(t *testing.T, seed uint64, st bool) (prepared, left int) {
 		w.db, dir = fast, fastDir
 	}
 	require.NoError(t, w.db.Close())
-	return prepared, left
+}
+
+// damage does what a crash or a bad disk may do to a folder, and tells what.
+func (l *lives) damage(dir string) string {
+	r := l.rand
+	files := func(folder string) []string {
+		all, err := filepath.Glob(filepath.Join(dir, folder, "0*"))
+		require.NoError(l.t, err)
+		return slices.DeleteFunc(all, func(path string) bool { return fileSize(l.t, path) == 0 })
+	}
+	cut := func(path string) {
+		size := fileSize(l.t, path)
+		require.NoError(l.t, os.Truncate(path, size-r.Int64N(min(size, 2000))))
+	}
+	head, log := files(chunksDir), files(walDir)
+	switch n := r.IntN(12); {
+	case n == 0 && len(head) > 0:
+		require.NoError(l.t, os.Remove(head[len(head)-1]))
+		return "last chunk file gone"
+	case n == 1 && len(head) > 0:
+		for _, path := range head {
+			require.NoError(l.t, os.Remove(path))
+		}
+		return "all chunk files gone"
+	case n == 2 && len(head) > 0:
+		cut(head[len(head)-1])
+		return "last chunk file torn"
+	case n == 3 && len(head) > 0:
+		path := head[r.IntN(len(head))]
+		b, err := os.ReadFile(path)
+		require.NoError(l.t, err)
+		b[r.IntN(len(b))] ^= 1 << r.IntN(8)
+		require.NoError(l.t, os.WriteFile(path, b, 0o644))
+		return "chunk file flipped"
+	case n == 4 && len(log) > 0:
+		cut(log[len(log)-1])
+		return "log torn"
+	}
+	return ""
+}
+
+// interrupted is a preparation that was killed: at its end, or before all was written.
+func (l *lives) interrupted(dir string, cfg Config) {
+	before := sizes(l.t, dir)
+	if _, err := Prepare(dir, cfg); err != nil {
+		return
+	}
+	added := []string{}
+	for path := range sizes(l.t, dir) {
+		if _, ok := before[path]; !ok {
+			added = append(added, path)
+		}
+	}
+	slices.Sort(added)
+	for _, path := range added {
+		size := fileSize(l.t, filepath.Join(dir, path))
+		switch l.rand.IntN(4) {
+		case 0:
+			require.NoError(l.t, os.Truncate(filepath.Join(dir, path), l.rand.Int64N(size+1)))
+		case 1:
+			require.NoError(l.t, os.Remove(filepath.Join(dir, path)))
+		}
+	}
+}
+
+func fileSize(t testing.TB, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	return info.Size()
+}
+
+// sizes are those of all files of a folder, but for empty ones.
+func sizes(t testing.TB, dir string) map[string]int64 {
+	t.Helper()
+	out := map[string]int64{}
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if n := fileSize(t, path); n > 0 {
+			out[rel] = n
+		}
+		return err
+	}))
+	return out
 }
 
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }

@@ -53,12 +53,8 @@ func (p *replaying) writeSnapshot(next int) error {
 		out.record(buf.Get())
 		return nil
 	})
-	for list := p.exemplars.inOrder(); len(list) > 0; {
-		n := min(len(list), exemplarsARecord)
-		out.record(encodeExemplars(list[:n]))
-		list = list[n:]
-	}
-	if err := errors.Join(out.out.Flush(), f.Close()); err != nil {
+	err = p.exemplars.each(p.series, out.record)
+	if err = errors.Join(err, out.out.Flush(), f.Close()); err != nil {
 		return fmt.Errorf("write a snapshot: %w", err)
 	}
 	return nil

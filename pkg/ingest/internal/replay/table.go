@@ -123,6 +123,12 @@ func (t *table) define(ref chunks.HeadSeriesRef, lset []byte, mint int64) error 
 	return nil
 }
 
+// named returns the newest reference of a series.
+func (t *table) named(lset []byte) (chunks.HeadSeriesRef, bool) {
+	ref, ok := t.byHash[maphash.Bytes(t.seed, lset)]
+	return ref, ok
+}
+
 // alias puts a series of the same labels that came later in the place of ref.
 func (t *table) alias(ref chunks.HeadSeriesRef, lset []byte, mint int64) error {
 	p := t.at(ref)
