@@ -174,8 +174,9 @@ func (h *head) close(ctx context.Context) error {
 	}
 	h.heads.sums.retire(h.counters)
 	h.notes.close()
+	inOrder := h.startedFrom != startedByTSDB && h.failure() == nil && h.keepReferences() == nil
 	err := errors.Join(h.families.save(), h.db.Close())
-	if err == nil && h.startedFrom != startedByTSDB && h.failure() == nil {
+	if err == nil && inOrder {
 		err = h.noteEnd()
 	}
 	if err != nil {

@@ -1,19 +1,25 @@
 package heads
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/record"
+	"github.com/prometheus/prometheus/tsdb/wlog"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/ingest/internal/replay"
@@ -92,8 +98,9 @@ func (h *head) closedInOrder() (bool, error) {
 	return true, nil
 }
 
-// whole tells whether a snapshot is the only one, and all is as it was when its note was
-// made: it is good for nothing beside another log, and without the head chunks that it does not hold.
+// whole tells whether a snapshot is the newest, and all is as it was when its note was
+// made: it is good for nothing beside another log, and without the head chunks that it does not hold. Whoever
+// opens a TSDB begins a segment of its log, even if nothing is written then.
 func (h *head) whole(n endNote) bool {
 	now, err := h.endNow()
 	return err == nil && now.Snapshot == n.Snapshot && maps.Equal(now.Bytes, n.Bytes)
@@ -101,15 +108,34 @@ func (h *head) whole(n endNote) bool {
 
 // endNow is what a note says if it is made now.
 func (h *head) endNow() (endNote, error) {
-	found, _, _, err := tsdb.LastChunkSnapshot(h.dir)
+	found, at, _, err := tsdb.LastChunkSnapshot(h.dir)
 	if err != nil {
 		return endNote{}, err
+	}
+	_, last, err := wlog.Segments(filepath.Join(h.dir, walDir))
+	if err != nil {
+		return endNote{}, err
+	}
+	if at != last {
+		return endNote{}, fmt.Errorf("snapshot of segment %d, and the log ends with %d", at, last)
 	}
 	n := endNote{Version: endNoteVersion, Snapshot: filepath.Base(found), Bytes: map[string]int64{}}
 	for _, folder := range []string{n.Snapshot, walDir, wblDir, chunksDir} {
 		n.Bytes[folder] = treeBytes(filepath.Join(h.dir, folder))
 	}
 	return n, nil
+}
+
+// keepReferences makes a series without samples right before the TSDB is closed. It gets the highest
+// reference that there is, and so the snapshot tells the next opening where to go on. That of a series that
+// has left the head and is in the log still would be given to another one otherwise, and at the start after a crash
+// their samples could not be told apart. The TSDB drops the series when it has read the snapshot.
+func (h *head) keepReferences() error {
+	h.census.enforce.Store(false) // it counts for no limit
+	app := h.db.AppenderV2(context.Background())
+	lset := labels.FromStrings("__closed__", strconv.FormatInt(h.heads.now().UnixNano(), 10))
+	_, err := app.Append(0, lset, 0, math.MaxInt64, 0, nil, nil, storage.AOptions{})
+	return errors.Join(err, app.Rollback())
 }
 
 // noteEnd notes that the TSDB was closed in order.

@@ -1,6 +1,7 @@
 package heads
 
 import (
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/prometheus/tsdb"
 	"github.com/stretchr/testify/require"
 )
 
@@ -42,6 +44,7 @@ func TestStarts(t *testing.T) {
 		{"crashed", endNoteFilename, nil, startedFromLog},
 		{"note of another version", endNoteFilename, func([]byte) []byte { return []byte(`{"version":2}`) }, startedFromLog},
 		{"note is no JSON", endNoteFilename, func([]byte) []byte { return []byte("{") }, startedFromLog},
+		{"opened by another program", "", nil, startedFromLog},
 		{"no snapshot", snapshot, nil, startedFromLog},
 		{"snapshot cut", snapshot, func(b []byte) []byte { return b[:len(b)/2] }, startedFromLog},
 		{"snapshot flipped", snapshot, func(b []byte) []byte { b[content(b)/2] ^= 1; return b }, startedByTSDB},
@@ -53,12 +56,14 @@ func TestStarts(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, wornConfig, func(cfg *Config, _ *Parts) { require.NoError(t, os.CopyFS(cfg.Dir, os.DirFS(origin.cfg.Dir))) })
 			r.stop()
-			for _, f := range last(matches(t, r, c.pattern)) {
-				if c.damage == nil {
-					require.NoError(t, os.Remove(f))
-				} else {
-					change(t, f, c.damage)
-				}
+			if c.pattern == "" {
+				o := tsdb.DefaultOptions()
+				o.RetentionDuration = 0 // keep all
+				db, err := tsdb.Open(filepath.Join(r.cfg.Dir, "t"), slog.New(slog.DiscardHandler), nil, o, nil)
+				require.NoError(t, err)
+				require.NoError(t, db.Close())
+			} else {
+				damage(t, last(matches(t, r, c.pattern))[0], c.damage)
 			}
 			r.run()
 			got := r.read(t.Context(), everything())
@@ -78,4 +83,45 @@ func TestStarts(t *testing.T) {
 			require.True(t, reflect.DeepEqual(want, r.read(t.Context(), everything())))
 		})
 	}
+}
+
+func damage(t *testing.T, path string, how func([]byte) []byte) {
+	t.Helper()
+	if how == nil {
+		require.NoError(t, os.Remove(path))
+		return
+	}
+	change(t, path, how)
+}
+
+// TestReferencesAfterAnEnd: a snapshot of an end in order does not tell of series that had left the
+// head, though the log does. None of their references is given to another series afterwards.
+//
+// RELIABILITY I2
+func TestReferencesAfterAnEnd(t *testing.T) {
+	r := newRig(t, wornConfig)
+	r.put(write("t", 1, one("stays", 0, 1)))
+	r.put(write("t", 2, one("goes", 0, 2)))
+	for i := range 8 {
+		r.put(write("t", 1, one("stays", float64(int64(i+1)*hour), 1)))
+	}
+	h := head1(t, r)
+	require.NoError(t, h.db.Compact(t.Context()))
+	require.EqualValues(t, 1, h.db.Head().NumSeries())
+	h.release()
+	r.restart()
+	require.Equal(t, map[string]float64{startedFromEnd: 1}, from(r))
+	h = head1(t, r)
+	require.EqualValues(t, 1, h.db.Head().NumSeries(), "what was there for its reference only is gone")
+	h.release()
+	r.put(write("t", 3, one("comes", float64(8*hour), 3)))
+	want := r.read(t.Context(), everything())
+
+	killed := t.TempDir()
+	require.NoError(t, os.CopyFS(killed, os.DirFS(r.cfg.Dir)))
+	r.stop()
+	r.cfg.Dir = killed
+	r.run()
+	require.Equal(t, map[string]float64{startedFromLog: 1}, from(r))
+	require.Equal(t, want, r.read(t.Context(), everything()))
 }
