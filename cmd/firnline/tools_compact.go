@@ -54,6 +54,7 @@ func (u *unsplitFlags) RegisterFlags(fs *flag.FlagSet) {
 	fs.StringVar(&u.Group, "group", "", "Group whose shards are merged, as firnline tools compact plan names it.")
 	fs.BoolVar(&u.all, "all", false, "Merge the shards of all groups.")
 	fs.BoolVar(&u.MarksOnly, "marks-only", false, "Only take the no-compact marks off the shards, so that Thanos' compactor merges them, which must have vertical compaction on.")
+	fs.BoolVar(&u.AllowMissing, "allow-missing", false, "Take it that shards which are not there had no series, as those of which all was deleted. Be sure of it: what they held is lost with it. Most are known to be empty without this.")
 	fs.BoolVar(&u.yes, "yes", false, "Do it. Without, only what would be done is printed.")
 }
 

@@ -21,6 +21,9 @@ type Unsplit struct {
 	Group     string // as the plan names it; "": all
 	MarksOnly bool   // only take our no-compact marks off, for others to merge them
 	DryRun    bool   // only say what would be done
+	// AllowMissing takes it that shards which are not there had no series. Nobody
+	// tells so of the last one of a split.
+	AllowMissing bool
 }
 
 // MergeShards makes one block again of the shards of each time of a group, or
@@ -34,7 +37,7 @@ func (c *Compactor) MergeShards(ctx context.Context, u Unsplit) ([]string, error
 	var lines []string
 	sets := shardSets(snap, u.Group)
 	for _, set := range sets {
-		j, err := unsplitJob(set)
+		j, err := unsplitJob(set, u.AllowMissing)
 		if err != nil {
 			return lines, err
 		}
@@ -130,8 +133,8 @@ func shardSets(snap *snapshot, group string) [][]*block.Meta {
 var errShardMissing = errors.New("shards are missing")
 
 // unsplitJob makes the job that merges shards of one group whose times overlap.
-func unsplitJob(set []*block.Meta) (*plan.Job, error) {
-	if err := whole(set); err != nil {
+func unsplitJob(set []*block.Meta, allowMissing bool) (*plan.Job, error) {
+	if err := whole(set); err != nil && !(allowMissing && errors.Is(err, errShardMissing)) {
 		return nil, err
 	}
 	first := set[0]
@@ -184,36 +187,89 @@ func both(ext *block.Extension, other block.Extension) {
 	}
 }
 
-// whole tells whether the ranges of shards leave no series out.
+// whole tells whether the ranges of shards leave no series out. Shards without
+// series have no block; the one that closes their split tells of them.
 func whole(set []*block.Meta) error {
-	var shards []*block.Shard
-	for _, m := range set {
-		s, err := shardOf(m)
-		if err != nil {
-			return err
-		}
-		shards = append(shards, s)
+	parts, err := partsOf(set)
+	if err != nil {
+		return err
 	}
-	slices.SortFunc(shards, func(a, b *block.Shard) int { return labels.Compare(a.From, b.From) })
+	slices.SortFunc(parts, func(a, b part) int { return labels.Compare(a.from, b.from) })
 	missing := func(at labels.Labels) error {
 		return fmt.Errorf("%w: of group %s, %s to %s, nothing holds the series from %s on", errShardMissing, set[0].GroupKey(), day(set[0].MinTime), day(set[0].MaxTime), at)
 	}
-	if !shards[0].From.IsEmpty() {
+	if !parts[0].from.IsEmpty() {
 		return missing(labels.EmptyLabels())
 	}
-	reach := shards[0].To
-	for _, s := range shards {
+	reach := parts[0].to
+	for _, p := range parts {
 		switch {
 		case reach.IsEmpty():
 			return nil
-		case labels.Compare(s.From, reach) > 0:
+		case labels.Compare(p.from, reach) > 0:
 			return missing(reach)
-		case s.To.IsEmpty() || labels.Compare(s.To, reach) > 0:
-			reach = s.To
+		case p.to.IsEmpty() || labels.Compare(p.to, reach) > 0:
+			reach = p.to
 		}
 	}
 	if !reach.IsEmpty() {
 		return missing(reach)
 	}
 	return nil
+}
+
+// part is a range of series: from is inclusive, to exclusive, an empty one open.
+type part struct{ from, to labels.Labels }
+
+// partsOf are the ranges of shards, and of those that had no series.
+func partsOf(set []*block.Meta) ([]part, error) {
+	var parts []part
+	splits := map[string][]*block.Shard{}
+	for _, m := range set {
+		s, err := shardOf(m)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part{s.From, s.To})
+		splits[s.Split] = append(splits[s.Split], s)
+	}
+	for _, shards := range splits {
+		parts = append(parts, voidParts(shards)...)
+	}
+	return parts, nil
+}
+
+// voidParts are the ranges between shards of one split, and before the first, in
+// which all that close it say there were no series.
+func voidParts(shards []*block.Shard) (out []part) {
+	edges := map[int]labels.Labels{} // edge i is where shard i begins and shard i−1 ends
+	closing, void := 0, map[int]int{}
+	for _, s := range shards {
+		edges[s.Index], edges[s.Index+1] = s.From, s.To
+		if s.Index == s.Count-1 {
+			closing++
+			for _, i := range s.Void {
+				void[i]++
+			}
+		}
+	}
+	if _, ok := edges[0]; !ok {
+		edges[0] = labels.EmptyLabels()
+		if within := shards[0].Within; within != nil {
+			edges[0] = within.From
+		}
+	}
+	for first := 0; first < shards[0].Count; first++ {
+		from, ok := edges[first]
+		if !ok || closing == 0 || void[first] < closing {
+			continue
+		}
+		next := first + 1
+		for ; void[next] == closing; next++ { // side by side: nobody tells where one ends
+		}
+		if to, ok := edges[next]; ok {
+			out = append(out, part{from, to})
+		}
+	}
+	return out
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/compact"
 )
 
 // TestShardWithoutSeries splits a group of which a request deletes all series of
@@ -38,5 +39,32 @@ func TestShardWithoutSeries(t *testing.T) {
 	hidden := block.Duplicates(all)
 	for _, m := range inputs {
 		require.Contains(t, hidden, m.ULID)
+	}
+	w.mergeShards(compact.Unsplit{}, 200)
+}
+
+// TestLastShardWithoutSeries: nobody tells of the shard that was to close a split
+// that it had no series. The way back asks whether that is so.
+func TestLastShardWithoutSeries(t *testing.T) {
+	w := split(t)
+	_, err := block.CreateDelete(t.Context(), w.bkt, block.DeleteRequest{
+		Selectors: []string{`{i=~"2.."}`}, MinTime: 0, MaxTime: epoch.UnixMilli() + 100*hour,
+	})
+	require.NoError(t, err)
+	w.drive(&process{}, smallIndex, 3)
+	_, err = w.compactor(nil).MergeShards(t.Context(), compact.Unsplit{DryRun: true})
+	require.ErrorContains(t, err, "shards are missing")
+	w.mergeShards(compact.Unsplit{AllowMissing: true}, 200)
+}
+
+// mergeShards goes the way back from a split of which some shards have no series.
+func (w *world) mergeShards(u compact.Unsplit, series uint64) {
+	w.Helper()
+	require.Greater(w, len(w.liveRaw()), 1)
+	_, err := w.compactor(nil).MergeShards(w.Context(), u)
+	require.NoError(w, err)
+	require.Len(w, w.live(), 2, "raw and 5m")
+	for _, m := range w.live() {
+		require.Equal(w, series, m.Stats.NumSeries)
 	}
 }
