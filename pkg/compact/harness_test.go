@@ -33,7 +33,16 @@ import (
 	"github.com/firnline/firnline/pkg/compact"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(workerBucket); dir != "" { // a process of BenchmarkWorkers
+		if err := workerProcess(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // epoch is where data begins: the start of a window of 14 days.
 var epoch = time.UnixMilli(14 * 24 * 3600 * 1000 * 1460).UTC()
