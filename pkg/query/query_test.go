@@ -60,9 +60,8 @@ func listen(t testing.TB, address string, services storeapi.Services) (string, f
 // startQuery runs a querier until the test ends.
 func startQuery(t testing.TB, args ...string) *Query {
 	t.Helper()
-	cfg, err := parse(t, append([]string{"--endpoint.info-timeout=1m", "--query.replica-label=replica"}, args...)...)
+	cfg, err := parse(t, append([]string{"--endpoint.info-timeout=1m", "--endpoint.info-interval=50ms", "--query.replica-label=replica"}, args...)...)
 	require.NoError(t, err)
-	cfg.Endpoints.CheckInterval = 50 * time.Millisecond
 	q, err := New(cfg, Parts{}, quiet(), prometheus.NewRegistry())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -87,7 +87,7 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.IntVar(&c.OutOfOrderCapMax, "tsdb.out-of-order.cap-max", 32, "Samples of an out-of-order chunk, at most 255.")
 	fs.Var(&c.TooFarAhead, flagTooFar[2:], "Samples further ahead of this machine's clock are refused: one of them would make the head refuse all that is right. 0: none are.")
 	fs.BoolVar(&c.WALCompression, "tsdb.wal-compression", true, "Compress the records of the log.")
-	fs.IntVar(&c.MaxExemplars, "tsdb.max-exemplars", 0, "Exemplars kept in memory a tenant. 0: none.")
+	fs.IntVar(&c.MaxExemplars, "tsdb.max-exemplars", 10_000, "Newest exemplars kept in memory a tenant, some 80 bytes each and their labels: what can be asked for before a block is shipped. 0: none.")
 	c.registerDurability(fs)
 	c.registerTenants(fs)
 	c.registerShipping(fs)

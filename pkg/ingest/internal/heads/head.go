@@ -26,11 +26,11 @@ const (
 	chunksDir = "chunks_head"
 )
 
-// Sizes for many TSDBs in one process: the module's defaults cost an idle
-// tenant megabytes.
+// Sizes for many TSDBs in one process: with the module's defaults, eight times as much, an
+// idle tenant costs 3 MiB, and 4 more once a chunk was written.
 const (
-	stripeSize       = 16384
-	chunkWriteBuffer = 4 << 20
+	stripeSize       = 2048
+	chunkWriteBuffer = 512 << 10
 )
 
 // head is one tenant's open TSDB.

@@ -34,8 +34,8 @@ type Config struct {
 	SDConfigFile     string // the file that has it
 	SDReloadInterval model.Duration
 
-	InfoTimeout      model.Duration // of a health check, and the time between two
-	CheckInterval    time.Duration  // the time between two, where it differs: tests know sooner
+	InfoTimeout      model.Duration // of a health check
+	InfoInterval     model.Duration // between two
 	UnhealthyTimeout model.Duration
 
 	Client        ClientConfig // of endpoints that say nothing else
@@ -63,6 +63,7 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	c.DNSInterval = model.Duration(30 * time.Second)
 	c.SDReloadInterval = model.Duration(5 * time.Minute)
 	c.InfoTimeout = model.Duration(5 * time.Second)
+	c.InfoInterval = model.Duration(5 * time.Second)
 	c.UnhealthyTimeout = model.Duration(5 * time.Minute)
 
 	fs.Var(&c.Addresses, "endpoint", "Address (host:port) of a gRPC endpoint to query: sidecar, store, ingest, rule or another querier, Firnline's or Thanos'. Repeatable. With the prefix dns+ the A/AAAA records of the name are endpoints, with dnssrv+ or dnssrvnoa+ those of its SRV records.")
@@ -78,19 +79,12 @@ func (c *Config) RegisterFlags(fs *flag.FlagSet) {
 	fs.StringVar(&c.SDConfig, "endpoint.sd-config", "", "YAML that lists endpoints, each with its own TLS settings; see the documentation of endpoint.sd-config-file.")
 	fs.StringVar(&c.SDConfigFile, "endpoint.sd-config-file", "", "File with the YAML of --endpoint.sd-config. It is read again every --endpoint.sd-config-reload-interval and on reload; a bad one leaves the endpoints as they were.")
 	fs.Var(&c.SDReloadInterval, "endpoint.sd-config-reload-interval", "Time between readings of --endpoint.sd-config-file.")
-	fs.Var(&c.InfoTimeout, "endpoint.info-timeout", "Time an endpoint has to answer a health check, and time between two checks.")
+	fs.Var(&c.InfoTimeout, "endpoint.info-timeout", "Time an endpoint has to answer a health check.")
+	fs.Var(&c.InfoInterval, "endpoint.info-interval", "Time between two health checks of an endpoint: one that comes up is asked after it, and one that changes its labels or times is asked by the new ones.")
 	fs.Var(&c.UnhealthyTimeout, "store.unhealthy-timeout", "Time after which an endpoint that DNS or a file still lists, but that does not answer, is taken for a stale entry: it leaves the list of stores and queries no longer warn about it. Endpoints given by address never leave.")
 	fs.Var(&c.ConnMetricKey, "query.conn-metric.label", "Label of the metric that counts connected endpoints: external_labels, store_type or ip_port. Repeatable. Default: external_labels and store_type.")
 	c.Client.registerFlags(fs)
 	registerRemoved(fs)
-}
-
-// between is the time between two health checks.
-func (c *Config) between() time.Duration {
-	if c.CheckInterval > 0 {
-		return c.CheckInterval
-	}
-	return time.Duration(c.InfoTimeout)
 }
 
 func (c *ClientConfig) registerFlags(fs *flag.FlagSet) {
@@ -125,6 +119,7 @@ func (c *Config) Validate() error {
 	positive("store.sd-dns-interval", c.DNSInterval)
 	positive("endpoint.sd-config-reload-interval", c.SDReloadInterval)
 	positive("endpoint.info-timeout", c.InfoTimeout)
+	positive("endpoint.info-interval", c.InfoInterval)
 	positive("store.unhealthy-timeout", c.UnhealthyTimeout)
 	if c.SDConfig != "" && c.SDConfigFile != "" {
 		errs = append(errs, errors.New("--endpoint.sd-config and --endpoint.sd-config-file are both set: give one"))

@@ -54,7 +54,7 @@ type Set struct {
 func New(cfg Config, locals []Local, log *slog.Logger, reg prometheus.Registerer, dial ...grpc.DialOption) (*Set, error) {
 	s := &Set{
 		cfg: cfg, log: log, metrics: newMetrics(reg), now: time.Now,
-		dialer:   dialer{retry: cfg.between(), timeout: 2 * time.Duration(cfg.InfoTimeout), extra: dial, metrics: storeapi.NewClientMetrics(reg)},
+		dialer:   dialer{retry: time.Duration(cfg.InfoInterval), timeout: 2 * time.Duration(cfg.InfoTimeout), extra: dial, metrics: storeapi.NewClientMetrics(reg)},
 		resolver: newResolver(cfg), failing: map[string]string{},
 		urls:  &httpSD{urls: cfg.URLs, interval: time.Duration(cfg.URLsInterval), client: cfg.Client},
 		files: &fileSD{patterns: cfg.Files, interval: time.Duration(cfg.FilesInterval), client: cfg.Client},
@@ -104,7 +104,7 @@ func (s *Set) LastReload() (ok bool, at time.Time) {
 // and returns nil.
 func (s *Set) Run(ctx context.Context) error {
 	defer s.reconcile(nil)
-	tick := time.NewTicker(s.cfg.between())
+	tick := time.NewTicker(time.Duration(s.cfg.InfoInterval))
 	defer tick.Stop()
 	for {
 		s.reconcile(s.discover(ctx))

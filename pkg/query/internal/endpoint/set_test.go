@@ -45,13 +45,18 @@ func serve(t *testing.T, address string, store storeapi.Store, opts ...grpc.Serv
 	t.Helper()
 	lis, err := net.Listen("tcp", address)
 	require.NoError(t, err)
+	return lis.Addr().String(), serveOn(t, lis, store, opts...)
+}
+
+func serveOn(t *testing.T, lis net.Listener, store storeapi.Store, opts ...grpc.ServerOption) (stop func()) {
+	t.Helper()
 	srv := grpc.NewServer(append(storeapi.ServerOptions(), opts...)...)
 	storeapi.Register(srv, storeapi.Services{Store: store}, quiet())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = srv.Serve(lis) })
-	stop := func() { srv.Stop(); wg.Wait() }
+	stop = func() { srv.Stop(); wg.Wait() }
 	t.Cleanup(stop)
-	return lis.Addr().String(), stop
+	return stop
 }
 
 // start runs a Set until the test ends.
@@ -67,7 +72,7 @@ func build(t *testing.T, change func(*Config)) *Set {
 	t.Helper()
 	cfg, err := defaults(t)
 	require.NoError(t, err)
-	cfg.InfoTimeout, cfg.CheckInterval = model.Duration(time.Minute), 50*time.Millisecond
+	cfg.InfoTimeout, cfg.InfoInterval = model.Duration(time.Minute), model.Duration(50*time.Millisecond)
 	cfg.DNSInterval = model.Duration(time.Millisecond)
 	change(&cfg)
 	require.NoError(t, cfg.Validate())
@@ -199,12 +204,20 @@ func sendJunk(c net.Conn) {
 	_, _ = io.Copy(io.Discard, c)
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, lis.Close()) }()
-	return lis.Addr().String()
+// doored is a listener that hangs up on everybody until it is opened.
+type doored struct {
+	net.Listener
+	open atomic.Bool
+}
+
+func (d *doored) Accept() (net.Conn, error) {
+	for {
+		conn, err := d.Listener.Accept()
+		if err != nil || d.open.Load() {
+			return conn, err
+		}
+		_ = conn.Close()
+	}
 }
 
 // listen treats each connection in its own way, then closes it.
@@ -310,7 +323,11 @@ func TestDNS(t *testing.T) {
 // it comes back when it answers.
 func TestStaleEndpoint(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sd.json")
-	address := freePort(t)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	door := &doored{Listener: lis}
+	serveOn(t, door, storetest.NewFake(nil, infoOf("store")))
+	address := lis.Addr().String()
 	require.NoError(t, os.WriteFile(file, []byte(`[{"targets":["`+address+`"]}]`), 0o600))
 	s := build(t, func(c *Config) {
 		c.Files = []string{file}
@@ -322,7 +339,7 @@ func TestStaleEndpoint(t *testing.T) {
 	require.Len(t, s.Peers(), 1)
 	silent.Store(int64(time.Hour))
 	eventually(t, "stale", func() bool { return len(s.Peers()) == 0 && len(s.Endpoints()) == 0 })
-	serve(t, address, storetest.NewFake(nil, infoOf("store")))
+	door.open.Store(true)
 	eventually(t, "back", func() bool { return len(s.Peers()) == 1 })
 	require.NoError(t, os.WriteFile(file, []byte(`[]`), 0o600))
 	eventually(t, "gone", func() bool { return len(s.Peers()) == 0 })
