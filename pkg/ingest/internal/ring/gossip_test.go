@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"net"
 	"regexp"
 	"strings"
 	"sync"
@@ -45,18 +44,20 @@ type nodeOptions struct {
 	id, dir string
 	join    []string
 	router  bool
-	port    int
+	bind    string // "": a port that the system chooses
 	wait    time.Duration
 	shard   func(tenant.ID) int
 	log     slog.Handler // nil: nothing is logged
 }
 
-func freePort(t testing.TB) int {
+// nobody is at this address.
+const nobody = "127.0.0.1:1"
+
+// gossip is where a node that runs listens.
+func (n *node) gossip(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, l.Close()) }()
-	return l.Addr().(*net.TCPAddr).Port
+	require.Eventually(t, func() bool { return n.Port() > 0 }, limit, time.Millisecond)
+	return fmt.Sprintf("127.0.0.1:%d", n.Port())
 }
 
 // newNode is a Gossip ring that does not run yet.
@@ -64,15 +65,14 @@ func newNode(t testing.TB, o nodeOptions) *node {
 	t.Helper()
 	var cfg ring.Config
 	cfg.RegisterFlags(flag.NewFlagSet("", flag.ContinueOnError))
-	if o.port == 0 {
-		o.port = freePort(t)
+	if o.bind == "" {
+		o.bind = "127.0.0.1:0"
 	}
 	if o.dir == "" {
 		o.dir = t.TempDir()
 	}
 	cfg.Gossip.ID, cfg.Gossip.Tokens = o.id, 64
-	cfg.Gossip.Bind = fmt.Sprintf("127.0.0.1:%d", o.port)
-	cfg.Gossip.Advertise = cfg.Gossip.Bind
+	cfg.Gossip.Bind = o.bind
 	cfg.Gossip.Join = o.join
 	cfg.Gossip.JoinWait = model.Duration(o.wait)
 	cfg.Gossip.HeartbeatPeriod = model.Duration(time.Second)
@@ -84,7 +84,7 @@ func newNode(t testing.TB, o nodeOptions) *node {
 	}
 	n := &node{}
 	g, err := ring.NewGossip(cfg, ring.Parts{
-		Address: ":10901", Dir: o.dir, Router: o.router, ShardSize: o.shard,
+		Address: "127.0.0.1:10901", Dir: o.dir, Router: o.router, ShardSize: o.shard,
 		Log: slog.New(o.log), Reg: prometheus.NewRegistry(), Now: func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
 	})
 	require.NoError(t, err)
@@ -133,10 +133,9 @@ const limit = 2 * time.Minute
 // one of them is restarted and another leaves for good.
 func TestGossip(t *testing.T) {
 	t.Parallel()
-	seed := freePort(t)
-	join := []string{fmt.Sprintf("127.0.0.1:%d", seed)}
 	dir := t.TempDir()
-	a := startNode(t, nodeOptions{id: "a", port: seed, join: join, wait: time.Hour})
+	a := startNode(t, nodeOptions{id: "a"})
+	join := []string{a.gossip(t)}
 	b := startNode(t, nodeOptions{id: "b", join: join, wait: time.Hour})
 	c := startNode(t, nodeOptions{id: "c", join: join, wait: time.Hour, dir: dir})
 	r := startNode(t, nodeOptions{id: "r", join: join, wait: time.Hour, router: true})
@@ -219,21 +218,20 @@ func requireSame(t testing.TB, nodes ...*node) {
 // three takes nothing meanwhile, and after that nothing with less than its quorum.
 func TestGossipAlone(t *testing.T) {
 	t.Parallel()
-	nobody := []string{fmt.Sprintf("127.0.0.1:%d", freePort(t))}
 	first := startNode(t, nodeOptions{id: "first"})
 	require.NoError(t, first.Activate(t.Context()))
 	first.sees(t, map[string]ring.State{"first": ring.Active})
 	require.Equal(t, 1, viewOf(t, first).Set(0).Quorum)
 	first.stop()
 
-	lone := startNode(t, nodeOptions{id: "lone", join: nobody, wait: 500 * time.Millisecond})
+	lone := startNode(t, nodeOptions{id: "lone", join: []string{nobody}, wait: 500 * time.Millisecond})
 	require.NoError(t, lone.Activate(t.Context()))
 	require.Eventually(t, func() bool { v, err := lone.View("x"); return err == nil && len(v.Set(0).Owners) == 1 }, limit, 10*time.Millisecond)
 	lone.stop()
 
-	seed, dir := freePort(t), t.TempDir()
-	join := []string{fmt.Sprintf("127.0.0.1:%d", seed)}
-	a := startNode(t, nodeOptions{id: "a", port: seed})
+	dir := t.TempDir()
+	a := startNode(t, nodeOptions{id: "a"})
+	join := []string{a.gossip(t)}
 	b := startNode(t, nodeOptions{id: "b", join: join, dir: dir, wait: time.Hour})
 	for _, n := range []*node{a, b} {
 		require.NoError(t, n.Activate(t.Context()))
@@ -260,9 +258,8 @@ func TestGossipLeaveBeforeRun(t *testing.T) {
 // heartbeat timeout, still read, and gone only when it is forgotten.
 func TestGossipDeath(t *testing.T) {
 	t.Parallel()
-	seed := freePort(t)
-	join := []string{fmt.Sprintf("127.0.0.1:%d", seed)}
-	a := startNode(t, nodeOptions{id: "a", port: seed})
+	a := startNode(t, nodeOptions{id: "a"})
+	join := []string{a.gossip(t)}
 	b := startNode(t, nodeOptions{id: "b", join: join, wait: time.Hour})
 	require.NoError(t, a.Activate(t.Context()))
 	require.NoError(t, b.Activate(t.Context()))
@@ -291,16 +288,18 @@ func TestGossipQuiet(t *testing.T) {
 	t.Parallel()
 	var out lockedBuffer
 	log := slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn})
-	seed, other := freePort(t), freePort(t)
-	toB, join := []string{fmt.Sprintf("127.0.0.1:%d", other)}, []string{fmt.Sprintf("127.0.0.1:%d", seed)}
-	a := startNode(t, nodeOptions{id: "a", port: seed, join: toB, log: log})
+	b := startNode(t, nodeOptions{id: "b", log: log})
+	atB := b.gossip(t)
+	b.stop()
+	a := startNode(t, nodeOptions{id: "a", join: []string{atB}, log: log})
+	join := []string{a.gossip(t)}
 	require.NoError(t, a.Activate(t.Context()))
-	b := startNode(t, nodeOptions{id: "b", port: other, join: join, log: log})
+	b = startNode(t, nodeOptions{id: "b", bind: atB, join: join, log: log})
 	require.NoError(t, b.Activate(t.Context()))
 	both := map[string]ring.State{"a": ring.Active, "b": ring.Active}
 	a.sees(t, both)
 	b.stop()
-	b = startNode(t, nodeOptions{id: "b", port: other, join: join, log: log})
+	b = startNode(t, nodeOptions{id: "b", bind: atB, join: join, log: log})
 	require.NoError(t, b.Activate(t.Context()))
 	a.sees(t, both)
 	require.NoError(t, b.Leave(t.Context(), true))
