@@ -76,7 +76,7 @@ func (c *Client) String() string { return c.name }
 func (c *Client) Info(ctx context.Context) (Info, error) {
 	resp, err := infopb.NewInfoClient(c.conn).Info(ctx, &infopb.InfoRequest{}, c.call...)
 	if err != nil {
-		return Info{}, fromStatus(c.name, err)
+		return Info{}, FromStatus(c.name, err)
 	}
 	info := toInfo(resp)
 	c.last.Store(&info)
@@ -127,7 +127,7 @@ func (c *Client) LabelNames(ctx context.Context, sel Selection) ([]string, Repor
 	}
 	resp, err := storepb.NewStoreClient(c.conn).LabelNames(ctx, req, c.call...)
 	if err != nil {
-		return nil, Report{}, fromStatus(c.name, err)
+		return nil, Report{}, FromStatus(c.name, err)
 	}
 	var hints hintspb.LabelNamesResponseHints
 	if err := fromAny(resp.Hints, labelNamesResponseHints, &hints); err != nil {
@@ -159,7 +159,7 @@ func (c *Client) LabelValues(ctx context.Context, name string, sel Selection) ([
 	}
 	resp, err := storepb.NewStoreClient(c.conn).LabelValues(ctx, req, c.call...)
 	if err != nil {
-		return nil, Report{}, fromStatus(c.name, err)
+		return nil, Report{}, FromStatus(c.name, err)
 	}
 	var hints hintspb.LabelValuesResponseHints
 	if err := fromAny(resp.Hints, labelValuesResponseHints, &hints); err != nil {

@@ -27,7 +27,7 @@ func (c *Client) open(ctx context.Context, sel Selection) (*clientSet, error) {
 	// After io.EOF the stream knows why it ended; the first receive tells.
 	if err != nil && !errors.Is(err, io.EOF) {
 		cancel()
-		return nil, fromStatus(c.name, err)
+		return nil, FromStatus(c.name, err)
 	}
 	return &clientSet{client: c, stream: stream, cancel: cancel, partial: sel.PartialResponse}, nil
 }
@@ -92,7 +92,7 @@ func (s *clientSet) receive() {
 			s.end()
 			return
 		}
-		s.fail(fromStatus(s.client.name, err))
+		s.fail(FromStatus(s.client.name, err))
 		return
 	}
 	if s.frame.warning != "" {

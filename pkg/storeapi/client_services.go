@@ -16,7 +16,7 @@ import (
 // receiveAll hands each message of a stream to take, until its end or the first error.
 func receiveAll[T any](c *Client, stream grpc.ServerStreamingClient[T], err error, take func(*T) error) error {
 	if err != nil {
-		return fromStatus(c.name, err)
+		return FromStatus(c.name, err)
 	}
 	for {
 		m, err := stream.Recv()
@@ -24,7 +24,7 @@ func receiveAll[T any](c *Client, stream grpc.ServerStreamingClient[T], err erro
 			return nil
 		}
 		if err != nil {
-			return fromStatus(c.name, err)
+			return FromStatus(c.name, err)
 		}
 		if err := take(m); err != nil {
 			return err

@@ -47,9 +47,9 @@ func toStatus(err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-// fromStatus makes an error that names the endpoint once and wraps the sentinel
-// of what gRPC returned. io.EOF, a stream's regular end, becomes nil.
-func fromStatus(endpoint string, err error) error {
+// FromStatus makes an error that names the endpoint once and wraps the sentinel
+// of what gRPC returned, of any service. io.EOF, a stream's regular end, becomes nil.
+func FromStatus(endpoint string, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+	"github.com/firnline/firnline/pkg/storeapi"
 )
 
 // client speaks to another node. Its errors are refusals when the node has
@@ -66,12 +68,15 @@ func (c *client) Append(ctx context.Context, w *batch.Write) (batch.Result, erro
 	return res, nil
 }
 
-// wrap names the node in an error that is not a refusal of its own.
+// wrap names the node in an error that is not a refusal of its own, in words: senders read it.
 func (c *client) wrap(err error) error {
 	if _, ok := errors.AsType[*refuse.Error](err); ok {
 		return err
 	}
-	return fmt.Errorf("node %s: %w", c.name, err)
+	if errors.Is(err, io.EOF) { // which a stream of gRPC may end with, a call not
+		return fmt.Errorf("node %s: %w", c.name, err)
+	}
+	return fmt.Errorf("node %w", storeapi.FromStatus(c.name, err))
 }
 
 // sendUnknown sends those series again that the node does not know.

@@ -125,6 +125,8 @@ func TestThanosErrors(t *testing.T) {
 			require.NoError(t, err)
 			continue
 		}
+		require.ErrorContains(t, err, "node peer")
+		require.NotContains(t, err.Error(), "rpc error")
 		refusal, ok := errors.AsType[*refuse.Error](err)
 		require.Equal(t, x.reason != "", ok, "%v", err)
 		if ok {
