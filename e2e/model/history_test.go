@@ -51,6 +51,7 @@ type settings struct {
 	deleteDelay    int64 // ms
 	workers        int
 	announced      bool // shippers tell of their blocks; else listings must show them
+	copies         bool // segments are copied within the bucket however small they are
 }
 
 func draw(rnd *rand.Rand) settings {
@@ -62,6 +63,7 @@ func draw(rnd *rand.Rand) settings {
 		raw: pick(0, 0, 3, 6) * day, five: pick(0, 0, 12) * day, one: pick(0, 0, 25) * day, rule: rnd.IntN(2) == 0, ruleRaw: pick(2, 4) * day,
 	}
 	s.unlike = s.late && s.dedup != "chain"
+	s.copies = s.deleteDelay != 48*hour // not drawn: seeds that were chosen stay what they are
 	return s
 }
 
@@ -443,6 +445,9 @@ func (w *worker) config() (cfg compact.Config) {
 	}
 	if w.split {
 		cfg.MaxIndexBytes = splitAbove
+	}
+	if w.copies {
+		cfg.CopyMinSize = 1
 	}
 	if !w.announced {
 		cfg.Blocks.ListInterval = model.Duration(time.Second)

@@ -36,7 +36,13 @@ type Extension struct {
 	Done []int64 `json:"done,omitempty"`
 	// ReplicaLabels are the external labels that deduplication took away.
 	ReplicaLabels []string `json:"replica_labels,omitempty"`
+	// Runs is in how many places the chunks of a series lie, one for each block
+	// whose segments were copied; 0: in one.
+	Runs int `json:"runs,omitempty"`
 }
+
+// InRuns is in how many places the chunks of a series lie, in any block.
+func (e *Extension) InRuns() int { return max(e.Runs, 1) }
 
 // Shard says which part of a group's series a block holds: those from From on
 // and before To in the order of their labels. The shards of one split hold

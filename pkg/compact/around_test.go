@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grafana/dskit/flagext"
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block"
@@ -28,16 +29,19 @@ func (c *copying) Copy(ctx context.Context, from, to string) error {
 	return c.Bucket.Copy(ctx, from, to)
 }
 
+// What the middle of a job does when the bucket copies, can't, or stops to.
+var copyFaults = map[string]error{
+	"copies":      nil,
+	"unsupported": fmt.Errorf("copy: %w", errors.ErrUnsupported),
+	"fails":       errors.New("500 Internal Server Error"),
+}
+
 // On the way to two days blocks of two hours become one of eight without their
 // chunks being moved, and where the bucket can't copy, or stops in the middle of
 // it, with.
 func TestSegmentsAreCopied(t *testing.T) {
 	const series = 8000 // enough for segments that are worth a request
-	for name, fail := range map[string]error{
-		"copies":      nil,
-		"unsupported": fmt.Errorf("copy: %w", errors.ErrUnsupported),
-		"fails":       errors.New("500 Internal Server Error"),
-	} {
+	for name, fail := range copyFaults {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.clock.t = epoch.Add(18 * time.Hour)
@@ -63,4 +67,63 @@ func TestSegmentsAreCopied(t *testing.T) {
 			require.Equal(t, before, w.blockObjects(), "nothing is left to do")
 		})
 	}
+}
+
+// Raw blocks of two days become one of fourteen without their chunks being moved,
+// once there is 5m data of them; a series then lies in seven places. Smaller ones
+// than --compact.copy-min-size are written anew, as is what a late block joins.
+func TestLastLevelIsCopied(t *testing.T) {
+	for name, fail := range copyFaults {
+		t.Run(name, func(t *testing.T) {
+			bkt := &copying{fail: fail}
+			w, c := fortnight(t, bkt, 1)
+			live := w.liveRaw()
+			require.Len(t, live, 2)
+			require.Equal(t, 14*24*hour, live[0].MaxTime-live[0].MinTime)
+			w.requireSamples()
+			ext, ours, err := live[0].Extension()
+			require.NoError(t, err)
+			require.True(t, ours)
+			if fail == nil {
+				require.Equal(t, 7, bkt.copied)
+				require.Equal(t, 7, ext.Runs)
+				require.Len(t, live[0].Thanos.SegmentFiles, 7)
+			} else {
+				require.Equal(t, 1, bkt.copied)
+				require.Equal(t, 1, ext.InRuns())
+				require.Len(t, live[0].Thanos.SegmentFiles, 1)
+			}
+			bkt.fail = nil
+			w.ship(30, 32, 12)
+			w.clock.add(time.Hour) // to the next listing
+			require.NoError(t, c.Once(context.Background()))
+			w.requireSamples()
+			live = w.liveRaw()
+			require.Len(t, live, 2)
+			ext, _, err = live[0].Extension()
+			require.NoError(t, err)
+			require.Equal(t, 1, ext.InRuns(), "merged with what came late")
+		})
+	}
+	t.Run("small", func(t *testing.T) {
+		bkt := &copying{}
+		w, _ := fortnight(t, bkt, 1<<20)
+		require.Len(t, w.liveRaw(), 2)
+		require.Zero(t, bkt.copied)
+		w.requireSamples()
+	})
+}
+
+// fortnight ships blocks of a day for fifteen days, and compacts after each.
+func fortnight(t *testing.T, bkt *copying, copyMinSize flagext.Bytes) (*world, *compact.Compactor) {
+	w := newWorld(t)
+	w.clock.t = epoch
+	bkt.Bucket = w.bkt
+	c := w.compactor(func(cfg *compact.Config, p *compact.Parts) { cfg.CopyMinSize, p.Bucket = copyMinSize, bkt })
+	for h := int64(0); h < 15*24; h += 24 {
+		w.clock.add(24 * time.Hour)
+		w.ship(h, h+24, 10)
+		require.NoError(t, c.Once(context.Background()))
+	}
+	return w, c
 }

@@ -39,6 +39,7 @@ type Config struct {
 	ReplicaLabels flagext.StringSlice
 
 	MaxIndexBytes       flagext.Bytes // of one block; larger groups are split
+	CopyMinSize         flagext.Bytes // of a block's chunks, to be copied into one of 14 days as they are; 0: nothing is copied
 	KeepStartTimestamps bool
 	LeaseTTL            model.Duration
 	ForeignWindow       model.Duration
@@ -106,10 +107,12 @@ func (c *Config) registerData(fs *flag.FlagSet) {
 	fs.StringVar(&r.PolicyFile, "retention.policy-file", "", "YAML file with retention per tenant and per series selector. It is read again when it changes, at SIGHUP and at a POST of /-/reload; while it is wrong, what it said before stays in force.")
 	fs.Var(&r.PolicyInterval, "retention.policy-interval", "Time between two looks whether that file has changed.")
 	fs.BoolVar(&c.DisableDownsampling, "downsampling.disable", false, "Make no 5m and 1h data. Queries over long ranges get slow.")
+	c.CopyMinSize = 64 << 20
 	c.DedupFunc = string(dedup.Firnline)
 	fs.StringVar(&c.DedupFunc, "deduplication.func", c.DedupFunc, "How replicas are merged (--deduplication.replica-label): firnline keeps one copy and fills its gaps from others, as the querier does; penalty is Thanos' algorithm; chain, which Thanos' compactor does when nothing is given, takes every timestamp of every replica once and is right only for replicas that are equal. Empty: firnline.")
 	fs.Var(&c.ReplicaLabels, "deduplication.replica-label", "External label that tells replicas apart. Blocks that differ in nothing else are merged into one without it, which can't be undone. Repeatable.")
 	fs.Var(&c.MaxIndexBytes, "compact.block-max-index-size", "Largest index of a block. A group whose blocks would get larger is split by label ranges into shards that stay apart; Thanos' compactor can't work on such a group any more.")
+	fs.Var(&c.CopyMinSize, "compact.copy-min-size", "Blocks that become one of 14 days have their chunks copied within the bucket, where nothing about them changes, if they take this much on average. They are neither read nor written then, and a series lies in as many places as there were blocks: seven. Smaller ones are written anew. Blocks of 8 hours are made by copying from 256 KiB on. 0: nothing is copied.")
 	fs.BoolVar(&c.KeepStartTimestamps, "compact.keep-start-timestamps", false, "Keep start timestamps in merged chunks, by encodings that Thanos can't read.")
 }
 

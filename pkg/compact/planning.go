@@ -35,6 +35,7 @@ func planConfig(cfg Config, p *policy.Policy) plan.Config {
 		Downsample: !cfg.DisableDownsampling, Window5m: window5m, Window1h: window1h, SettleDelay: settleDelay,
 		DeleteDelay: time.Duration(cfg.DeleteDelay), PartialDelay: partialDelay,
 		MaxIndexBytes: int64(min(uint64(cfg.MaxIndexBytes), math.MaxInt64)), MaxInputs: maxInputs,
+		CopyBytes:     int64(min(uint64(cfg.CopyMinSize), math.MaxInt64)),
 		ForeignWindow: time.Duration(cfg.ForeignWindow), Policy: p,
 	}
 }

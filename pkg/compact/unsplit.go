@@ -144,7 +144,7 @@ func unsplitJob(set []*block.Meta, allowMissing bool) (*plan.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	ext.Shard = nil
+	ext.Shard, ext.Runs = nil, 0 // written anew, in one run
 	j := &plan.Job{
 		Kind: plan.Compact, Group: first.GroupKey(), Labels: first.Labels(), Resolution: first.Resolution(),
 		Inputs: set, Replaces: true, Why: "shards become one block again",

@@ -209,7 +209,7 @@ func (r *Rewriting) nextMeta(old *block.Meta) (*block.Meta, error) {
 	if ext.Shard != nil && len(r.Relabels) > 0 {
 		return nil, fmt.Errorf("block %s is a shard, whose series are chosen by their labels: merge the shards of its group first (firnline tools bucket merge-shards)", old.ULID)
 	}
-	ext.Thinned = true
+	ext.Thinned, ext.Runs = true, 0 // written anew, in one run
 	if err := m.SetExtension(ext); err != nil {
 		return nil, err
 	}

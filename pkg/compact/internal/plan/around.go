@@ -12,49 +12,50 @@ import (
 	"github.com/firnline/firnline/pkg/block"
 )
 
-// Segments below minCopyBytes on average are rather read and written anew: it
-// costs less than a request each. A result has at most maxSegments: the chunks
-// of a series then lie in as many places, and who reads all of it reads as many
-// objects side by side.
 const (
-	minCopyBytes = 256 << 10
-	maxSegments  = 16
+	// middleCopyBytes is how long the runs of chunks in a result must be on
+	// average on the way to the longest range, where it is read for two days or
+	// less: below, copying a segment costs more than reading and writing it.
+	middleCopyBytes = 256 << 10
+	// maxRuns is in how many places of a result a series may lie: who reads all of
+	// it reads as many objects side by side.
+	maxRuns = 16
 )
 
-// copies tells whether the segments of the inputs can stay as they are: middle
-// levels, on the way to the range at which all is written anew, of neighbours
-// of one replica from which nothing is taken and nothing else is made.
-func (p *planner) copies(d *draft, w window) bool {
-	if d.kind != Compact || d.shard != nil || len(d.resolutions) != 1 || len(d.deletes) > 0 || len(d.expired) > 0 {
-		return false
-	}
-	if len(p.cfg.Ranges) == 0 || w.length() >= p.cfg.Ranges[len(p.cfg.Ranges)-1] {
+// copies tells whether the segments of the inputs can stay as they are: those of
+// neighbours of one replica from which nothing is taken and nothing else is made.
+func (p *planner) copies(d *draft) bool {
+	if d.kind != Compact || d.shard != nil || len(d.resolutions) != 1 || len(d.deletes) > 0 || len(d.expired) > 0 || p.cfg.CopyBytes == 0 {
 		return false
 	}
 	in := slices.SortedFunc(slices.Values(d.in), func(a, b *entry) int { return cmp.Compare(a.meta.MinTime, b.meta.MinTime) })
-	segments, size := 0, int64(0)
+	runs, size := 0, int64(0)
 	for i, e := range in {
 		if i > 0 && (e.meta.MinTime < in[i-1].meta.MaxTime || !labels.Equal(e.external, in[0].external)) {
 			return false
 		}
-		n, bytes := segmentsOf(e.meta)
-		if n == 0 {
+		bytes := segmentBytes(e.meta)
+		if bytes == 0 {
 			return false
 		}
-		segments, size = segments+n, size+bytes
+		runs, size = runs+e.ext.InRuns(), size+bytes
 	}
-	return segments <= maxSegments && size >= int64(segments)*minCopyBytes
+	least := p.cfg.CopyBytes
+	if !d.last {
+		least = min(least, middleCopyBytes)
+	}
+	return runs <= maxRuns && size/int64(runs) >= least
 }
 
-// segmentsOf counts the segments of a block, and their bytes; none where its
-// meta.json doesn't list them.
-func segmentsOf(m *block.Meta) (n int, size int64) {
+// segmentBytes sums up the segments of a block; 0 where its meta.json doesn't list
+// them.
+func segmentBytes(m *block.Meta) (size int64) {
 	for _, f := range m.Thanos.Files {
 		if path.Dir(f.RelPath) == block.ChunksDirname {
-			n, size = n+1, size+f.SizeBytes
+			size += f.SizeBytes
 		}
 	}
-	return n, size
+	return size
 }
 
 // aroundID makes the other ULID of a result; zero where there was such a block
@@ -77,6 +78,14 @@ func (j Job) AsAround() (Job, error) {
 		return Job{}, err
 	}
 	m.ULID = j.Around
+	ext.Runs = 0
+	for _, in := range j.Inputs {
+		of, _, err := in.Extension()
+		if err != nil {
+			return Job{}, err
+		}
+		ext.Runs += of.InRuns()
+	}
 	if err := m.SetExtension(ext); err != nil {
 		return Job{}, err
 	}

@@ -135,6 +135,7 @@ func (p *planner) merge(l *lane, w window, in []*entry, why string) {
 	}
 	d := p.draft(Compact, l, in)
 	d.key, d.replaces, d.why = w.key(), true, why
+	d.last = w.length() >= p.cfg.Ranges[len(p.cfg.Ranges)-1]
 	d.resolutions = append(to, l.tier.resolution)
 	p.emit(d)
 }

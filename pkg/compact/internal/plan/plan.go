@@ -31,6 +31,9 @@ type Config struct {
 
 	MaxIndexBytes int64 // of one block; what would get larger is split into shards
 	MaxInputs     int   // of one job
+	// CopyBytes is how long the runs of chunks in a result of the longest range
+	// must be on average for its segments to be copied. 0: none are at any range.
+	CopyBytes int64
 
 	ForeignWindow time.Duration // how long a group rests after somebody else's compactor was seen at work in it; 0: never
 	Policy        *policy.Policy

@@ -25,6 +25,7 @@ type draft struct {
 	key, why    string
 	replaces    bool
 	findBounds  bool
+	last        bool // merged by the longest range there is: the result is to stay
 	closes      bool
 	void        []int                 // shards without series, of the one that closes a split
 	others      map[int64][]ulid.ULID // by resolution
@@ -61,7 +62,7 @@ func (p *planner) emit(d *draft) *Job {
 	for _, r := range d.resolutions {
 		j.Outputs = append(j.Outputs, p.output(d, r))
 	}
-	if p.copies(d, w) {
+	if p.copies(d) {
 		j.Around = p.aroundID(j.Outputs[0].Meta.ULID)
 	}
 	if d.closes {
