@@ -91,11 +91,16 @@ func (f *chunkFiles) iterate(mint int64, t *table) error {
 }
 
 // add writes a chunk. Its error comes with close.
-func (f *chunkFiles) add(ref chunks.HeadSeriesRef, from, until int64, c chunkenc.Chunk) {
+func (f *chunkFiles) add(ref chunks.HeadSeriesRef, from, until int64, enc chunkenc.Encoding, data []byte) {
 	f.added = true
-	if f.err == nil {
-		f.mapper.WriteChunk(ref, from, until, c, false, func(err error) { f.err = err })
+	if f.err != nil {
+		return
 	}
+	c, err := chunkenc.FromData(enc, data)
+	if err != nil {
+		panic(err) // the encodings are ours
+	}
+	f.mapper.WriteChunk(ref, from, until, c, false, func(err error) { f.err = err })
 }
 
 func (f *chunkFiles) close() error {

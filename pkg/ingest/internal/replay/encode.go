@@ -26,20 +26,23 @@ func (p *replaying) float(ref chunks.HeadSeriesRef, s *place, st, t int64, v flo
 			return
 		}
 	}
-	full := s.chunk != nil && (len(s.chunk.Bytes()) > chunkenc.MaxBytesPerXORChunkBeforeAppend ||
-		s.chunk.Encoding() != p.cfg.Floats && (p.cfg.StartTimestamps || !chunkenc.CompatibleValues(s.chunk.Encoding(), p.cfg.Floats)))
-	if s.chunk == nil || full {
+	if !s.open() || valueType(s.encoding()) != chunkenc.ValFloat || s.size() > chunkenc.MaxBytesPerXORChunkBeforeAppend {
 		p.cut(ref, s, t, p.cfg.Floats)
 	}
-	n := s.chunk.NumSamples()
+	n := s.samples()
 	if n == p.cfg.SamplesPerChunk/4 {
 		s.nextAt = guessEnd(s.mint, s.last, s.nextAt, 4)
 	}
 	if t >= s.nextAt || n >= 2*p.cfg.SamplesPerChunk {
 		p.cut(ref, s, t, p.cfg.Floats)
 	}
-	s.app.Append(st, t, v)
-	s.last, s.v, s.h, s.fh = t, v, nil, nil
+	if c := s.other; c != nil {
+		c.app.Append(st, t, v)
+		c.v = v
+	} else {
+		s.floats.append(s.last, t, v)
+	}
+	s.last = t
 	p.stats.Encoded++
 }
 
@@ -49,8 +52,11 @@ func (p *replaying) histogram(ref chunks.HeadSeriesRef, s *place, st, t int64, h
 	if fh != nil {
 		enc = p.cfg.FloatHistograms
 	}
-	before := s.app // tells whether a counter was reset between two chunks
-	cut := s.chunk == nil || s.chunk.Encoding() != enc
+	var before chunkenc.Appender // tells whether a counter was reset between two chunks
+	if s.other != nil {
+		before = s.other.app
+	}
+	cut := !s.open() || s.encoding() != enc
 	if cut {
 		p.cut(ref, s, t, enc)
 	}
@@ -61,45 +67,46 @@ func (p *replaying) histogram(ref chunks.HeadSeriesRef, s *place, st, t int64, h
 	if !cut {
 		before = nil
 	}
+	c := s.other
 	var next chunkenc.Chunk
 	var recoded bool
 	// They don't fail: a chunk that does not fit is not an error, but another chunk.
 	if h != nil {
-		next, recoded, s.app, _ = s.app.AppendHistogram(before, st, t, h, false)
+		next, recoded, c.app, _ = c.app.AppendHistogram(before, st, t, h, false)
 	} else {
-		next, recoded, s.app, _ = s.app.AppendFloatHistogram(before, st, t, fh, false)
+		next, recoded, c.app, _ = c.app.AppendFloatHistogram(before, st, t, fh, false)
 	}
 	switch {
 	case recoded:
-		s.chunk = next
+		c.Chunk = next
 	case next != nil:
-		if s.chunk.NumSamples() > 0 {
-			p.chunks.add(ref, s.mint, s.last, s.chunk)
-		}
-		s.chunk, s.mint, s.nextAt, s.endGuessed = next, t, rangeEnd(t, p.cfg.ChunkRange), false
+		p.keep(ref, s)
+		c.Chunk, c.endGuessed = next, false
+		s.mint, s.nextAt = t, rangeEnd(t, p.cfg.ChunkRange)
 	}
-	s.last, s.h, s.fh = t, h, fh
+	c.h, c.fh = h, fh
+	s.last = t
 	p.stats.Encoded++
 }
 
 // histogramsEnd tells whether a chunk of histograms is full: they vary in size, so
 // it goes by bytes, but for a least number of samples.
 func (p *replaying) histogramsEnd(s *place, t int64) bool {
-	n, size := s.chunk.NumSamples(), len(s.chunk.Bytes())
+	n, size := s.samples(), s.size()
 	end := s.nextAt
-	if s.endGuessed {
+	if s.other.endGuessed {
 		end = rangeEnd(s.mint, p.cfg.ChunkRange)
 	} else if n > 0 && size >= chunkenc.TargetBytesPerHistogramChunk/4 {
 		s.nextAt = guessEnd(s.mint, s.last, s.nextAt, chunkenc.TargetBytesPerHistogramChunk/float64(size))
-		s.endGuessed = true
+		s.other.endGuessed = true
 	}
 	return (t >= s.nextAt || size >= 2*chunkenc.TargetBytesPerHistogramChunk) && (n >= chunkenc.MinSamplesPerHistogramChunk || t >= end)
 }
 
 // newestType is that of the series' newest sample.
 func (p *replaying) newestType(ref chunks.HeadSeriesRef, s *place) chunkenc.ValueType {
-	if s.chunk != nil {
-		return valueType(s.chunk.Encoding())
+	if s.open() {
+		return valueType(s.encoding())
 	}
 	if enc, ok := p.series.histograms[ref]; ok {
 		return valueType(enc)
@@ -109,17 +116,29 @@ func (p *replaying) newestType(ref chunks.HeadSeriesRef, s *place) chunkenc.Valu
 
 // cut puts the open chunk, if there is one, into the head chunk files, and begins another.
 func (p *replaying) cut(ref chunks.HeadSeriesRef, s *place, t int64, enc chunkenc.Encoding) {
-	if s.chunk != nil && s.chunk.NumSamples() > 0 {
-		p.chunks.add(ref, s.mint, s.last, s.chunk)
+	p.keep(ref, s)
+	s.other = nil
+	s.floats.begin()
+	s.mint, s.nextAt = t, rangeEnd(t, p.cfg.ChunkRange)
+	if enc == chunkenc.EncXOR {
+		return
 	}
 	c, err := chunkenc.NewEmptyChunk(enc)
-	if err == nil {
-		s.app, err = c.Appender()
-	}
 	if err != nil {
 		panic(err) // the encodings are ours
 	}
-	s.chunk, s.mint, s.nextAt, s.endGuessed = c, t, rangeEnd(t, p.cfg.ChunkRange), false
+	app, err := c.Appender()
+	if err != nil {
+		panic(err) // it is empty
+	}
+	s.other = &otherChunk{Chunk: c, app: app}
+}
+
+// keep puts the open chunk into the head chunk files, but for an empty one.
+func (p *replaying) keep(ref chunks.HeadSeriesRef, s *place) {
+	if s.open() && s.samples() > 0 {
+		p.chunks.add(ref, s.mint, s.last, s.encoding(), s.bytes())
+	}
 }
 
 func rangeEnd(t, width int64) int64 { return t/width*width + width }

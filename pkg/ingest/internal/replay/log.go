@@ -238,9 +238,11 @@ func labelBytes(b []byte) (int, error) {
 	return at, nil
 }
 
-// plainSamples reads a record without its first byte: reference and time of the
-// first sample, and of each the differences to these, and its value. It is the inner
-// loop of a replay.
+// plainSamples takes from a record those samples that head chunk files don't have. It is the
+// inner loop of a replay, and of most samples it looks at nothing but their time.
+//
+// After the first byte there are reference and time of the first sample, and of each the
+// differences to these, and its value.
 func (d *decoder) plainSamples(b []byte) error {
 	if len(b) == 0 {
 		return nil
@@ -250,30 +252,79 @@ func (d *decoder) plainSamples(b []byte) error {
 	}
 	ref0, t0 := int64(binary.BigEndian.Uint64(b)), int64(binary.BigEndian.Uint64(b[8:]))
 	b = b[16:]
+	wanted := d.samples[:0]
 	for len(b) > 0 {
-		dref, n := binary.Varint(b)
-		if n <= 0 {
-			return errShort
+		var dref, dt int64
+		var n, k int
+		if len(b) >= 6+8 { // nearly all differences take no more than three bytes
+			word := binary.LittleEndian.Uint64(b)
+			dref, n = shortVarint(word)
+			dt, k = shortVarint(word >> (8 * n))
 		}
-		b = b[n:]
-		dt, n := binary.Varint(b)
-		if n <= 0 || len(b) < n+8 {
-			return errShort
+		if n == 0 || k == 0 {
+			if dref, dt, n, k = longHead(b); k == 0 {
+				return errShort
+			}
 		}
+		n += k
 		v := binary.BigEndian.Uint64(b[n:])
 		b = b[n+8:]
 		d.stats.Samples++
 		ref, t := chunks.HeadSeriesRef(ref0+dref), t0+dt
-		s := d.series.at(ref)
-		if s != nil && t <= s.last {
-			continue
+		if s := d.series.at(ref); s == nil || t > s.last {
+			wanted = append(wanted, record.RefSample{Ref: ref, T: t, V: math.Float64frombits(v)})
 		}
-		ok, err := d.wanted(ref, s, t)
+	}
+	d.samples = wanted
+	return d.encode(wanted)
+}
+
+// longHead returns the two varints that a sample begins with, and their lengths, or 0 if these
+// and a value are not there.
+func longHead(b []byte) (ref, t int64, n, k int) {
+	if ref, n = binary.Varint(b); n <= 0 {
+		return 0, 0, 0, 0
+	}
+	if t, k = binary.Varint(b[n:]); k <= 0 || len(b) < n+k+8 {
+		return 0, 0, 0, 0
+	}
+	return ref, t, n, k
+}
+
+// shortVarint returns a varint of up to three bytes, and how many, or 0 if it is longer.
+func shortVarint(b uint64) (v int64, n int) {
+	u := b & 0x7f
+	switch {
+	case b&0x80 == 0:
+		n = 1
+	case b&0x8000 == 0:
+		u, n = u|b>>1&(0x7f<<7), 2
+	case b&0x800000 == 0:
+		u, n = u|b>>1&(0x7f<<7)|b>>2&(0x7f<<14), 3
+	}
+	return int64(u>>1) ^ -int64(u&1), n
+}
+
+func (d *decoder) samplesV2(rec []byte) error {
+	var err error
+	if d.samples, err = d.dec.Samples(rec, d.samples[:0]); err != nil {
+		return err
+	}
+	d.stats.Samples += len(d.samples)
+	return d.encode(d.samples)
+}
+
+// encode puts samples into chunks.
+func (d *decoder) encode(list []record.RefSample) error {
+	for i := range list {
+		smp := &list[i]
+		s := d.series.at(smp.Ref)
+		ok, err := d.wanted(smp.Ref, s, smp.T)
 		if err != nil {
 			return err
 		}
 		if ok {
-			d.float(ref, s, 0, t, math.Float64frombits(v))
+			d.float(smp.Ref, s, smp.ST, smp.T, smp.V)
 		}
 	}
 	return nil
@@ -288,25 +339,6 @@ func (d *decoder) wanted(ref chunks.HeadSeriesRef, s *place, t int64) (bool, err
 		return false, unsure("a sample of series %d, which the log does not define, or under an older name", ref)
 	}
 	return true, nil
-}
-
-func (d *decoder) samplesV2(rec []byte) error {
-	var err error
-	if d.samples, err = d.dec.Samples(rec, d.samples[:0]); err != nil {
-		return err
-	}
-	d.stats.Samples += len(d.samples)
-	for _, smp := range d.samples {
-		s := d.series.at(smp.Ref)
-		ok, err := d.wanted(smp.Ref, s, smp.T)
-		if err != nil {
-			return err
-		}
-		if ok {
-			d.float(smp.Ref, s, smp.ST, smp.T, smp.V)
-		}
-	}
-	return nil
 }
 
 func (d *decoder) intHistograms(rec []byte) error {

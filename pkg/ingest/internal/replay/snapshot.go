@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -69,10 +70,10 @@ func (p *replaying) checkDisk() error {
 	sum := int64(1 << 20)
 	_ = p.series.all(func(_ chunks.HeadSeriesRef, s *place) error {
 		sum += int64(len(s.labels)) + fixed
-		if s.chunk != nil {
-			sum += int64(len(s.chunk.Bytes()))
+		if s.open() {
+			sum += int64(s.size())
 		}
-		if s.h != nil || s.fh != nil {
+		if s.other != nil {
 			sum += chunkenc.TargetBytesPerHistogramChunk
 		}
 		return nil
@@ -85,24 +86,29 @@ func encodeSeries(buf *encoding.Encbuf, ref chunks.HeadSeriesRef, s *place) {
 	buf.PutBE64(uint64(ref))
 	buf.B = append(buf.B, s.labels...)
 	buf.PutBE64(0)
-	if s.chunk == nil {
+	if !s.open() {
 		buf.PutUvarint(0)
 		return
 	}
 	buf.PutUvarint(1)
 	buf.PutBE64int64(s.mint)
 	buf.PutBE64int64(s.last)
-	buf.PutByte(byte(s.chunk.Encoding()))
-	buf.PutUvarintBytes(s.chunk.Bytes())
-	switch {
-	case s.h != nil:
-		record.EncodeHistogram(buf, s.h)
-	case s.fh != nil:
-		record.EncodeFloatHistogram(buf, s.fh)
-	default:
-		buf.B = append(buf.B, make([]byte, 56)...)
-		buf.PutBEFloat64(s.v)
+	buf.PutByte(byte(s.encoding()))
+	buf.PutUvarintBytes(s.bytes())
+	v := math.Float64frombits(s.floats.value)
+	if c := s.other; c != nil {
+		switch {
+		case c.h != nil:
+			record.EncodeHistogram(buf, c.h)
+			return
+		case c.fh != nil:
+			record.EncodeFloatHistogram(buf, c.fh)
+			return
+		}
+		v = c.v
 	}
+	buf.B = append(buf.B, make([]byte, 56)...)
+	buf.PutBEFloat64(v)
 }
 
 // recordWriter writes records as a log has them: in pages, over whose ends a record is

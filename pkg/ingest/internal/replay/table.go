@@ -10,20 +10,62 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 )
 
-// series is one of the log, with its open chunk.
+// series is one of the log, with its open chunk: floats or other, or none if all
+// samples are in head chunk files.
 type series struct {
+	floats xorChunk // while it has samples
+	nextAt int64    // ms, from which on there is to be another chunk
+	mint   int64    // ms, of the open chunk
+	other  *otherChunk
 	labels []byte // as the log encodes them
+}
 
-	chunk      chunkenc.Chunk // nil: all samples are in head chunk files
+// otherChunk is an open chunk that package chunkenc writes: of histograms, or of floats with
+// start times.
+type otherChunk struct {
+	chunkenc.Chunk
 	app        chunkenc.Appender
-	mint       int64 // ms, of chunk
-	nextAt     int64 // ms, from which on there is to be another chunk
-	endGuessed bool  // nextAt was set by how a chunk of histograms filled
+	endGuessed bool // nextAt was set by how a chunk of histograms filled
 
-	// The newest value, as far as it is in chunk.
+	// The newest value.
 	v  float64
 	h  *histogram.Histogram
 	fh *histogram.FloatHistogram
+}
+
+// open tells whether there is an open chunk.
+func (s *series) open() bool { return s.floats.samples > 0 || s.other != nil }
+
+// encoding is that of the open chunk.
+func (s *series) encoding() chunkenc.Encoding {
+	if s.other != nil {
+		return s.other.Encoding()
+	}
+	return chunkenc.EncXOR
+}
+
+// samples are those in the open chunk.
+func (s *series) samples() int {
+	if s.other != nil {
+		return s.other.NumSamples()
+	}
+	return int(s.floats.samples)
+}
+
+// size is that of the open chunk in bytes.
+func (s *series) size() int {
+	if s.other != nil {
+		return len(s.other.Bytes())
+	}
+	return s.floats.size()
+}
+
+// bytes are those of the open chunk, until the next sample.
+func (s *series) bytes() []byte {
+	if s.other != nil {
+		return s.other.Bytes()
+	}
+	return s.floats.bytes()
 }
 
 // place is what is known of a reference.
@@ -135,7 +177,7 @@ func (t *table) alias(ref chunks.HeadSeriesRef, lset []byte, mint int64) error {
 	if !bytes.Equal(p.labels, lset) {
 		return unsure("series %d has the hash of another", ref)
 	}
-	if _, late := t.late[ref]; late || p.last >= mint || p.chunk != nil {
+	if _, late := t.late[ref]; late || p.last >= mint || p.open() {
 		return unsure("series %d has another reference now, and samples that are in no block", ref)
 	}
 	t.aliases[ref] = struct{}{}
