@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
@@ -18,9 +19,13 @@ type chunkFiles struct {
 	dir    string
 	last   int                       // file that was there before; -1: none
 	newest chunks.ChunkDiskMapperRef // of the chunks that were there
-	added  bool
 	mapper *chunks.ChunkDiskMapper
-	err    error // of the first chunk that could not be written
+
+	mu struct {
+		sync.Mutex
+		added bool
+		err   error // of the first chunk that could not be written
+	}
 }
 
 func openChunkFiles(dir string, buffer int) (*chunkFiles, error) {
@@ -69,14 +74,12 @@ func (f *chunkFiles) iterate(mint int64, t *table) error {
 		case until < mint || !chunkenc.IsValidEncoding(enc):
 			return nil
 		}
-		p := t.make(ref)
-		if p == nil {
-			return unsure("series reference %d", ref)
-		}
-		if p.last >= from {
+		if t.covered.until(ref) >= from {
 			return unsure("head chunks of series %d overlap", ref)
 		}
-		p.last = until
+		if !t.covered.set(ref, until) {
+			return unsure("series reference %d", ref)
+		}
 		if valueType(enc) != chunkenc.ValFloat {
 			t.histograms[ref] = enc
 		} else if len(t.histograms) > 0 {
@@ -90,21 +93,22 @@ func (f *chunkFiles) iterate(mint int64, t *table) error {
 	return nil
 }
 
-// add writes a chunk. Its error comes with close.
+// add writes a chunk. Several goroutines may call it. Its error comes with close.
 func (f *chunkFiles) add(ref chunks.HeadSeriesRef, from, until int64, enc chunkenc.Encoding, data []byte) {
-	f.added = true
-	if f.err != nil {
-		return
-	}
 	c, err := chunkenc.FromData(enc, data)
 	if err != nil {
 		panic(err) // the encodings are ours
 	}
-	f.mapper.WriteChunk(ref, from, until, c, false, func(err error) { f.err = err })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.added = true
+	if f.mu.err == nil {
+		f.mapper.WriteChunk(ref, from, until, c, false, func(err error) { f.mu.err = err })
+	}
 }
 
 func (f *chunkFiles) close() error {
-	err := errors.Join(f.err, f.mapper.Close())
+	err := errors.Join(f.mu.err, f.mapper.Close())
 	if err != nil {
 		return fmt.Errorf("write head chunk files: %w", err)
 	}

@@ -13,28 +13,100 @@ import (
 // full, its end is guessed such that all up to the end of the range are about
 // equally long.
 
+// encoder puts samples of its share of the series into chunks. Samples come series after
+// series, and each touches other memory, so they wait until there are several of each
+// series of a run.
+type encoder struct {
+	*replaying
+	encoded int
+}
+
+// waiting is how many samples of a run wait.
+const waiting = 8 << runBits
+
+func (e *encoder) batch(b *batch, share int) error {
+	list := b.picked[share]
+	for i := range list {
+		smp := &list[i]
+		ref := chunks.HeadSeriesRef(smp.ref)
+		s := seriesAt(b.pages, ref)
+		if s == nil {
+			return unsure("a sample of series %d, which the log does not define, or under an older name", ref)
+		}
+		p := b.pages[ref>>pageBits]
+		run := &p.waiting[ref%pageSize>>runBits]
+		if smp.other > 0 {
+			e.drain(p, run)
+			e.more(ref, s, smp, b.others[smp.other-1])
+			continue
+		}
+		if *run == nil {
+			*run = make([]sample, 0, waiting)
+		}
+		if *run = append(*run, *smp); len(*run) == waiting {
+			e.drain(p, run)
+		}
+	}
+	return nil
+}
+
+// drain encodes the samples that wait in a run.
+func (e *encoder) drain(p *page, run *[]sample) {
+	for i := range *run {
+		smp := &(*run)[i]
+		if s := p.series[smp.ref%pageSize]; smp.t > s.last {
+			e.float(chunks.HeadSeriesRef(smp.ref), s, 0, smp.t, smp.v)
+		}
+	}
+	*run = (*run)[:0]
+}
+
+// more encodes a sample with more to it.
+func (e *encoder) more(ref chunks.HeadSeriesRef, s *series, smp *sample, o other) {
+	switch {
+	case smp.t <= s.last:
+	case o.h != nil || o.fh != nil:
+		e.histogram(ref, s, o.st, smp.t, o.h, o.fh)
+	default:
+		e.float(ref, s, o.st, smp.t, smp.v)
+	}
+}
+
+// drainAll encodes what is left of a share.
+func (e *encoder) drainAll(share, shares int) {
+	for _, p := range e.series.pages {
+		if p == nil {
+			continue
+		}
+		for i := share; i < len(p.waiting); i += shares {
+			e.drain(p, &p.waiting[i])
+			p.waiting[i] = nil
+		}
+	}
+}
+
 // float appends a sample that is newer than all of its series before.
-func (p *replaying) float(ref chunks.HeadSeriesRef, s *place, st, t int64, v float64) {
+func (e *encoder) float(ref chunks.HeadSeriesRef, s *series, st, t int64, v float64) {
 	if value.IsStaleNaN(v) {
 		// As at its commit: the end of a series of histograms is a histogram.
-		switch p.newestType(ref, s) {
+		switch e.newestType(ref, s) {
 		case chunkenc.ValHistogram:
-			p.histogram(ref, s, st, t, &histogram.Histogram{Sum: v}, nil)
+			e.histogram(ref, s, st, t, &histogram.Histogram{Sum: v}, nil)
 			return
 		case chunkenc.ValFloatHistogram:
-			p.histogram(ref, s, st, t, nil, &histogram.FloatHistogram{Sum: v})
+			e.histogram(ref, s, st, t, nil, &histogram.FloatHistogram{Sum: v})
 			return
 		}
 	}
 	if !s.open() || valueType(s.encoding()) != chunkenc.ValFloat || s.size() > chunkenc.MaxBytesPerXORChunkBeforeAppend {
-		p.cut(ref, s, t, p.cfg.Floats)
+		e.cut(ref, s, t, e.cfg.Floats)
 	}
 	n := s.samples()
-	if n == p.cfg.SamplesPerChunk/4 {
+	if n == e.cfg.SamplesPerChunk/4 {
 		s.nextAt = guessEnd(s.mint, s.last, s.nextAt, 4)
 	}
-	if t >= s.nextAt || n >= 2*p.cfg.SamplesPerChunk {
-		p.cut(ref, s, t, p.cfg.Floats)
+	if t >= s.nextAt || n >= 2*e.cfg.SamplesPerChunk {
+		e.cut(ref, s, t, e.cfg.Floats)
 	}
 	if c := s.other; c != nil {
 		c.app.Append(st, t, v)
@@ -43,14 +115,14 @@ func (p *replaying) float(ref chunks.HeadSeriesRef, s *place, st, t int64, v flo
 		s.floats.append(s.last, t, v)
 	}
 	s.last = t
-	p.stats.Encoded++
+	e.encoded++
 }
 
 // histogram appends one of the two, which is newer than all of its series before.
-func (p *replaying) histogram(ref chunks.HeadSeriesRef, s *place, st, t int64, h *histogram.Histogram, fh *histogram.FloatHistogram) {
-	enc := p.cfg.Histograms
+func (e *encoder) histogram(ref chunks.HeadSeriesRef, s *series, st, t int64, h *histogram.Histogram, fh *histogram.FloatHistogram) {
+	enc := e.cfg.Histograms
 	if fh != nil {
-		enc = p.cfg.FloatHistograms
+		enc = e.cfg.FloatHistograms
 	}
 	var before chunkenc.Appender // tells whether a counter was reset between two chunks
 	if s.other != nil {
@@ -58,10 +130,10 @@ func (p *replaying) histogram(ref chunks.HeadSeriesRef, s *place, st, t int64, h
 	}
 	cut := !s.open() || s.encoding() != enc
 	if cut {
-		p.cut(ref, s, t, enc)
+		e.cut(ref, s, t, enc)
 	}
-	if p.histogramsEnd(s, t) {
-		p.cut(ref, s, t, enc)
+	if e.histogramsEnd(s, t) {
+		e.cut(ref, s, t, enc)
 		cut = true
 	}
 	if !cut {
@@ -80,22 +152,22 @@ func (p *replaying) histogram(ref chunks.HeadSeriesRef, s *place, st, t int64, h
 	case recoded:
 		c.Chunk = next
 	case next != nil:
-		p.keep(ref, s)
+		e.keep(ref, s)
 		c.Chunk, c.endGuessed = next, false
-		s.mint, s.nextAt = t, rangeEnd(t, p.cfg.ChunkRange)
+		s.mint, s.nextAt = t, rangeEnd(t, e.cfg.ChunkRange)
 	}
 	c.h, c.fh = h, fh
 	s.last = t
-	p.stats.Encoded++
+	e.encoded++
 }
 
 // histogramsEnd tells whether a chunk of histograms is full: they vary in size, so
 // it goes by bytes, but for a least number of samples.
-func (p *replaying) histogramsEnd(s *place, t int64) bool {
+func (e *encoder) histogramsEnd(s *series, t int64) bool {
 	n, size := s.samples(), s.size()
 	end := s.nextAt
 	if s.other.endGuessed {
-		end = rangeEnd(s.mint, p.cfg.ChunkRange)
+		end = rangeEnd(s.mint, e.cfg.ChunkRange)
 	} else if n > 0 && size >= chunkenc.TargetBytesPerHistogramChunk/4 {
 		s.nextAt = guessEnd(s.mint, s.last, s.nextAt, chunkenc.TargetBytesPerHistogramChunk/float64(size))
 		s.other.endGuessed = true
@@ -104,22 +176,22 @@ func (p *replaying) histogramsEnd(s *place, t int64) bool {
 }
 
 // newestType is that of the series' newest sample.
-func (p *replaying) newestType(ref chunks.HeadSeriesRef, s *place) chunkenc.ValueType {
+func (e *encoder) newestType(ref chunks.HeadSeriesRef, s *series) chunkenc.ValueType {
 	if s.open() {
 		return valueType(s.encoding())
 	}
-	if enc, ok := p.series.histograms[ref]; ok {
+	if enc, ok := e.series.histograms[ref]; ok {
 		return valueType(enc)
 	}
 	return chunkenc.ValFloat
 }
 
 // cut puts the open chunk, if there is one, into the head chunk files, and begins another.
-func (p *replaying) cut(ref chunks.HeadSeriesRef, s *place, t int64, enc chunkenc.Encoding) {
-	p.keep(ref, s)
+func (e *encoder) cut(ref chunks.HeadSeriesRef, s *series, t int64, enc chunkenc.Encoding) {
+	e.keep(ref, s)
 	s.other = nil
 	s.floats.begin()
-	s.mint, s.nextAt = t, rangeEnd(t, p.cfg.ChunkRange)
+	s.mint, s.nextAt = t, rangeEnd(t, e.cfg.ChunkRange)
 	if enc == chunkenc.EncXOR {
 		return
 	}
@@ -135,9 +207,9 @@ func (p *replaying) cut(ref chunks.HeadSeriesRef, s *place, t int64, enc chunken
 }
 
 // keep puts the open chunk into the head chunk files, but for an empty one.
-func (p *replaying) keep(ref chunks.HeadSeriesRef, s *place) {
+func (e *encoder) keep(ref chunks.HeadSeriesRef, s *series) {
 	if s.open() && s.samples() > 0 {
-		p.chunks.add(ref, s.mint, s.last, s.encoding(), s.bytes())
+		e.chunks.add(ref, s.mint, s.last, s.encoding(), s.bytes())
 	}
 }
 

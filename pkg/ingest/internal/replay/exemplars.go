@@ -30,27 +30,27 @@ func (x *exemplars) add(l labels.Labels, e exemplar.Exemplar) error {
 	return nil
 }
 
-func (d *decoder) keepExemplars(rec []byte) error {
-	if d.cfg.MaxExemplars == 0 {
+func (s *sequencer) keepExemplars(rec []byte) error {
+	if s.cfg.MaxExemplars == 0 {
 		return nil
 	}
-	list, err := d.dec.Exemplars(rec, nil)
+	list, err := s.dec.Exemplars(rec, nil)
 	if err != nil {
 		return err
 	}
 	for _, e := range list {
-		if e.T < d.mint {
+		if e.T < s.mint {
 			continue
 		}
-		if _, old := d.series.aliases[e.Ref]; old {
+		if _, old := s.series.aliases[e.Ref]; old {
 			return unsure("an exemplar of series %d under an older name", e.Ref)
 		}
-		s := d.series.at(e.Ref)
-		if s == nil || s.series == nil {
+		of := s.series.at(e.Ref)
+		if of == nil {
 			continue
 		}
-		lset := d.dec.DecodeLabels(&encoding.Decbuf{B: s.labels})
-		if err := d.exemplars.add(lset, exemplar.Exemplar{Labels: e.Labels, Value: e.V, Ts: e.T}); err != nil {
+		lset := s.dec.DecodeLabels(&encoding.Decbuf{B: of.labels})
+		if err := s.exemplars.add(lset, exemplar.Exemplar{Labels: e.Labels, Value: e.V, Ts: e.T}); err != nil {
 			return err
 		}
 	}

@@ -47,7 +47,7 @@ func (p *replaying) writeSnapshot(next int) error {
 	}
 	out := recordWriter{out: bufio.NewWriterSize(f, 1<<20)}
 	buf := encoding.Encbuf{}
-	_ = p.series.all(func(ref chunks.HeadSeriesRef, s *place) error {
+	_ = p.series.all(func(ref chunks.HeadSeriesRef, s *series) error {
 		p.stats.Series++
 		buf.Reset()
 		encodeSeries(&buf, ref, s)
@@ -68,7 +68,7 @@ func (p *replaying) checkDisk() error {
 	}
 	const fixed = 128 // times, encodings, headers
 	sum := int64(1 << 20)
-	_ = p.series.all(func(_ chunks.HeadSeriesRef, s *place) error {
+	_ = p.series.all(func(_ chunks.HeadSeriesRef, s *series) error {
 		sum += int64(len(s.labels)) + fixed
 		if s.open() {
 			sum += int64(s.size())
@@ -81,7 +81,7 @@ func (p *replaying) checkDisk() error {
 	return p.cfg.Disk(sum)
 }
 
-func encodeSeries(buf *encoding.Encbuf, ref chunks.HeadSeriesRef, s *place) {
+func encodeSeries(buf *encoding.Encbuf, ref chunks.HeadSeriesRef, s *series) {
 	buf.PutByte(snapshotSeries)
 	buf.PutBE64(uint64(ref))
 	buf.B = append(buf.B, s.labels...)
@@ -111,24 +111,11 @@ func encodeSeries(buf *encoding.Encbuf, ref chunks.HeadSeriesRef, s *place) {
 	buf.PutBEFloat64(v)
 }
 
-// recordWriter writes records as a log has them: in pages, over whose ends a record is
-// cut, each part with a header of its kind, length and checksum.
+// recordWriter writes records as a log has them.
 type recordWriter struct {
 	out *bufio.Writer // keeps the first error
 	at  int           // in the page
 }
-
-const (
-	logPage   = 32 << 10
-	logHeader = 7
-
-	partFull   = 1
-	partFirst  = 2
-	partMiddle = 3
-	partLast   = 4
-)
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func (w *recordWriter) record(rec []byte) {
 	for first := true; first || len(rec) > 0; first = false {

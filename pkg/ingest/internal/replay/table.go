@@ -3,7 +3,6 @@ package replay
 import (
 	"bytes"
 	"hash/maphash"
-	"math"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -14,6 +13,7 @@ import (
 // samples are in head chunk files.
 type series struct {
 	floats xorChunk // while it has samples
+	last   int64    // ms, of the newest sample that needs no place in a chunk any more
 	nextAt int64    // ms, from which on there is to be another chunk
 	mint   int64    // ms, of the open chunk
 	other  *otherChunk
@@ -68,26 +68,18 @@ func (s *series) bytes() []byte {
 	return s.floats.bytes()
 }
 
-// place is what is known of a reference.
-type place struct {
-	// last is the time of the newest sample that needs no place in a chunk any more, ms:
-	// those until then are passed over. It stands beside its neighbours', since samples come in
-	// the order of references, and most of them touch nothing else.
-	last int64
-	*series
+// page are series by the lowest bits of their references, and their samples that wait to be
+// encoded, by runs.
+type page struct {
+	series  [pageSize]*series
+	waiting [pageSize >> runBits][]sample
 }
 
-const (
-	pageBits = 12
-	pageSize = 1 << pageBits
-	// mostPages bounds the table of a log with absurd references.
-	mostPages = 1 << 18
-)
-
-// table finds series by reference. References are given in order from 1 on, so
-// that pages fill up.
+// table finds series by reference.
 type table struct {
-	pages  []*[pageSize]place
+	covered covered
+	pages   []*page
+
 	byHash map[uint64]chunks.HeadSeriesRef
 	seed   maphash.Seed
 	slab   []series
@@ -111,57 +103,57 @@ func newTable() *table {
 	}
 }
 
-// at returns the place of a reference, nil if there is none yet.
-func (t *table) at(ref chunks.HeadSeriesRef) *place {
-	if page := uint64(ref) >> pageBits; page < uint64(len(t.pages)) && t.pages[page] != nil {
-		return &t.pages[page][uint64(ref)%pageSize]
+// at returns the series of a reference, nil if there is none.
+func (t *table) at(ref chunks.HeadSeriesRef) *series { return seriesAt(t.pages, ref) }
+
+func seriesAt(pages []*page, ref chunks.HeadSeriesRef) *series {
+	if n := uint64(ref) >> pageBits; n < uint64(len(pages)) && pages[n] != nil {
+		return pages[n].series[uint64(ref)%pageSize]
 	}
 	return nil
 }
 
-// make returns the place of a reference, nil if it is absurd.
-func (t *table) make(ref chunks.HeadSeriesRef) *place {
+// set returns false if the reference is absurd.
+func (t *table) set(ref chunks.HeadSeriesRef, s *series) bool {
 	n := uint64(ref) >> pageBits
 	if n >= mostPages {
-		return nil
+		return false
 	}
 	for uint64(len(t.pages)) <= n {
 		t.pages = append(t.pages, nil)
 	}
 	if t.pages[n] == nil {
-		page := new([pageSize]place)
-		for i := range page {
-			page[i].last = math.MinInt64
-		}
-		t.pages[n] = page
+		t.pages[n] = new(page)
 	}
-	return &t.pages[n][uint64(ref)%pageSize]
+	t.pages[n].series[uint64(ref)%pageSize] = s
+	return true
 }
 
-// define enters a series of the log. lset is copied.
-func (t *table) define(ref chunks.HeadSeriesRef, lset []byte, mint int64) error {
-	p := t.make(ref)
-	if p == nil {
-		return unsure("series reference %d", ref)
-	}
+// define enters a series of the log. lset is copied. It calls settle before it looks at
+// the samples of another series, which may be on their way.
+func (t *table) define(ref chunks.HeadSeriesRef, lset []byte, mint int64, settle func(ref chunks.HeadSeriesRef)) error {
 	if _, gone := t.aliases[ref]; gone {
 		return unsure("series %d is defined again after a newer one of the same labels", ref)
 	}
-	if p.series != nil {
-		if !bytes.Equal(p.labels, lset) {
+	if s := t.at(ref); s != nil {
+		if !bytes.Equal(s.labels, lset) {
 			return unsure("series reference %d is defined twice", ref)
 		}
 		return nil
 	}
 	hash := maphash.Bytes(t.seed, lset)
 	if other, ok := t.byHash[hash]; ok {
+		settle(other)
 		if err := t.alias(other, lset, mint); err != nil {
 			return err
 		}
 	}
 	t.byHash[hash] = ref
-	p.series = t.newSeries(lset)
-	p.last = max(p.last, mint-1)
+	s := t.newSeries(lset)
+	s.last = max(t.covered.until(ref), mint-1)
+	if !t.set(ref, s) {
+		return unsure("series reference %d", ref)
+	}
 	return nil
 }
 
@@ -173,15 +165,15 @@ func (t *table) named(lset []byte) (chunks.HeadSeriesRef, bool) {
 
 // alias puts a series of the same labels that came later in the place of ref.
 func (t *table) alias(ref chunks.HeadSeriesRef, lset []byte, mint int64) error {
-	p := t.at(ref)
-	if !bytes.Equal(p.labels, lset) {
+	s := t.at(ref)
+	if !bytes.Equal(s.labels, lset) {
 		return unsure("series %d has the hash of another", ref)
 	}
-	if _, late := t.late[ref]; late || p.last >= mint || p.open() {
+	if _, late := t.late[ref]; late || s.last >= mint || s.open() {
 		return unsure("series %d has another reference now, and samples that are in no block", ref)
 	}
 	t.aliases[ref] = struct{}{}
-	p.series = nil
+	t.set(ref, nil)
 	return nil
 }
 
@@ -201,16 +193,16 @@ func (t *table) newSeries(lset []byte) *series {
 }
 
 // all calls f for each series that has no newer reference.
-func (t *table) all(f func(ref chunks.HeadSeriesRef, p *place) error) error {
+func (t *table) all(f func(ref chunks.HeadSeriesRef, s *series) error) error {
 	for n, page := range t.pages {
 		if page == nil {
 			continue
 		}
-		for i := range page {
-			if page[i].series == nil {
+		for i, s := range page.series {
+			if s == nil {
 				continue
 			}
-			if err := f(chunks.HeadSeriesRef(n<<pageBits+i), &page[i]); err != nil {
+			if err := f(chunks.HeadSeriesRef(n<<pageBits+i), s); err != nil {
 				return err
 			}
 		}
