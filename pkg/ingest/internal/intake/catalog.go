@@ -63,6 +63,7 @@ type owner struct {
 	session batch.Session
 	number  uint32 // 0: the request's own
 	last    uint32 // ID at an owner other than the request's; under the catalog's lock
+	looks   looks
 }
 
 // metric counts the samples of one metric, roughly: one series in sampleEvery counts for all.

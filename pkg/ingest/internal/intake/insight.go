@@ -15,6 +15,7 @@ type Activity struct {
 	Series   int64            `json:"active_series"`     // sent within the window
 	Matching map[string]int64 `json:"matching"`          // of those, by name of active_series
 	Rates    []MetricRate     `json:"samples_by_metric"` // the highest, highest first
+	Labels   []LabelRate      `json:"samples_by_label"`  // likewise
 }
 
 // MetricRate is what is sent of one metric. Metric is "" for all that are beyond those counted one by one.
@@ -57,6 +58,9 @@ func (c *catalog) summarise(counts []int64, now time.Time) {
 	for _, m := range c.mu.metrics {
 		m.rates(series[m], seconds)
 	}
+	for _, o := range c.mu.tenants {
+		o.looks.sweep(seconds)
+	}
 }
 
 // rates is called by sweeps alone.
@@ -81,6 +85,8 @@ func (in *Intake) Activity(top int) map[tenant.ID]*Activity {
 			return cmp.Or(cmp.Compare(y.SamplesPerSecond, x.SamplesPerSecond), cmp.Compare(x.Metric, y.Metric))
 		})
 		a.Rates = a.Rates[:min(top, len(a.Rates))]
+		slices.SortFunc(a.Labels, byLabelRate)
+		a.Labels = a.Labels[:min(top, len(a.Labels))]
 	}
 	return all
 }
@@ -122,6 +128,12 @@ func (c *catalog) addRates(all map[tenant.ID]*Activity) {
 		if n := m.series.Load(); n > 0 {
 			a := activityOf(all, m.owner)
 			a.Rates = append(a.Rates, MetricRate{m.name, n, math.Float64frombits(m.rate.Load())})
+		}
+	}
+	for _, o := range c.mu.tenants {
+		for _, r := range o.looks.rates() {
+			a := activityOf(all, o)
+			a.Labels = append(a.Labels, r)
 		}
 	}
 }

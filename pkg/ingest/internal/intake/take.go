@@ -111,6 +111,9 @@ func (in *Intake) Take(ctx context.Context, id tenant.ID, b *batch.Batch, t *ref
 	parts := c.withinRate(c.parts())
 	c.describe(parts)
 	c.meter()
+	for i := range parts {
+		c.ownerOf(&parts[i]).looks.look(b, &parts[i], c.now)
+	}
 	return parts, nil
 }
 
@@ -178,6 +181,14 @@ func (c *call) parts() []Part {
 	c.judge()
 	c.report()
 	return c.split()
+}
+
+// ownerOf is whose a Part is.
+func (c *call) ownerOf(p *Part) *owner {
+	if len(c.owners) == 0 || len(p.Series) == 0 {
+		return c.cat.self
+	}
+	return c.owners[p.Series[0]]
 }
 
 // split makes a Part for each owner of series. Their numbers are memory of their own.

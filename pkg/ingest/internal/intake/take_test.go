@@ -392,10 +392,31 @@ func TestActivity(t *testing.T) {
 	require.InDelta(t, 100, got.Rates[0].SamplesPerSecond, 10)
 	require.True(t, strings.HasPrefix(got.Rates[1].Metric, "metric_"))
 	require.InDelta(t, 10, got.Rates[1].SamplesPerSecond, 5)
+	require.Len(t, got.Labels, 3)
+	for _, l := range got.Labels { // of 200 series each has another, and one sample a second
+		require.InDelta(t, 1, l.SamplesPerSecond, 1, "%+v", l)
+	}
+
+	for i := range all[900:] { // the values of one label make up a third and two of the samples
+		all[900+i] = series("__name__", "often", "i", fmt.Sprint(i), "team", []string{"x", "y", "y"}[i%3])
+	}
+	take(t, in, "a", request(all[900:]...))
+	in.sweep(now)
+	for range 640 {
+		now = now.Add(time.Second)
+		take(t, in, "a", request(all[900:]...))
+	}
+	in.sweep(now)
+	got = in.Activity(2)["a"]
+	require.Equal(t, "team", got.Labels[0].Label)
+	require.Equal(t, "y", got.Labels[0].Value)
+	require.InDelta(t, 133, got.Labels[0].SamplesPerSecond, 10)
+	require.Equal(t, "x", got.Labels[1].Value)
+	require.InDelta(t, 67, got.Labels[1].SamplesPerSecond, 10)
 
 	now = now.Add(25 * time.Minute)
 	take(t, in, "a", request(all[1000:]...))
 	in.sweep(now)
 	require.EqualValues(t, 100, in.Activity(1)["a"].Series, "the others are remembered, but not active")
-	require.EqualValues(t, 1100, in.live.Load())
+	require.EqualValues(t, 1300, in.live.Load())
 }
