@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/otlptranslator"
@@ -27,6 +29,8 @@ type OTLP struct {
 	PromoteScopeMetadata                 bool           `yaml:"promote_scope_metadata" doc:"Make labels of name, version, schema URL and attributes of the scope, beginning with otel_scope_."`
 	LabelNameUnderscoreSanitization      bool           `yaml:"label_name_underscore_sanitization" doc:"Put key before label names that begin with an underscore."`
 	LabelNamePreserveMultipleUnderscores bool           `yaml:"label_name_preserve_multiple_underscores" doc:"Keep several underscores in a row in label names."`
+	Namespace                            string         `yaml:"namespace" doc:"Begin names of metrics with this and an underscore."`
+	ExternalLabels                       externalLabels `yaml:"external_labels" doc:"Labels that every series gets: name to value."`
 	TypeAndUnitLabels                    bool           `yaml:"type_and_unit_labels" doc:"Add the labels __type__ and __unit__."`
 	TargetInfo                           bool           `yaml:"target_info" doc:"Write target_info, which has the resource attributes that are no labels."`
 	LookbackDelta                        model.Duration `yaml:"lookback_delta" doc:"target_info has a sample at every half of this time. What queriers have as --query.lookback-delta."`
@@ -43,6 +47,21 @@ func DefaultOTLP() OTLP {
 		TargetInfo:                           true,
 		LookbackDelta:                        model.Duration(5 * time.Minute),
 	}
+}
+
+// externalLabels are added to series.
+type externalLabels map[string]string
+
+func (l externalLabels) validate() error {
+	for name, value := range l {
+		if !model.UTF8Validation.IsValidLabelName(name) || strings.HasPrefix(name, model.ReservedLabelPrefix) {
+			return fmt.Errorf("%q is no name of a label", name)
+		}
+		if value == "" || !utf8.ValidString(value) {
+			return fmt.Errorf("%s: %q is no value of a label", name, value)
+		}
+	}
+	return nil
 }
 
 // Validate checks what an operator has set.
@@ -63,6 +82,12 @@ func (o *OTLP) Validate() error {
 	case o.LookbackDelta <= 0:
 		return errors.New("lookback_delta must be above 0")
 	}
+	if err := o.ExternalLabels.validate(); err != nil {
+		return fmt.Errorf("external_labels: %w", err)
+	}
+	if o.Namespace != "" && !model.LegacyValidation.IsValidMetricName(o.Namespace) {
+		return fmt.Errorf("namespace %q can't begin the name of a metric", o.Namespace)
+	}
 	attributes := slices.Concat(o.PromoteResourceAttributes, o.IgnoreResourceAttributes)
 	for i, a := range attributes {
 		if strings.TrimSpace(a) == "" || slices.Contains(attributes[:i], a) {
@@ -77,6 +102,8 @@ func (o *OTLP) settings() prometheusremotewrite.Settings {
 	strategy := otlptranslator.TranslationStrategyOption(o.TranslationStrategy)
 	return prometheusremotewrite.Settings{
 		DisableTargetInfo: true,
+		Namespace:         o.Namespace,
+		ExternalLabels:    o.ExternalLabels,
 		AddMetricSuffixes: strategy.ShouldAddSuffixes(),
 		AllowUTF8:         !strategy.ShouldEscape(),
 		PromoteResourceAttributes: prometheusremotewrite.NewPromoteResourceAttributes(config.OTLPConfig{
@@ -100,9 +127,11 @@ type translation struct {
 	opts     OTLP
 	settings prometheusremotewrite.Settings
 	// mark is part of all Keys, so that other options make other series of the same bytes.
-	mark     [8]byte
-	families recent[family]
-	targets  recent[target]
+	mark [8]byte
+	// targetInfo is the name that target_info has.
+	targetInfo string
+	families   recent[family]
+	targets    recent[target]
 }
 
 // keptTranslations bounds how many different options are prepared at a time:
@@ -124,9 +153,13 @@ func (d *Decoder) translation(opts OTLP) *translation {
 			}
 		}
 	}
-	t := &translation{opts: opts, settings: opts.settings()}
+	t := &translation{opts: opts, settings: opts.settings(), targetInfo: targetInfo}
+	if opts.Namespace != "" {
+		t.targetInfo = opts.Namespace + "_" + targetInfo
+	}
 	t.families.most, t.targets.most = keptFamilies, keptTargets
 	t.opts.PromoteResourceAttributes, t.opts.IgnoreResourceAttributes = slices.Clone(opts.PromoteResourceAttributes), slices.Clone(opts.IgnoreResourceAttributes)
+	t.opts.ExternalLabels = maps.Clone(opts.ExternalLabels)
 	sum := maphash.String(d.hi, fmt.Sprintf("%+v", opts))
 	for i := range t.mark {
 		t.mark[i] = byte(sum >> (8 * i))

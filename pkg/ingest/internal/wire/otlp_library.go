@@ -103,7 +103,7 @@ func (r *request) targetLabels(resource span) labels.Labels {
 	w.endMetric(r.body.b, &m)
 	got, _ := r.guarded(w.request(r.body.b, &m), settings)
 	for _, a := range got {
-		if a.family.Name == targetInfo {
+		if a.family.Name == r.otlp.tr.targetInfo {
 			return a.labels
 		}
 	}

@@ -29,7 +29,7 @@ func (w *otlpWalk) targetInfo(resource span) {
 	}
 	if !w.otlp.described {
 		w.otlp.described = true
-		w.into.Families = append(w.into.Families, batch.Family{Name: targetInfo, Metadata: metadata.Metadata{Type: model.MetricTypeGauge, Help: "Target metadata"}})
+		w.into.Families = append(w.into.Families, batch.Family{Name: w.otlp.tr.targetInfo, Metadata: metadata.Metadata{Type: model.MetricTypeGauge, Help: "Target metadata"}})
 	}
 	finish(&sr, w.into)
 	w.otlp.origins = append(w.otlp.origins, origin{metric: ofTarget, point: resource})

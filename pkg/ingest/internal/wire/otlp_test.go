@@ -231,6 +231,10 @@ func randomOptions(r *rand.Rand) OTLP {
 		&o.LabelNamePreserveMultipleUnderscores, &o.TypeAndUnitLabels, &o.TargetInfo} {
 		*b = r.Intn(2) == 0
 	}
+	o.Namespace = []string{"", "", "firm"}[r.Intn(3)]
+	if r.Intn(3) == 0 {
+		o.ExternalLabels = map[string]string{"region": "eu", "host.name": "outside"}
+	}
 	return o
 }
 
@@ -611,6 +615,10 @@ func TestOTLPOptions(t *testing.T) {
 		func(o *OTLP) { o.PromoteAllResourceAttributes, o.PromoteResourceAttributes = true, []string{"a"} },
 		func(o *OTLP) { o.NativeDelta, o.DeltaToCumulative = true, true },
 		func(o *OTLP) { o.LookbackDelta = 0 },
+		func(o *OTLP) { o.Namespace = "a b" },
+		func(o *OTLP) { o.ExternalLabels = map[string]string{"": "a"} },
+		func(o *OTLP) { o.ExternalLabels = map[string]string{"__name__": "a"} },
+		func(o *OTLP) { o.ExternalLabels = map[string]string{"a": ""} },
 	} {
 		o := DefaultOTLP()
 		require.NoError(t, o.Validate())
