@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -81,12 +82,12 @@ func (h *history) work() {
 	var paused []*worker
 	moved := time.Now() // the clock, so that claims lapse
 	for _, w := range h.workers {
-		if w.Compactor == nil || w.process.isDead() || h.rnd.IntN(4) == 0 {
-			w.start(h.newProcess())
+		if again := w.rnd.IntN(4) == 0; again || w.Compactor == nil || w.process.isDead() {
+			w.start(w.newProcess())
 		}
 		w.process.faults.drawOf(0, 0, 1, 3, 20)
 		running++
-		passes := 1 + h.rnd.IntN(2)
+		passes := 1 + w.rnd.IntN(2)
 		go func() {
 			for range passes {
 				_ = w.Once(context.Background()) // what it could not do shows in the end
@@ -123,8 +124,9 @@ func (h *history) work() {
 // overtake does the work of those that stand still, long after their claims have
 // lapsed, and lets them go on then.
 func (h *history) overtake(paused []*worker) {
-	h.clock.add(30*minute + h.rnd.Int64N(h.deleteDelay/2))
-	rival := &worker{history: h, dir: h.TempDir()}
+	h.clock.add(30*minute + paused[0].rnd.Int64N(h.deleteDelay/2))
+	h.log.Info("all at work stand still", "workers", len(paused))
+	rival := &worker{history: h, rnd: fork(paused[0].rnd), name: len(h.workers), dir: h.TempDir()}
 	rival.start(&process{faults: &faults{}})
 	_ = rival.Once(context.Background())
 	rival.stop()
@@ -134,14 +136,15 @@ func (h *history) overtake(paused []*worker) {
 	}
 }
 
-func (h *history) newProcess() *process {
-	p := &process{faults: &faults{rnd: rand.New(rand.NewPCG(h.rnd.Uint64(), 0))}, paused: make(chan struct{}), resume: make(chan struct{})}
-	switch h.rnd.IntN(4) {
+func (w *worker) newProcess() *process {
+	p := &process{faults: &faults{rnd: fork(w.rnd)}, paused: make(chan struct{}), resume: make(chan struct{})}
+	switch w.rnd.IntN(4) {
 	case 0:
-		p.dieAt = 1 + h.rnd.IntN(3000)
+		p.dieAt = 1 + w.rnd.IntN(3000)
 	case 1:
-		p.pauseAt = 1 + h.rnd.IntN(2000)
+		p.pauseAt = 1 + w.rnd.IntN(2000)
 	}
+	w.log.Info("a worker starts", "worker", w.name, "dies_at", p.dieAt, "stands_still_at", p.pauseAt)
 	return p
 }
 
@@ -154,6 +157,7 @@ func (h *history) stopAll() {
 // heal ends all faults and ships what is left.
 func (h *history) heal() {
 	h.stopAll()
+	h.log.Info("all faults end")
 	h.late = false
 	for _, w := range h.writers {
 		h.shipSome(w)
@@ -169,7 +173,7 @@ const settlesWithin = 8
 
 // settle has one compactor do all there is to do.
 func (h *history) settle() {
-	w := &worker{history: h, dir: h.TempDir()}
+	w := &worker{history: h, rnd: fork(h.rnd), name: len(h.workers), dir: h.TempDir()}
 	w.start(&process{faults: &faults{}})
 	defer w.stop()
 	var before []string
@@ -189,7 +193,7 @@ func (h *history) settle() {
 // plan is what a compactor would do now, for the message of a failure.
 func (h *history) plan() string {
 	w := &worker{history: h, dir: h.TempDir()}
-	text, err := compact.Plan(context.Background(), w.config(), compact.Parts{Bucket: h.memory, Log: logger(0), Now: h.clock.now})
+	text, err := compact.Plan(context.Background(), w.config(), compact.Parts{Bucket: h.memory, Log: slog.New(slog.DiscardHandler), Now: h.clock.now})
 	return fmt.Sprintf("%v\n%s", err, text)
 }
 
@@ -208,7 +212,7 @@ func (h *history) live() (out []string) {
 // readerFlags are those of a gateway: one that leaves marked blocks alone at once,
 // or goes on with them for as long as it may.
 func (h *history) readerFlags() []string {
-	out := []string{"--ignore-deletion-marks-delay=" + []string{"0s", "24h"}[h.rnd.IntN(2)]}
+	out := []string{"--ignore-deletion-marks-delay=" + []string{"0s", "24h"}[h.reading.IntN(2)]}
 	if !h.announced {
 		out = append(out, "--block-list-interval=1s")
 	}

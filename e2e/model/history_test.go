@@ -90,10 +90,16 @@ func (s settings) keeps(lset labels.Labels, resolution int64) int64 {
 // compactors make of it, and what must be readable. Cluster "same" has replicas
 // with equal samples, those of "own" scrape each for itself, and one block of
 // "bad" is corrupt.
+//
+// Workers run at once, so no two runs of a seed go alike. What is written, and when
+// who is to die, is drawn apart from what they do, so that it stays nearly the same.
 type history struct {
 	*testing.T
 	settings
-	rnd      *rand.Rand
+	rnd      *rand.Rand // of what is asked; writers, workers and readers have their own
+	reading  *rand.Rand
+	story    story
+	log      *slog.Logger
 	memory   *bucket.Memory
 	clock    *clock
 	dir      string
@@ -126,6 +132,7 @@ type lateSamples struct {
 
 // writer is one Prometheus with its shipper.
 type writer struct {
+	rnd     *rand.Rand
 	labels  labels.Labels // external
 	targets []*source
 	twin    bool // has the samples of the writer before it
@@ -140,10 +147,14 @@ type batch struct {
 	from, to int64
 	series   []blocktest.Series
 	late     bool
+	held     int  // passes that it comes late by
+	again    bool // it comes twice, as another block
 }
 
 func newHistory(t *testing.T, rnd *rand.Rand) *history {
-	h := &history{T: t, settings: draw(rnd), rnd: rnd, memory: bucket.NewMemory(), clock: &clock{t: dawn}, dir: t.TempDir(), model: New()}
+	h := &history{T: t, settings: draw(rnd), rnd: rnd, reading: fork(rnd), memory: bucket.NewMemory(), clock: &clock{t: dawn}, dir: t.TempDir(), model: New()}
+	h.log = h.logger("history")
+	t.Cleanup(h.tell)
 	h.memory.SetClock(h.clock.now)
 	h.writePolicy()
 	for _, cluster := range []string{"same", "own", "bad"} {
@@ -154,7 +165,7 @@ func newHistory(t *testing.T, rnd *rand.Rand) *history {
 				targets = h.targets(seed) // the same series, each with its own samples
 			}
 			h.writers = append(h.writers, &writer{
-				labels: labels.FromStrings("cluster", cluster, "replica", name), targets: targets,
+				rnd: fork(rnd), labels: labels.FromStrings("cluster", cluster, "replica", name), targets: targets,
 				twin: cluster == "same" && name == "b", xor2: rnd.IntN(4) == 0, next: dawn,
 			})
 			if cluster == "bad" {
@@ -163,11 +174,14 @@ func newHistory(t *testing.T, rnd *rand.Rand) *history {
 		}
 	}
 	for n := range h.settings.workers {
-		h.workers = append(h.workers, &worker{history: h, name: n, dir: t.TempDir()})
+		h.workers = append(h.workers, &worker{history: h, rnd: fork(rnd), name: n, dir: t.TempDir()})
 	}
 	t.Logf("%+v", h.settings)
 	return h
 }
+
+// fork returns a source of randomness that draws its own.
+func fork(rnd *rand.Rand) *rand.Rand { return rand.New(rand.NewPCG(rnd.Uint64(), 0)) }
 
 // targets makes up what one scrapes: of one seed the same series.
 func (h *history) targets(seed uint64) (out []*source) {
@@ -196,35 +210,46 @@ func (h *history) writePolicy() {
 // pass lets time pass: samples are scraped, blocks shipped, in time or late.
 func (h *history) pass(length int64) {
 	h.clock.add(length)
+	h.log.Info("time passes", "hours", length/hour)
 	for i, w := range h.writers {
 		for w.next+h.span <= h.clock.ms() {
+			b := batch{}
 			if w.twin {
-				twin := h.writers[i-1]
-				w.held = append(w.held, twin.written[len(w.written)])
-				w.written = append(w.written, twin.written[len(w.written)])
+				b = h.writers[i-1].written[len(w.written)]
 			} else {
-				b := h.scrape(w, w.next, w.next+h.span)
-				w.held, w.written = append(w.held, b), append(w.written, b)
+				b = h.scrape(w, w.next, w.next+h.span)
 			}
+			w.written = append(w.written, b)
+			w.held = append(w.held, h.fate(w, b))
 			w.next += h.span
 		}
 		// Of equal replicas that are merged none gets samples that the other hasn't.
-		if h.late && !(h.replicaLabel && w.labels.Get("cluster") == "same") && h.rnd.IntN(3) == 0 {
-			w.held = append(w.held, h.between(w))
+		rnd := fork(h.rnd)
+		if h.late && !(h.replicaLabel && w.labels.Get("cluster") == "same") && rnd.IntN(3) == 0 {
+			w.held = append(w.held, h.fate(w, h.between(w, rnd)))
 		}
 		h.shipSome(w)
 	}
 	h.plain = nil
 }
 
+// fate draws when a batch is shipped, and how often.
+func (h *history) fate(w *writer, b batch) batch {
+	b.held, b.again = 0, w.rnd.IntN(20) == 0
+	for h.late && w.rnd.IntN(6) == 0 {
+		b.held++
+	}
+	return b
+}
+
 // scrape makes up the samples of a block.
 func (h *history) scrape(w *writer, from, to int64) batch {
 	b := batch{from: from, to: to}
-	jitter := h.rnd.Int64N(h.interval)
+	jitter := w.rnd.Int64N(h.interval)
 	for _, s := range w.targets {
 		var list []blocktest.Sample
 		for t := from + jitter; t < to; t += h.interval {
-			if sample, ok := s.scrape(h.rnd, t); ok {
+			if sample, ok := s.scrape(w.rnd, t); ok {
 				list = append(list, stored(sample))
 			}
 		}
@@ -244,20 +269,20 @@ func stored(s Sample) blocktest.Sample {
 }
 
 // between makes up late samples that lie between those that are there.
-func (h *history) between(w *writer) batch {
+func (h *history) between(w *writer, rnd *rand.Rand) batch {
 	var gauges []*source
 	for _, s := range w.targets {
 		if s.labels.Get("__name__") == "queue" {
 			gauges = append(gauges, s)
 		}
 	}
-	s := gauges[h.rnd.IntN(len(gauges))]
-	from := h.clock.ms() - 2*hour - h.rnd.Int64N(3*day)
+	s, next := gauges[rnd.IntN(len(gauges))], gauge()
+	from := h.clock.ms() - 2*hour - rnd.Int64N(3*day)
 	from -= from % (2 * hour)
 	b := batch{from: from, to: from + 2*hour, late: true}
 	var list []blocktest.Sample
-	for t := from + 1 + h.rnd.Int64N(h.interval); t < b.to; t += h.interval/2 + 17 {
-		sample := s.next(h.rnd)
+	for t := from + 1 + rnd.Int64N(h.interval); t < b.to; t += h.interval/2 + 17 {
+		sample := next(rnd)
 		sample.Time = t
 		list = append(list, stored(sample))
 	}
@@ -265,22 +290,23 @@ func (h *history) between(w *writer) batch {
 	return b
 }
 
-// shipSome ships what a writer holds, all of it or without some that come late.
+// shipSome ships what a writer holds, but for what comes late.
 func (h *history) shipSome(w *writer) {
 	var held []batch
 	for _, b := range w.held {
-		if h.late && h.rnd.IntN(6) == 0 {
+		if h.late && b.held > 0 {
 			b.late = true
+			b.held--
 			held = append(held, b)
 			continue
 		}
 		h.ship(w, b)
-		if h.rnd.IntN(20) == 0 {
+		if b.again {
 			h.ship(w, b) // once more, as another block
 		}
 	}
 	w.held = held
-	h.rnd.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
+	w.rnd.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
 }
 
 // ship makes a block of samples and puts it into the bucket.
@@ -295,6 +321,7 @@ func (h *history) ship(w *writer, b batch) {
 	binary.BigEndian.PutUint64(id[8:], uint64(h.shipped))
 	m := blocktest.Write(h, h.dir, b.series, w.labels, blocktest.Options{ID: id, MinTime: b.from, MaxTime: b.to, Source: block.SourceSidecar, XOR2: w.xor2})
 	path := filepath.Join(h.dir, id.String())
+	h.log.Info("ships", "block", id, "of", w.labels, "from", when(b.from), "to", when(b.to), "late", b.late)
 	up := block.Uploader{Bucket: h.memory, Now: h.clock.now}
 	sent, err := up.Upload(context.Background(), path, &m)
 	require.NoError(h, err)
@@ -303,7 +330,7 @@ func (h *history) ship(w *writer, b batch) {
 		require.NoError(h, block.Announce(context.Background(), h.memory, block.Change{Block: id, Meta: sent.Meta}))
 	}
 	if w.labels.Get("cluster") == "bad" {
-		h.spoil(id)
+		h.spoil(w, id)
 		return
 	}
 	h.note(w, b)
@@ -354,12 +381,12 @@ func (h *history) withoutDone(w *writer, b batch) batch {
 }
 
 // spoil flips a byte of one block.
-func (h *history) spoil(id ulid.ULID) {
-	if !h.corrupt.IsZero() || h.rnd.IntN(3) > 0 {
+func (h *history) spoil(w *writer, id ulid.ULID) {
+	if !h.corrupt.IsZero() || w.rnd.IntN(3) > 0 {
 		return
 	}
 	h.corrupt = id
-	name := block.Name(id, []string{block.IndexFilename, "chunks/000001"}[h.rnd.IntN(2)])
+	name := block.Name(id, []string{block.IndexFilename, "chunks/000001"}[w.rnd.IntN(2)])
 	data := bytes.Clone(h.memory.Objects()[name])
 	data[len(data)/2] ^= 0xff
 	require.NoError(h, h.memory.Upload(context.Background(), name, bytes.NewReader(data)))
@@ -381,6 +408,7 @@ func (h *history) request() {
 		Selectors: []string{sel}, MinTime: mint, MaxTime: mint + h.rnd.Int64N(2*day), ID: ulid.MustNew(uint64(now), bytes.NewReader(append(make([]byte, 9), byte(len(h.requests))))),
 	})
 	require.NoError(h, err)
+	h.log.Info("asks to delete", "series", sel, "from", when(r.MinTime), "to", when(r.MaxTime), "request", r.ID)
 	h.requests = append(h.requests, request{r.ID, h.clock.now(), ms, r.MinTime, r.MaxTime})
 	h.model.Delete(r.MinTime, r.MaxTime, ms...)
 	h.plain = nil
@@ -413,6 +441,7 @@ func (c *clock) add(ms int64) {
 // worker is a compactor's place: its data folder, and the process in it.
 type worker struct {
 	*history
+	rnd     *rand.Rand
 	name    int
 	dir     string
 	process *process
@@ -426,7 +455,7 @@ func (w *worker) start(f *process) {
 		w.dir = w.TempDir()
 	}
 	c, err := compact.New(w.config(), compact.Parts{
-		Bucket: bucket.WithFaults(&flaky{w.memory, f.faults, w.announced}, f.hook), Fault: f.hook, Log: logger(w.name), Metrics: prometheus.NewRegistry(),
+		Bucket: bucket.WithFaults(&flaky{w.memory, f.faults, w.announced}, f.hook), Fault: f.hook, Log: w.logger(fmt.Sprint("worker ", w.name)), Metrics: prometheus.NewRegistry(),
 		Now: w.clock.now, Rand: func() float64 { return 0 },
 	})
 	require.NoError(w, err)
@@ -453,14 +482,6 @@ func (w *worker) config() (cfg compact.Config) {
 		cfg.Blocks.ListInterval = model.Duration(time.Second)
 	}
 	return cfg
-}
-
-// logger shows what compactors log with LOG=1.
-func logger(worker int) *slog.Logger {
-	if os.Getenv("LOG") != "" {
-		return slog.New(slog.NewTextHandler(os.Stderr, nil)).With("worker", worker)
-	}
-	return slog.New(slog.DiscardHandler)
 }
 
 func (w *worker) stop() {
