@@ -226,10 +226,19 @@ func containsAll(have, want []ulid.ULID) bool {
 	return true
 }
 
-// keep takes the deletion mark, one of marks, off a block.
+// keep takes the deletion mark, one of marks, off a block. Another worker may have
+// begun to remove it, and died over it: then the rest goes, too, since who goes by
+// the manifest would take a block without a mark for a whole one.
 func (c *Compactor) keep(ctx context.Context, id ulid.ULID, marks block.Marks, why string) error {
 	if err := block.Unmark(ctx, c.bkt, id, block.DeletionMarkFilename); err != nil {
 		return err
+	}
+	visible, err := c.bkt.Exists(ctx, block.Name(id, block.MetaFilename))
+	if err != nil {
+		return fmt.Errorf("block %s: look for meta.json: %w", id, err)
+	}
+	if !visible {
+		return c.remove(ctx, id, "marked")
 	}
 	c.metrics.kept.Inc()
 	c.log.Error("the deletion mark is taken off a block", "block", id, "why", why)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
@@ -412,6 +413,39 @@ func TestUncoveredBlockIsKept(t *testing.T) {
 	require.EqualValues(t, 3, value(t, reg, "blocks_unmarked_total"))
 	require.Len(t, w.liveRaw(), 1)
 	w.requireSamples()
+}
+
+// TestHalfRemovedIsNotKept takes the replacement away of blocks that somebody else
+// is about to remove, and dies over one of them. What is left of it goes, though its
+// mark would be taken off: who goes by the manifest would ask for it else.
+// RELIABILITY C2
+func TestHalfRemovedIsNotKept(t *testing.T) {
+	ctx, w := context.Background(), days(t)
+	var half ulid.ULID
+	c, reg := w.watched(func(_ *compact.Config, parts *compact.Parts) {
+		parts.Fault = func(_ context.Context, point, object string) error {
+			if point == "compact/before-remove" && half.IsZero() {
+				half = ulid.MustParse(object)
+				require.NoError(t, w.bkt.Delete(ctx, block.Name(half, block.MetaFilename)))
+				require.NoError(t, w.bkt.Delete(ctx, block.Name(half, block.IndexFilename)))
+			}
+			return nil
+		}
+	})
+	require.NoError(t, c.Once(ctx))
+	for _, m := range w.live() {
+		require.NoError(t, block.Delete(ctx, w.bkt, m.ULID))
+		require.NoError(t, block.Announce(ctx, w.bkt, block.Change{Block: m.ULID, Removed: true}))
+	}
+	w.clock.add(49 * time.Hour)
+	for range 3 {
+		_ = c.Once(ctx) // it asks twice before it believes that blocks are gone
+	}
+	require.NotZero(t, half)
+	require.EqualValues(t, 2, value(t, reg, "blocks_unmarked_total"))
+	for name := range w.bkt.Objects() {
+		require.NotContains(t, name, half.String())
+	}
 }
 
 // TestForeignCompactor sees results of somebody else's compactor after our own
