@@ -33,7 +33,7 @@ import (
 // deleted. With all faults gone a few passes do all there is to do, and each
 // answer equals the model's. RELIABILITY P3
 //
-// It runs a few seeds that have found something, and one or two new ones.
+// It runs a few seeds, and one or two new ones.
 func TestRandomCompaction(t *testing.T) {
 	if asked(t, randomCompaction) {
 		return
