@@ -213,7 +213,7 @@ func (h *history) pass(length int64) {
 	h.log.Info("time passes", "hours", length/hour)
 	for i, w := range h.writers {
 		for w.next+h.span <= h.clock.ms() {
-			b := batch{}
+			var b batch
 			if w.twin {
 				b = h.writers[i-1].written[len(w.written)]
 			} else {
