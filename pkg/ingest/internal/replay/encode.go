@@ -54,7 +54,7 @@ func (e *encoder) batch(b *batch, share int) error {
 func (e *encoder) drain(p *page, run *[]sample) {
 	for i := range *run {
 		smp := &(*run)[i]
-		if s := p.series[smp.ref%pageSize]; smp.t > s.last {
+		if s := p.series[smp.ref%pageSize].Load(); smp.t > s.last {
 			e.float(chunks.HeadSeriesRef(smp.ref), s, 0, smp.t, smp.v)
 		}
 	}

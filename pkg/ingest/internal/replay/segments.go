@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -112,6 +113,10 @@ func (r *segmentReader) page(b []byte) error {
 	for at := 0; at < len(b); {
 		kind := b[at] & partKind
 		if kind == 0 {
+			// A header has no checksum: were it damaged, what follows would be passed over.
+			if bytes.Count(b[at:], []byte{0}) != len(b)-at {
+				return r.bad(at, "the rest of the page is not empty")
+			}
 			return nil
 		}
 		if len(b)-at < logHeader {

@@ -3,6 +3,7 @@ package replay
 import (
 	"bytes"
 	"hash/maphash"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -71,7 +72,7 @@ func (s *series) bytes() []byte {
 // page are series by the lowest bits of their references, and their samples that wait to be
 // encoded, by runs.
 type page struct {
-	series  [pageSize]*series
+	series  [pageSize]atomic.Pointer[series] // encoders may ask for one that is being defined
 	waiting [pageSize >> runBits][]sample
 }
 
@@ -108,7 +109,7 @@ func (t *table) at(ref chunks.HeadSeriesRef) *series { return seriesAt(t.pages, 
 
 func seriesAt(pages []*page, ref chunks.HeadSeriesRef) *series {
 	if n := uint64(ref) >> pageBits; n < uint64(len(pages)) && pages[n] != nil {
-		return pages[n].series[uint64(ref)%pageSize]
+		return pages[n].series[uint64(ref)%pageSize].Load()
 	}
 	return nil
 }
@@ -125,7 +126,7 @@ func (t *table) set(ref chunks.HeadSeriesRef, s *series) bool {
 	if t.pages[n] == nil {
 		t.pages[n] = new(page)
 	}
-	t.pages[n].series[uint64(ref)%pageSize] = s
+	t.pages[n].series[uint64(ref)%pageSize].Store(s)
 	return true
 }
 
@@ -198,7 +199,8 @@ func (t *table) all(f func(ref chunks.HeadSeriesRef, s *series) error) error {
 		if page == nil {
 			continue
 		}
-		for i, s := range page.series {
+		for i := range page.series {
+			s := page.series[i].Load()
 			if s == nil {
 				continue
 			}
