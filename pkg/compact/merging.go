@@ -10,6 +10,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/compact/internal/input"
@@ -120,22 +121,32 @@ func (a *attempt) mergeIndexes(ctx context.Context, in merging) ([]made, error) 
 	return []made{{Output: out, dir: a.dirOf(m.ULID), content: around.Content, around: around.Segments}}, nil
 }
 
+// openAtOnce is how many inputs are opened side by side.
+const openAtOnce = 8
+
 // open opens the inputs.
 func (a *attempt) open(ctx context.Context, window int64) (_ []merge.Source, closeAll func() error, err error) {
-	var sources []merge.Source
+	sources := make([]merge.Source, len(a.job.Inputs))
 	closeAll = func() error {
 		var errs []error
 		for _, s := range sources {
-			errs = append(errs, s.Block.Close())
+			if s.Block != nil {
+				errs = append(errs, s.Block.Close())
+			}
 		}
 		return errors.Join(errs...)
 	}
-	for _, m := range a.job.Inputs {
-		b, err := input.Open(ctx, a.bkt, m, input.Config{WindowBytes: window})
-		if err != nil {
-			return nil, nil, errors.Join(err, closeAll())
-		}
-		sources = append(sources, merge.Source{Block: b, Replica: a.replica(m)})
+	g, opening := errgroup.WithContext(ctx)
+	g.SetLimit(openAtOnce)
+	for i, m := range a.job.Inputs {
+		g.Go(func() error {
+			b, err := input.Open(opening, a.bkt, m, input.Config{WindowBytes: window})
+			sources[i] = merge.Source{Block: b, Replica: a.replica(m)}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, errors.Join(err, closeAll())
 	}
 	return sources, closeAll, nil
 }

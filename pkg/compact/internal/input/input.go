@@ -105,6 +105,20 @@ func Open(ctx context.Context, bkt block.Bucket, m *block.Meta, cfg Config) (*Bl
 	return b, nil
 }
 
+// Begin has the first series and, if chunks are wanted, the first chunks read in
+// the background, so that many blocks don't wait for each other. What is wrong
+// with them shows when they are asked for.
+func (b *Block) Begin(ctx context.Context, chunks bool) {
+	b.series.begin()
+	b.series.s.begin(ctx)
+	if !chunks || len(b.remote.Segments) == 0 {
+		return
+	}
+	if r, err := b.chunks.begin(ctx, 0); err == nil {
+		r.ahead.begin(ctx)
+	}
+}
+
 // Meta is what the block was opened with.
 func (b *Block) Meta() *block.Meta { return b.meta }
 

@@ -52,10 +52,7 @@ func (r *seriesReader) next(ctx context.Context) (*Series, error) {
 		r.held = false
 		return &r.series, nil
 	}
-	if r.s == nil {
-		r.b.endSymbols()
-		r.s = newStream(&r.b.remote.Index, r.pos, r.span.End, r.b.window)
-	}
+	r.begin()
 	if r.pos >= r.span.End {
 		return nil, io.EOF
 	}
@@ -72,6 +69,13 @@ func (r *seriesReader) next(ctx context.Context) (*Series, error) {
 	r.pos = layout.AlignSeries(r.pos + size)
 	r.read++
 	return &r.series, nil
+}
+
+func (r *seriesReader) begin() {
+	if r.s == nil {
+		r.b.endSymbols()
+		r.s = newStream(&r.b.remote.Index, r.pos, r.span.End, r.b.window)
+	}
 }
 
 // entry returns the content of the entry at pos and the length of the whole. What

@@ -63,6 +63,13 @@ func (s *stream) jump(at, length int64) {
 	s.at, s.data, s.length, s.trigger = at, nil, min(length, s.window), math.MaxInt64
 }
 
+// begin has the first window read, for who will ask for it before long.
+func (s *stream) begin(ctx context.Context) {
+	if s.next == nil && len(s.data) == 0 && s.at < s.end {
+		s.next = s.fetch(ctx)
+	}
+}
+
 // close ends what is read ahead, and waits for it. The stream can go on.
 func (s *stream) close() {
 	if s.next == nil {

@@ -18,13 +18,14 @@ type SymbolStream struct {
 	block *Block
 	s     *stream
 
-	pos  int64  // offset behind the symbol at hand
-	end  int64  // of the section's content
-	left uint32 // symbols to come
-	read uint32 // symbols so far
-	at   []byte
-	last []byte // the symbol before
-	err  error
+	begun bool
+	pos   int64  // offset behind the symbol at hand
+	end   int64  // of the section's content
+	left  uint32 // symbols to come
+	read  uint32 // symbols so far
+	at    []byte
+	last  []byte // the symbol before
+	err   error
 
 	rest   []byte // content from pos on, as far as it is in memory
 	summed []byte // content that is not in sum yet; rest is its end
@@ -32,8 +33,8 @@ type SymbolStream struct {
 	final  bool // the second reading: what is wrong now is corrupt
 }
 
-// Symbols reads the symbols, from the first. They are to be read before series
-// are: Next and Seek end the stream.
+// Symbols reads the symbols, from the first; it does not wait for them. They are
+// to be read before series are: Next and Seek end the stream.
 func (b *Block) Symbols(ctx context.Context) *SymbolStream {
 	b.endSymbols()
 	b.symbols = newSymbolStream(ctx, b, false)
@@ -49,7 +50,7 @@ func (b *Block) endSymbols() {
 func newSymbolStream(ctx context.Context, b *Block, final bool) *SymbolStream {
 	at := b.toc.Symbols
 	y := &SymbolStream{ctx: ctx, block: b, final: final, s: newStream(&b.remote.Index, at.Start, at.End, b.window)}
-	y.start(at)
+	y.s.begin(ctx)
 	return y
 }
 
@@ -78,6 +79,12 @@ func (y *SymbolStream) start(section layout.Span) {
 
 // Next goes to the next symbol. It is false at the end and after an error.
 func (y *SymbolStream) Next() bool {
+	if !y.begun {
+		y.begun = true
+		if y.s != nil {
+			y.start(y.block.toc.Symbols)
+		}
+	}
 	if y.err != nil || y.s == nil {
 		return false
 	}

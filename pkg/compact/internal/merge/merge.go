@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/compact/internal/input"
@@ -218,6 +220,9 @@ func (m *merging) run(ctx context.Context) error {
 func (m *merging) begin(ctx context.Context) (*walk, error) {
 	heads := make([]*head, len(m.sources))
 	from := newBound(m.syms, m.cfg.From)
+	if len(from) == 0 {
+		m.readAhead(ctx)
+	}
 	for i, s := range m.sources {
 		heads[i] = &head{src: i, series: s.Block, remap: m.remaps[i]}
 		if len(from) == 0 {
@@ -235,6 +240,22 @@ func (m *merging) begin(ctx context.Context) (*walk, error) {
 		}
 	}
 	return newWalk(ctx, m.syms, newBound(m.syms, m.cfg.To), heads)
+}
+
+// beginAtOnce is how many sources are begun side by side.
+const beginAtOnce = 8
+
+// readAhead has what is at the beginning of all sources read at once: each takes
+// a few requests, and a bucket its time for each. Of replicas some may be passed
+// over, and their chunks are left until they are wanted.
+func (m *merging) readAhead(ctx context.Context) {
+	chunks := len(m.targets) > 0 && !slices.ContainsFunc(m.sources, func(s Source) bool { return s.Replica != m.sources[0].Replica })
+	var g errgroup.Group
+	g.SetLimit(beginAtOnce)
+	for _, s := range m.sources {
+		g.Go(func() error { s.Block.Begin(ctx, chunks); return nil })
+	}
+	_ = g.Wait() // none has an error
 }
 
 func (m *merging) reads() (sum input.Reads) {
