@@ -1,17 +1,23 @@
 package heads
 
 import (
+	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+	"github.com/firnline/firnline/pkg/storeapi/storetest"
 )
 
 // from is how many TSDBs were opened from what.
@@ -122,6 +128,48 @@ func TestReferencesAfterAnEnd(t *testing.T) {
 	r.stop()
 	r.cfg.Dir = killed
 	r.run()
+	require.Equal(t, map[string]float64{startedFromLog: 1}, from(r))
+	require.Equal(t, want, r.read(t.Context(), everything()))
+}
+
+// TestSnapshotOnFullDisk: the disk is full in the middle of what is written for a start from the log. Nothing
+// of it is used or stays, the tenant waits, and all is there when there is room.
+//
+// RELIABILITY I4
+func TestSnapshotOnFullDisk(t *testing.T) {
+	r := newRig(t, wornConfig)
+	var many []storetest.Series
+	for i := range 3000 {
+		many = append(many, one(fmt.Sprintf("a_rather_long_name_of_a_metric_%d", i), 0, float64(i)))
+	}
+	r.put(write("t", 1, many...))
+	want := r.read(t.Context(), everything())
+	killed := killedCopy(t, r.cfg.Dir)
+	r.stop()
+
+	dir, resize := smallDisk(t, 512<<20)
+	require.NoError(t, os.CopyFS(dir, os.DirFS(killed)))
+	resize(int(treeBytes(dir)) + 256<<10)
+	r.cfg.Dir = dir
+	r.p.FreeBytes = func(string) (int64, error) { return math.MaxInt64, nil } // so that it comes unforeseen
+	r.run()
+	_, err := r.Append(t.Context(), write("t", 1, one("up", 1000, 2)))
+	require.ErrorContains(t, asRefuse(t, err, refuse.Unavailable), "no space left")
+	require.Empty(t, from(r))
+	left, err := filepath.Glob(filepath.Join(dir, "t", "chunk_snapshot.*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	resize(512 << 20)
+	r.advance(retryOpening)
+	require.Eventually(t, func() bool {
+		h, err := r.acquire(t.Context(), "t")
+		if err != nil {
+			return false
+		}
+		h.release()
+		return true
+	}, time.Minute, 10*time.Millisecond)
 	require.Equal(t, map[string]float64{startedFromLog: 1}, from(r))
 	require.Equal(t, want, r.read(t.Context(), everything()))
 }
