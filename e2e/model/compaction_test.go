@@ -144,7 +144,13 @@ func (w *worker) newProcess() *process {
 	case 1:
 		p.pauseAt = 1 + w.rnd.IntN(2000)
 	}
-	w.log.Info("a worker starts", "worker", w.name, "dies_at", p.dieAt, "stands_still_at", p.pauseAt)
+	switch w.rnd.IntN(8) {
+	case 0: // so much that it may do nothing
+		p.skew = []int64{-30 * day, -hour, hour, 30 * day}[w.rnd.IntN(4)]
+	case 1, 2, 3:
+		p.skew = w.rnd.Int64N(8*minute) - 4*minute
+	}
+	w.log.Info("a worker starts", "worker", w.name, "skew_ms", p.skew, "dies_at", p.dieAt, "stands_still_at", p.pauseAt)
 	return p
 }
 
@@ -162,7 +168,7 @@ func (h *history) heal() {
 	for _, w := range h.writers {
 		h.shipSome(w)
 	}
-	h.clock.add(completeAfter) // claims lapse, delete requests may end
+	h.clock.add(completeAfter + h.rest) // claims lapse, delete requests may end
 }
 
 // completeAfter is how long after its end a window is complete for sure, ms.

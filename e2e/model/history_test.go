@@ -2,11 +2,14 @@ package model
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -47,11 +50,14 @@ type settings struct {
 	unlike         bool  // equal replicas may be merged to less than each had
 	raw, five, one int64 // ms; retention, 0: for ever
 	ruleRaw        int64 // of the series that the policy file speaks of
+	ruleFive       int64 // 0: as for the others
 	rule           bool
 	deleteDelay    int64 // ms
 	workers        int
-	announced      bool // shippers tell of their blocks; else listings must show them
-	copies         bool // segments are copied within the bucket however small they are
+	announced      bool  // shippers tell of their blocks; else listings must show them
+	foreign        bool  // somebody else's compactor is at work on them, too
+	rest           int64 // ms; how long a group is left alone for that
+	copies         bool  // segments are copied within the bucket however small they are
 }
 
 func draw(rnd *rand.Rand) settings {
@@ -61,6 +67,7 @@ func draw(rnd *rand.Rand) settings {
 		dedup: []string{"firnline", "firnline", "chain", "penalty"}[rnd.IntN(4)], replicaLabel: rnd.IntN(2) == 0,
 		split: rnd.IntN(3) == 0, late: rnd.IntN(3) > 0, deleteDelay: pick(30, 48, 72) * hour, workers: 1 + rnd.IntN(3), announced: rnd.IntN(2) == 0,
 		raw: pick(0, 0, 3, 6) * day, five: pick(0, 0, 12) * day, one: pick(0, 0, 25) * day, rule: rnd.IntN(2) == 0, ruleRaw: pick(2, 4) * day,
+		ruleFive: pick(0, 10, 11) * day, foreign: rnd.IntN(3) == 0, rest: pick(0, 1) * day,
 	}
 	s.unlike = s.late && s.dedup != "chain"
 	s.copies = s.deleteDelay != 48*hour // not drawn: seeds that were chosen stay what they are
@@ -78,6 +85,8 @@ func (s settings) keeps(lset labels.Labels, resolution int64) int64 {
 	switch {
 	case resolution == block.Resolution1h:
 		return s.one
+	case resolution == block.Resolution5m && s.rule && s.ruleFive > 0 && lset.Get("pod") == ruled:
+		return s.ruleFive
 	case resolution == block.Resolution5m:
 		return s.five
 	case s.rule && lset.Get("pod") == ruled:
@@ -149,6 +158,7 @@ type batch struct {
 	late     bool
 	held     int  // passes that it comes late by
 	again    bool // it comes twice, as another block
+	joined   int  // blocks that somebody else's compactor made it of
 }
 
 func newHistory(t *testing.T, rnd *rand.Rand) *history {
@@ -204,6 +214,9 @@ func (h *history) writePolicy() {
 	}
 	h.policy = filepath.Join(h.dir, "policy.yaml")
 	text := fmt.Sprintf("rules:\n- selectors: ['{pod=%q}']\n  raw: %dh\n", ruled, h.ruleRaw/hour)
+	if h.ruleFive > 0 {
+		text += fmt.Sprintf("  5m: %dh\n", h.ruleFive/hour)
+	}
 	require.NoError(h, os.WriteFile(h.policy, []byte(text), 0o600))
 }
 
@@ -293,6 +306,9 @@ func (h *history) between(w *writer, rnd *rand.Rand) batch {
 // shipSome ships what a writer holds, but for what comes late.
 func (h *history) shipSome(w *writer) {
 	var held []batch
+	if h.foreign && w.rnd.IntN(3) == 0 {
+		w.held = join(w.held)
+	}
 	for _, b := range w.held {
 		if h.late && b.held > 0 {
 			b.late = true
@@ -309,6 +325,36 @@ func (h *history) shipSome(w *writer) {
 	w.rnd.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
 }
 
+// join makes one batch of those that are behind one another in two days, as Thanos'
+// compactor does with blocks that nobody else has seen by then.
+func join(held []batch) (out []batch) {
+	slices.SortStableFunc(held, func(a, b batch) int { return cmp.Compare(a.from, b.from) })
+	for _, b := range held {
+		last := len(out) - 1
+		if last < 0 || out[last].to != b.from || out[last].from/(2*day) != (b.to-1)/(2*day) {
+			out = append(out, b)
+			continue
+		}
+		out[last] = out[last].with(b)
+	}
+	return out
+}
+
+// with is a batch and the one behind it.
+func (b batch) with(next batch) batch {
+	out := batch{from: b.from, to: next.to, late: b.late || next.late, held: max(b.held, next.held), joined: max(b.joined, 1) + 1}
+	out.series = slices.Clone(b.series)
+	for _, s := range next.series {
+		at := slices.IndexFunc(out.series, func(have blocktest.Series) bool { return labels.Equal(have.Labels, s.Labels) })
+		if at < 0 {
+			out.series = append(out.series, s)
+			continue
+		}
+		out.series[at].Samples = slices.Concat(out.series[at].Samples, s.Samples)
+	}
+	return out
+}
+
 // ship makes a block of samples and puts it into the bucket.
 func (h *history) ship(w *writer, b batch) {
 	b = h.withoutDone(w, b)
@@ -319,9 +365,18 @@ func (h *history) ship(w *writer, b batch) {
 	id := ulid.ULID{}
 	require.NoError(h, id.SetTime(uint64(h.clock.ms())))
 	binary.BigEndian.PutUint64(id[8:], uint64(h.shipped))
-	m := blocktest.Write(h, h.dir, b.series, w.labels, blocktest.Options{ID: id, MinTime: b.from, MaxTime: b.to, Source: block.SourceSidecar, XOR2: w.xor2})
+	opts := blocktest.Options{ID: id, MinTime: b.from, MaxTime: b.to, Source: block.SourceSidecar, XOR2: w.xor2}
+	if b.joined > 0 {
+		opts.Source, opts.Level, opts.XOR2 = block.SourceCompactor, 2, false
+		for n := range b.joined {
+			source := id
+			source[6] = byte(n + 1)
+			opts.Sources = append(opts.Sources, source)
+		}
+	}
+	m := blocktest.Write(h, h.dir, b.series, w.labels, opts)
 	path := filepath.Join(h.dir, id.String())
-	h.log.Info("ships", "block", id, "of", w.labels, "from", when(b.from), "to", when(b.to), "late", b.late)
+	h.log.Info("ships", "block", id, "of", w.labels, "from", when(b.from), "to", when(b.to), "late", b.late, "joined", b.joined)
 	up := block.Uploader{Bucket: h.memory, Now: h.clock.now}
 	sent, err := up.Upload(context.Background(), path, &m)
 	require.NoError(h, err)
@@ -456,7 +511,7 @@ func (w *worker) start(f *process) {
 	}
 	c, err := compact.New(w.config(), compact.Parts{
 		Bucket: bucket.WithFaults(&flaky{w.memory, f.faults, w.announced}, f.hook), Fault: f.hook, Log: w.logger(fmt.Sprint("worker ", w.name)), Metrics: prometheus.NewRegistry(),
-		Now: w.clock.now, Rand: func() float64 { return 0 },
+		Now: func() time.Time { return w.clock.now().Add(time.Duration(f.skew) * time.Millisecond) }, Rand: func() float64 { return 0 },
 	})
 	require.NoError(w, err)
 	w.process, w.Compactor = f, c
@@ -469,6 +524,7 @@ func (w *worker) config() (cfg compact.Config) {
 	cfg.Retention.Raw, cfg.Retention.FiveMinutes, cfg.Retention.OneHour = ms(w.raw), ms(w.five), ms(w.one)
 	cfg.Retention.PolicyFile = w.policy
 	cfg.DedupFunc = w.dedup
+	cfg.ForeignWindow = ms(w.rest)
 	if w.replicaLabel {
 		require.NoError(w, cfg.ReplicaLabels.Set("replica"))
 	}
@@ -497,6 +553,7 @@ func ms(n int64) model.Duration { return model.Duration(time.Duration(n) * time.
 // which it reaches nothing any more, or it stands still for a while.
 type process struct {
 	faults *faults
+	skew   int64 // ms; by how much its clock is ahead
 
 	mu             sync.Mutex
 	calls          int
@@ -522,7 +579,17 @@ func (p *process) hook(ctx context.Context, point, object string) error {
 		close(p.paused)
 		<-p.resume
 	}
-	return p.faults.hook(ctx, point, object)
+	if err := p.faults.hook(ctx, point, object); err != nil {
+		return fmt.Errorf("%w: %w", err, kinds[p.faults.below(len(kinds))])
+	}
+	return nil
+}
+
+// kinds are what faults of a bucket come as, of which some mean more elsewhere. How
+// answers of providers become these is tested where that is done.
+var kinds = []error{
+	errors.New("503 Slow Down"), errors.New("409 OperationAborted"), bucket.ErrTimeout, context.DeadlineExceeded, context.Canceled,
+	io.ErrUnexpectedEOF, fs.ErrPermission,
 }
 
 func (p *process) isDead() bool {

@@ -333,6 +333,13 @@ func (f *faults) strikes() bool {
 	return f.odds > 0 && f.rnd.IntN(1000) < f.odds
 }
 
+// below draws a number below n.
+func (f *faults) below(n int) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rnd.IntN(n)
+}
+
 func (f *faults) hook(_ context.Context, point, object string) error {
 	if f.strikes() {
 		return fmt.Errorf("%s %s: %w", point, object, errFault)
