@@ -66,6 +66,11 @@ func (a *attempt) beforeMeta(ctx context.Context, r made, m *block.Meta) error {
 		if err := a.awaitShards(ctx, r.Others); err != nil {
 			return err
 		}
+		if m.Resolution() == a.job.Resolution { // coarser ones have the same edges, and hide no inputs
+			if err := a.closes(ctx, m, r.Others); err != nil {
+				return err
+			}
+		}
 	}
 	if err := a.claim.check(ctx); err != nil {
 		return err
@@ -94,6 +99,25 @@ func (a *attempt) awaitShards(ctx context.Context, others []ulid.ULID) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// closes makes sure that a shard and the others of its split hold, side by side, all
+// that was split, before it hides that. They may have been made by other versions
+// of this program.
+func (a *attempt) closes(ctx context.Context, closing *block.Meta, others []ulid.ULID) error {
+	set := []*block.Meta{closing}
+	for _, id := range others {
+		m, err := block.FetchMeta(ctx, a.bkt, id)
+		if err != nil {
+			return err
+		}
+		set = append(set, m)
+	}
+	shard, err := shardOf(closing)
+	if err != nil {
+		return err
+	}
+	return whole(set, shard.Within)
 }
 
 // missing returns one of the blocks that is not visible, or marked; zero: all are there.

@@ -128,13 +128,13 @@ func shardSets(snap *snapshot, group string) [][]*block.Meta {
 	return out
 }
 
-// errShardMissing refuses to merge what isn't whole: the block would hide what
-// the missing shard held.
+// errShardMissing refuses to take shards for a whole that they are not: what is
+// made of them, or closes their split, would hide what the missing one held.
 var errShardMissing = errors.New("shards are missing")
 
 // unsplitJob makes the job that merges shards of one group whose times overlap.
 func unsplitJob(set []*block.Meta, allowMissing bool) (*plan.Job, error) {
-	if err := whole(set); err != nil && !(allowMissing && errors.Is(err, errShardMissing)) {
+	if err := whole(set, nil); err != nil && !(allowMissing && errors.Is(err, errShardMissing)) {
 		return nil, err
 	}
 	first := set[0]
@@ -187,35 +187,35 @@ func both(ext *block.Extension, other block.Extension) {
 	}
 }
 
-// whole tells whether the ranges of shards leave no series out. Shards without
-// series have no block; the one that closes their split tells of them.
-func whole(set []*block.Meta) error {
+// whole tells whether the ranges of shards leave out some of what within holds, a
+// shard that was split itself; nil: all series. Shards without series have no block;
+// the one that closes their split tells of them.
+func whole(set []*block.Meta, within *block.Shard) error {
 	parts, err := partsOf(set)
 	if err != nil {
 		return err
 	}
+	var all part
+	if within != nil {
+		all = part{within.From, within.To}
+	}
 	slices.SortFunc(parts, func(a, b part) int { return labels.Compare(a.from, b.from) })
-	missing := func(at labels.Labels) error {
-		return fmt.Errorf("%w: of group %s, %s to %s, nothing holds the series from %s on", errShardMissing, set[0].GroupKey(), day(set[0].MinTime), day(set[0].MaxTime), at)
-	}
-	if !parts[0].from.IsEmpty() {
-		return missing(labels.EmptyLabels())
-	}
-	reach := parts[0].to
+	reach := all.from
 	for _, p := range parts {
-		switch {
-		case reach.IsEmpty():
+		if labels.Compare(p.from, reach) > 0 {
+			break
+		}
+		if p.to.IsEmpty() {
 			return nil
-		case labels.Compare(p.from, reach) > 0:
-			return missing(reach)
-		case p.to.IsEmpty() || labels.Compare(p.to, reach) > 0:
+		}
+		if labels.Compare(p.to, reach) > 0 {
 			reach = p.to
 		}
 	}
-	if !reach.IsEmpty() {
-		return missing(reach)
+	if !all.to.IsEmpty() && labels.Compare(reach, all.to) >= 0 {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: of group %s, %s to %s, nothing holds the series from %s on", errShardMissing, set[0].GroupKey(), day(set[0].MinTime), day(set[0].MaxTime), reach)
 }
 
 // part is a range of series: from is inclusive, to exclusive, an empty one open.

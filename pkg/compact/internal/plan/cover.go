@@ -77,14 +77,17 @@ func (f *family) newCover(blocks []*entry) cover {
 	}
 	c.whole = make([]bool, len(f.numbers))
 	for _, e := range blocks {
-		holds := e.span
-		if e.closing() {
+		if e.doubted {
+			continue
+		}
+		holds, closes := e.span, e.closing() && !f.torn(e)
+		if closes {
 			if within, ok := f.cutOf(e).within(); ok {
 				holds = within
 			}
 		}
 		for _, s := range e.sources {
-			if e.ext.Shard == nil || e.closing() && share([]int32{s}, e.visible) {
+			if e.ext.Shard == nil || closes && share([]int32{s}, e.visible) {
 				c.whole[s] = true
 				continue
 			}

@@ -30,7 +30,7 @@ func (p *planner) collect(t *tier) {
 func (p *planner) collectSplit(t *tier) {
 	closers := map[int32][]*entry{} // by source
 	for _, e := range t.live {
-		if e.closing() {
+		if e.closing() && !t.family.torn(e) {
 			for _, n := range e.visible {
 				closers[n] = append(closers[n], e)
 			}
@@ -83,7 +83,7 @@ func (p *planner) collectCovered(t *tier) {
 	})
 	kept := newBySource(len(t.family.numbers), t.live)
 	for _, e := range slices.Concat(order, t.bad) { // a bad one covers none
-		if e.garbage {
+		if e.garbage || e.doubted {
 			continue
 		}
 		candidates := kept.of(e.sources[0])

@@ -27,6 +27,7 @@ type family struct {
 	newest  int64  // largest MinTime of raw data, ms
 	cuts    []*cut // newest first
 	resting bool
+	clashes []*entry // shards that can't be what they say, or others can't
 }
 
 type tier struct {
@@ -61,7 +62,8 @@ type entry struct {
 	external labels.Labels
 	aside    bool // may be covered, kept and read, but is no input of compaction
 
-	clashes bool // with what another block says of the same shard
+	clashes bool // with what an older block says of the same split
+	doubted bool // it clashes, or another does with it: it covers nothing, and nothing covers it
 	garbage bool
 	expired bool // retention is about to mark it
 	taken   bool // a job has it
@@ -298,26 +300,50 @@ func byTime(a, b *entry) int {
 	return cmp.Or(cmp.Compare(a.meta.MinTime, b.meta.MinTime), cmp.Compare(a.meta.MaxTime, b.meta.MaxTime), a.id().Compare(b.id()))
 }
 
-// clashes sets shards aside that say otherwise of their bounds than the oldest
-// block of the same shard does.
+// clashes sets shards aside that say otherwise of their split than an older block
+// does: another number of shards, or another edge, that of a neighbour included.
+// Then together they may not hold all that was split (torn).
 func (p *planner) clashes(f *family) {
-	first := map[string]*entry{}
+	type edge struct {
+		split  string
+		number int
+	}
+	first := map[edge]*entry{} // who told of an edge first
 	for _, e := range f.all {
 		s := e.ext.Shard
 		if s == nil || e.marks.Deletion != nil {
 			continue
 		}
-		key := fmt.Sprintf("%s/%d", s.Split, s.Index)
-		other := first[key]
-		if other == nil {
-			first[key] = e
-			continue
-		}
-		if o := other.ext.Shard; o.Count != s.Count || !labels.Equal(o.From, s.From) || !labels.Equal(o.To, s.To) {
-			e.aside, e.clashes = true, true
-			p.setAside(e.id(), e.lane.tierKey(e), fmt.Sprintf("shard %s from %s to %s clashes with that of block %s", s.Key(), s.From, s.To, other.id()))
+		for _, at := range []edge{{s.Split, s.Index}, {s.Split, s.Index + 1}} {
+			other := first[at]
+			if other == nil {
+				first[at] = e
+				continue
+			}
+			if o := other.ext.Shard; !e.clashes && (o.Count != s.Count || !labels.Equal(edgeOf(o, at.number), edgeOf(s, at.number))) {
+				e.aside, e.clashes = true, true
+				e.doubted, other.doubted = true, true
+				f.clashes = append(f.clashes, e)
+				p.setAside(e.id(), e.lane.tierKey(e), fmt.Sprintf("shard %s from %s to %s clashes with shard %s from %s to %s, block %s", s.Key(), s.From, s.To, o.Key(), o.From, o.To, other.id()))
+			}
 		}
 	}
+}
+
+// torn tells of a shard that closes a split whose shards clash: it doesn't stand
+// for the others then.
+func (f *family) torn(closing *entry) bool {
+	return slices.ContainsFunc(f.clashes, func(e *entry) bool {
+		return e.ext.Shard.Split == closing.ext.Shard.Split && share(e.sources, closing.sources)
+	})
+}
+
+// edgeOf is where a shard begins, or ends: edge i is where shard i begins and shard i−1 ends.
+func edgeOf(s *block.Shard, number int) labels.Labels {
+	if number == s.Index {
+		return s.From
+	}
+	return s.To
 }
 
 // tierKey is the group of e, which has no lane where its content is unusable.
