@@ -25,7 +25,7 @@ func TestWorkersShareABacklog(t *testing.T) {
 	}{
 		{"a window for each of two", 0, 28, 1, 2, 0.51},
 		{"windows that are not all whole", 5, 32, 1, 2, 0.6},
-		{"two windows, and a part that is for one", 0, 32, 1, 2, 0.51},
+		{"two windows, and a part that is for one", 0, 32, 1, 2, 0.52},
 		{"one window for all", 0, 14, 1, 2, 0.6},
 		{"as many groups as workers", 3, 20, 2, 2, 0.6},
 		{"more of both", 2, 56, 2, 5, 0.3},
