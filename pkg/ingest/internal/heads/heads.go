@@ -40,6 +40,7 @@ type Heads struct {
 	crowded  func() fmt.Stringer
 	disk     *disk
 	replays  chan struct{} // a place in it is the right to open a TSDB
+	garbage  collector
 	cuts     chan struct{} // and that to cut a head
 
 	mu struct {
@@ -305,6 +306,7 @@ const (
 func (hs *Heads) fill(s *slot, id tenant.ID) {
 	hs.replays <- struct{}{}
 	defer func() { <-hs.replays }()
+	defer hs.garbage.hold()()
 	hs.metrics.opening.Inc()
 	defer hs.metrics.opening.Dec()
 	start := time.Now()
