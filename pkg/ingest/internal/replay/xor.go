@@ -59,17 +59,19 @@ func (c *xorChunk) bytes() []byte {
 func (c *xorChunk) append(before, t int64, v float64) {
 	value := math.Float64bits(v)
 	delta := uint64(t - before)
-	switch c.samples {
-	case 0:
+	switch {
+	case c.samples > 1 && delta == c.delta:
+		c.difference(value, 1)
+	case c.samples > 1:
+		c.change(int64(delta - c.delta))
+		c.difference(value, 0)
+	case c.samples == 1:
+		c.varint(delta)
+		c.difference(value, 0)
+	default:
 		delta = 0
 		c.varint(uint64(t)<<1 ^ uint64(t>>63))
 		c.write(value, 64)
-	case 1:
-		c.varint(delta)
-		c.difference(value)
-	default:
-		c.change(int64(delta - c.delta))
-		c.difference(value)
 	}
 	c.value, c.delta = value, delta
 	c.samples++
@@ -82,11 +84,9 @@ func (c *xorChunk) varint(n uint64) {
 	c.write(n, 8)
 }
 
-// change writes how much longer a time between samples was than the one before.
+// change writes how much longer a time between samples was than the one before, if it was.
 func (c *xorChunk) change(by int64) {
 	switch {
-	case by == 0:
-		c.write(0, 1)
 	case fits(by, 14):
 		c.write(0b10<<14|uint64(by)&(1<<14-1), 16)
 	case fits(by, 17):
@@ -103,23 +103,27 @@ func fits(n int64, width uint) bool {
 	return -(1<<(width-1)-1) <= n && n <= 1<<(width-1)
 }
 
-// difference writes a value by the bits in which it differs from the newest.
-func (c *xorChunk) difference(value uint64) {
+// difference writes a value by the bits in which it differs from the newest, after so
+// many zeros.
+func (c *xorChunk) difference(value uint64, zeros uint8) {
 	diff := value ^ c.value
 	if diff == 0 {
-		c.write(0, 1)
+		c.write(0, zeros+1)
 		return
 	}
 	leading, trailing := uint8(min(bits.LeadingZeros64(diff), 31)), uint8(bits.TrailingZeros64(diff))
-	if c.leading != noLeading && leading >= c.leading && trailing >= c.trailing {
-		c.write(0b10, 2)
-		c.write(diff>>c.trailing, 64-c.leading-c.trailing)
+	head, n := uint64(0b10), zeros+2
+	if leading < c.leading || trailing < c.trailing { // or there was none yet
+		c.leading, c.trailing = leading, trailing
+		head, n = 0b11<<11|uint64(leading)<<6|uint64(64-leading-trailing)&63, zeros+13 // 64 is written as 0
+	}
+	width := 64 - c.leading - c.trailing
+	if n+width <= 64 {
+		c.write(head<<width|diff>>c.trailing, n+width)
 		return
 	}
-	c.leading, c.trailing = leading, trailing
-	width := 64 - leading - trailing
-	c.write(0b11<<11|uint64(leading)<<6|uint64(width)&63, 13) // 64 is written as 0
-	c.write(diff>>trailing, width)
+	c.write(head, n)
+	c.write(diff>>c.trailing, width)
 }
 
 // write writes the lowest n bits of v, up to 64. Those above them are zero.
