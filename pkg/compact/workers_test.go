@@ -90,8 +90,10 @@ func TestPassWaitsForOthers(t *testing.T) {
 		}
 		p.Bucket = bucket.WithFaults(w.bkt, func(_ context.Context, point, object string) error {
 			if point == "bucket/list/before" && object == "firnline/manifest.d/" && looks.Add(1) == 3 { // one between two jobs
-				done = value(t, reg, "jobs_total")
-				goneOn.Do(func() { close(goOn) })
+				goneOn.Do(func() {
+					done = value(t, reg, "jobs_total")
+					close(goOn)
+				})
 			}
 			return nil
 		})
