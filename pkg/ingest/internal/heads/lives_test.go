@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,17 +53,18 @@ type survivor struct {
 	*rig
 	t     *testing.T
 	rand  *rand.Rand
-	free  int64 // bytes on the disk
-	now   int64 // ms since start, of the newest samples
+	free  atomic.Int64 // bytes on the disk
+	now   int64        // ms since start, of the newest samples
 	acked map[string]map[int64]uint64
 	told  []string // what was done, for a failure
 }
 
 func newSurvivor(t *testing.T, seed uint64) *survivor {
-	s := &survivor{t: t, rand: rand.New(rand.NewPCG(seed, 3)), free: math.MaxInt64, acked: map[string]map[int64]uint64{}}
+	s := &survivor{t: t, rand: rand.New(rand.NewPCG(seed, 3)), acked: map[string]map[int64]uint64{}}
+	s.free.Store(math.MaxInt64)
 	s.rig = newRig(t, func(c *Config, p *Parts) {
 		c.OutOfOrderWindow, c.OutOfOrderCapMax, c.TooFarAhead, c.Sync = model.Duration(3*time.Hour), 5, 0, SyncNone
-		p.FreeBytes = func(string) (int64, error) { return s.free, nil }
+		p.FreeBytes = func(string) (int64, error) { return s.free.Load(), nil }
 	})
 	return s
 }
@@ -162,11 +164,11 @@ func (s *survivor) end() {
 		s.opening()
 	}
 	if s.rand.IntN(6) == 0 {
-		s.free = 65 << 20 // for the opening, not for a snapshot
+		s.free.Store(65 << 20) // for the opening, not for a snapshot
 		s.tell("no room for a snapshot")
 	}
 	s.run()
-	s.free = math.MaxInt64
+	s.free.Store(math.MaxInt64)
 	for s.rand.IntN(4) == 0 { // again at once
 		s.kill()
 		s.run()
