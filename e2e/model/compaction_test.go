@@ -574,6 +574,11 @@ func (h *history) compareHours(s *series, alone, one map[int64]Window, resolutio
 	want := Windows(s.samples, hour)
 	places := []*place{{have: alone}, {have: one}}
 	for _, at := range sortedTimes(want) {
+		for _, p := range places {
+			if h.cutBetween(s.labels, p.before, at) {
+				p.before = 0 // what it rose by in what was deleted counts at the end of it
+			}
+		}
 		if keep := h.keeps(s.labels, resolution); keep > 0 && at < h.clock.ms()-keep || h.cut(s.labels, at) {
 			places[0].before, places[1].before = 0, 0
 			continue
@@ -662,9 +667,12 @@ func (h *history) anyNear(lset labels.Labels, have map[int64]Window, at int64) b
 }
 
 // cut tells whether samples of an hour were deleted.
-func (h *history) cut(lset labels.Labels, at int64) bool {
+func (h *history) cut(lset labels.Labels, at int64) bool { return h.cutBetween(lset, at, at+hour) }
+
+// cutBetween tells whether samples from one time to before another were deleted.
+func (h *history) cutBetween(lset labels.Labels, from, to int64) bool {
 	return slices.ContainsFunc(h.requests, func(r request) bool {
-		return r.mint < at+hour && at <= r.maxt && matches(lset, r.matchers)
+		return r.mint < to && from <= r.maxt && matches(lset, r.matchers)
 	})
 }
 
