@@ -40,7 +40,6 @@ type Heads struct {
 	crowded  func() fmt.Stringer
 	disk     *disk
 	replays  chan struct{} // a place in it is the right to open a TSDB
-	garbage  collector
 	cuts     chan struct{} // and that to cut a head
 
 	mu struct {
@@ -180,12 +179,15 @@ func (hs *Heads) openAll(ctx context.Context, f *folder) error {
 	hs.mu.Lock()
 	hs.mu.folders = len(ids)
 	hs.mu.Unlock()
+	collect := sync.OnceFunc(collectSeldom())
+	defer collect()
 	var g errgroup.Group
 	g.SetLimit(hs.cfg.ReplayConcurrency)
 	for _, id := range ids {
 		g.Go(func() error {
 			if ctx.Err() == nil {
 				hs.openFound(id)
+				collect() // the next ones have others beside them
 			}
 			return nil
 		})
@@ -306,7 +308,6 @@ const (
 func (hs *Heads) fill(s *slot, id tenant.ID) {
 	hs.replays <- struct{}{}
 	defer func() { <-hs.replays }()
-	defer hs.garbage.hold()()
 	hs.metrics.opening.Inc()
 	defer hs.metrics.opening.Dec()
 	start := time.Now()

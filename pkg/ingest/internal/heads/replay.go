@@ -71,10 +71,23 @@ func (h *head) started(lim Limits, stats *tsdb.DBStats) (from string, err error)
 		return startedByTSDB, nil
 	}
 	h.log.Debug("log read", "series", got.Series, "samples", got.Samples, "encoded", got.Encoded, "bytes", got.Bytes)
-	if got.Series > lookEvery {
+	if h.heads.isLarge(got.Series) {
 		runtime.GC() // what was taken for it is free for the TSDB
 	}
 	return startedFromLog, nil
+}
+
+// isLarge tells whether a tenant has as many series as all that are open. A collection goes
+// through the memory of all: one for each of many tenants would cost more than opening them.
+func (hs *Heads) isLarge(series int) bool {
+	if series <= lookEvery {
+		return false
+	}
+	open := int64(0)
+	for _, n := range hs.SeriesCounts() {
+		open += n
+	}
+	return int64(series) >= open
 }
 
 // closedInOrder tells whether the snapshot of the last closing is there and all
