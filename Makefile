@@ -100,11 +100,10 @@ unit-deploy:
 	$(GO_TEST) -timeout 30m ./deploy/...
 
 # Where new seeds of random runs begin: elsewhere each time, or where it is told to.
-FIRNLINE_SEED := $(or $(FIRNLINE_SEED),$(shell date +%s))
-export FIRNLINE_SEED
+e2e soak: export FIRNLINE_SEED := $(or $(FIRNLINE_SEED),$(shell date +%s))
 
 e2e: build ## The built binary with real Prometheus pairs and a real MinIO
-	@echo "random runs: FIRNLINE_SEED=$(FIRNLINE_SEED)"
+	@echo "random runs: FIRNLINE_SEED=$$FIRNLINE_SEED"
 	$(GO_TEST) -timeout 30m -count=1 ./e2e/...
 
 lint: $(LINT) ## Formatting and static checks
@@ -137,9 +136,12 @@ fuzz: ## Each fuzz target for a minute
 		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$p/*_test.go | cut -c6-); do \
 			$(GO_TEST) -run '^$$' -fuzz "^$$f\$$" -fuzztime 60s -fuzzminimizetime 1s ./$$p || exit 1; done; done
 
-soak: ## Random runs against the reference model for an hour
-	@echo "random runs: FIRNLINE_SEED=$(FIRNLINE_SEED)"
-	FIRNLINE_SOAK=1h $(GO_TEST) -timeout 0 -count=1 ./e2e/model
+SOAK ?= 1h
+soak: ## Random runs against the reference model and of an ingester's log, an hour each
+	@echo "random runs: FIRNLINE_SEED=$$FIRNLINE_SEED"
+	FIRNLINE_SOAK=$(SOAK) $(GO_TEST) -timeout 0 -count=1 ./e2e/model
+	FIRNLINE_SOAK=$(SOAK) $(GO_TEST) -timeout 0 -count=1 -run '^TestLives$$' ./pkg/ingest/internal/heads
+	FIRNLINE_SOAK=$(SOAK) $(GO_TEST) -timeout 0 -count=1 -run '^TestPreparedEqualsReplayed$$' ./pkg/ingest/internal/replay
 
 run: build ## Everything in one process on http://localhost:10902, data in ./data
 	bin/firnline all $(ARGS)

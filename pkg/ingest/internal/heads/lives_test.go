@@ -1,6 +1,7 @@
 package heads
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -25,7 +26,7 @@ import (
 // TSDB is being opened, with head chunks, snapshot or note damaged or gone, a disk that is nearly full, blocks cut, and
 // series that come late, go, and come back.
 //
-// It runs two seeds, or new ones for FIRNLINE_SOAK (a duration). A seed that fails is run again by FIRNLINE_SEED.
+// It runs two seeds, or new ones for as long as FIRNLINE_SOAK says, from FIRNLINE_SEED on: one alone for 1ns.
 //
 // RELIABILITY I1, I2
 func TestLives(t *testing.T) {
@@ -33,12 +34,9 @@ func TestLives(t *testing.T) {
 	if s := os.Getenv("FIRNLINE_SOAK"); s != "" {
 		last, err := time.ParseDuration(s)
 		require.NoError(t, err, "FIRNLINE_SOAK")
-		seeds, until = []uint64{uint64(time.Now().UnixNano()) >> 20}, time.Now().Add(last)
-	}
-	if s := os.Getenv("FIRNLINE_SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
+		first, err := strconv.ParseUint(cmp.Or(os.Getenv("FIRNLINE_SEED"), fmt.Sprint(time.Now().Unix())), 10, 64)
 		require.NoError(t, err, "FIRNLINE_SEED")
-		seeds, until = []uint64{n}, time.Time{}
+		seeds, until = []uint64{first}, time.Now().Add(last)
 	}
 	for i := 0; i < len(seeds); i++ {
 		t.Run(fmt.Sprintf("seed=%d", seeds[i]), func(t *testing.T) { newSurvivor(t, seeds[i]).live() })
