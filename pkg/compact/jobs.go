@@ -32,6 +32,7 @@ type jobTable struct {
 		disk     int64                // reserved by running jobs, bytes
 		perSec   float64
 		longest  time.Duration // that a job took here
+		busy     time.Time     // when one ended last
 		finished int
 	}
 }
@@ -51,6 +52,7 @@ type heldJob struct {
 	For   string    `json:"for"`
 	Since time.Time `json:"since"`
 	again time.Time // when to ask again, by our clock
+	seen  time.Time // when it was found to be theirs, by the machine's clock
 }
 
 func newJobTable() *jobTable {
@@ -216,8 +218,11 @@ func (t *jobTable) keepHeld(jobs []plan.Job) {
 func (t *jobTable) hold(j *plan.Job, err *block.HeldError, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	again := now.Add(heldRetry)
-	t.mu.held[j.Key] = heldJob{Key: j.Key, Owner: err.Owner, For: err.For, Since: err.Since, again: again}
+	again, seen := now.Add(heldRetry), time.Now()
+	if before, ok := t.mu.held[j.Key]; ok {
+		seen = before.seen
+	}
+	t.mu.held[j.Key] = heldJob{Key: j.Key, Owner: err.Owner, For: err.For, Since: err.Since, again: again, seen: seen}
 	maps.DeleteFunc(t.mu.areas, func(_ string, until time.Time) bool { return now.After(until) })
 	t.mu.areas[j.Area] = again
 }
@@ -253,6 +258,17 @@ func (t *jobTable) took(d time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.mu.longest = max(t.mu.longest, d)
+	t.mu.busy = time.Now()
+}
+
+// idleSince is when there was something to do last, but not before began.
+func (t *jobTable) idleSince(began time.Time) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.busy.After(began) {
+		return t.mu.busy
+	}
+	return began
 }
 
 // pause is how long who has nothing to do waits for a change: where others are at
@@ -263,7 +279,11 @@ func (t *jobTable) pause(now time.Time) time.Duration {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return min(max(t.mu.longest/8, leastPause), t.most)
+	longest := t.mu.longest
+	for _, h := range t.mu.held {
+		longest = max(longest, time.Since(h.seen))
+	}
+	return min(max(longest/8, leastPause), t.most)
 }
 
 // patience is how long a pass that has nothing left to do waits for the jobs of

@@ -1,6 +1,7 @@
 package compact
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -22,6 +23,7 @@ const maxNotices = 20
 type notice struct {
 	msg  string
 	args []any
+	key  string // empty: all of it
 }
 
 // tell logs what is new in a plan.
@@ -29,7 +31,7 @@ func (n *notices) tell(log *slog.Logger, p *plan.Plan) {
 	now := map[string]bool{}
 	fresh := 0
 	for _, l := range slices.Concat(heldNotices(p.Held), asideNotices(p.SetAside), restingNotices(p.Resting)) {
-		key := fmt.Sprint(l.msg, l.args)
+		key := cmp.Or(l.key, fmt.Sprint(l.msg, l.args))
 		now[key] = true
 		if n.told[key] {
 			continue
@@ -51,7 +53,7 @@ func heldNotices(held []plan.Held) (out []notice) {
 	for _, h := range held {
 		if key := h.Group + " " + h.Why; !seen[key] {
 			seen[key] = true
-			out = append(out, notice{"retention waits; blocks that have expired are kept", []any{"group", h.Group, "resolution", resolutionName(h.Resolution), "why", h.Why}})
+			out = append(out, notice{msg: "retention waits; blocks that have expired are kept", args: []any{"group", h.Group, "resolution", resolutionName(h.Resolution), "why", h.Why}})
 		}
 	}
 	return out
@@ -60,7 +62,7 @@ func heldNotices(held []plan.Held) (out []notice) {
 func asideNotices(aside []plan.SetAside) (out []notice) {
 	for _, a := range aside {
 		if !a.ByOthers { // whoever marked it knows
-			out = append(out, notice{"block is left out of compaction", []any{"block", a.Block, "group", a.Group, "why", a.Why}})
+			out = append(out, notice{msg: "block is left out of compaction", args: []any{"block", a.Block, "group", a.Group, "why", a.Why}})
 		}
 	}
 	return out
@@ -68,7 +70,8 @@ func asideNotices(aside []plan.SetAside) (out []notice) {
 
 func restingNotices(resting []plan.Resting) (out []notice) {
 	for _, r := range resting {
-		out = append(out, notice{"group is left alone", []any{"group", r.Group, "until", r.Until.UTC(), "why", r.Why}})
+		out = append(out, notice{ // each block of the other compactor makes it longer
+			msg: "group is left alone", args: []any{"group", r.Group, "until", r.Until.UTC(), "why", r.Why}, key: "resting " + r.Group})
 	}
 	return out
 }

@@ -30,13 +30,13 @@ func (c *Compactor) Once(ctx context.Context) error {
 			}
 		})
 	}
-	began, jobs := c.now(), c.jobs.finishedJobs()
+	began, jobs, since := c.now(), c.jobs.finishedJobs(), time.Now()
 	for range maxRounds {
 		if err := c.look(ctx); err != nil {
 			return err
 		}
 		before := c.jobs.finishedJobs()
-		c.workUntilIdle(ctx)
+		c.workUntilIdle(ctx, since)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -59,21 +59,20 @@ func (c *Compactor) tellPass(took time.Duration, jobs int) {
 		"blocks", s.Blocks-s.Marked, "marked_for_deletion", s.Marked, "held", len(s.Held), "set_aside", len(s.SetAside), "resting", len(s.Resting))
 }
 
-// workUntilIdle runs jobs until there is none that could begin.
-func (c *Compactor) workUntilIdle(ctx context.Context) {
+// workUntilIdle runs jobs until there is none that could begin, in a pass that began
+// at since by the machine's clock.
+func (c *Compactor) workUntilIdle(ctx context.Context, since time.Time) {
 	var g sync.WaitGroup
 	defer g.Wait()
 	for range c.cfg.Concurrency {
 		g.Go(func() {
-			since := time.Now() // there was something to do
 			for ctx.Err() == nil {
 				changed := c.view.next()
 				if a := c.nextJob(ctx); a != nil {
 					_ = c.do(ctx, a) // it is noted
-					since = time.Now()
 					continue
 				}
-				if c.jobs.idle() && time.Since(since) >= c.jobs.patience() {
+				if c.jobs.idle() && time.Since(c.jobs.idleSince(since)) >= c.jobs.patience() {
 					return
 				}
 				c.await(ctx, changed) // a job that ends may make room for another, or give rise to one

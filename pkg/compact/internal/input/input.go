@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 
 	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/layout"
@@ -105,10 +106,22 @@ func Open(ctx context.Context, bkt block.Bucket, m *block.Meta, cfg Config) (*Bl
 	return b, nil
 }
 
-// Begin has the first series and, if chunks are wanted, the first chunks read in
-// the background, so that many blocks don't wait for each other. What is wrong
+// beginAtOnce is how many blocks are begun side by side.
+const beginAtOnce = 8
+
+// Begin has the first series and, if chunks are wanted, the first chunks of blocks
+// read in the background, so that they don't wait for each other. What is wrong
 // with them shows when they are asked for.
-func (b *Block) Begin(ctx context.Context, chunks bool) {
+func Begin(ctx context.Context, blocks []*Block, chunks bool) {
+	var g errgroup.Group
+	g.SetLimit(beginAtOnce)
+	for _, b := range blocks {
+		g.Go(func() error { b.begin(ctx, chunks); return nil })
+	}
+	_ = g.Wait() // none has an error
+}
+
+func (b *Block) begin(ctx context.Context, chunks bool) {
 	b.series.begin()
 	b.series.s.begin(ctx)
 	if !chunks || len(b.remote.Segments) == 0 {

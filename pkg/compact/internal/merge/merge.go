@@ -9,7 +9,6 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/compact/internal/input"
@@ -242,20 +241,16 @@ func (m *merging) begin(ctx context.Context) (*walk, error) {
 	return newWalk(ctx, m.syms, newBound(m.syms, m.cfg.To), heads)
 }
 
-// beginAtOnce is how many sources are begun side by side.
-const beginAtOnce = 8
-
 // readAhead has what is at the beginning of all sources read at once: each takes
 // a few requests, and a bucket its time for each. Of replicas some may be passed
 // over, and their chunks are left until they are wanted.
 func (m *merging) readAhead(ctx context.Context) {
 	chunks := len(m.targets) > 0 && !slices.ContainsFunc(m.sources, func(s Source) bool { return s.Replica != m.sources[0].Replica })
-	var g errgroup.Group
-	g.SetLimit(beginAtOnce)
-	for _, s := range m.sources {
-		g.Go(func() error { s.Block.Begin(ctx, chunks); return nil })
+	blocks := make([]*input.Block, len(m.sources))
+	for i, s := range m.sources {
+		blocks[i] = s.Block
 	}
-	_ = g.Wait() // none has an error
+	input.Begin(ctx, blocks, chunks)
 }
 
 func (m *merging) reads() (sum input.Reads) {

@@ -25,7 +25,7 @@ const (
 // copies tells whether the segments of the inputs can stay as they are: those of
 // neighbours of one replica from which nothing is taken and nothing else is made.
 func (p *planner) copies(d *draft) bool {
-	if d.kind != Compact || d.shard != nil || len(d.resolutions) != 1 || len(d.deletes) > 0 || len(d.expired) > 0 || p.cfg.CopyBytes == 0 {
+	if d.kind != Compact || d.shard != nil || len(d.resolutions) != 1 || d.resolutions[0] != block.ResolutionRaw || len(d.deletes) > 0 || len(d.expired) > 0 || p.cfg.CopyBytes == 0 {
 		return false
 	}
 	in := slices.SortedFunc(slices.Values(d.in), func(a, b *entry) int { return cmp.Compare(a.meta.MinTime, b.meta.MinTime) })

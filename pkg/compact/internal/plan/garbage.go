@@ -83,13 +83,15 @@ func (p *planner) collectCovered(t *tier) {
 	})
 	kept := newBySource(len(t.family.numbers), t.live)
 	for _, e := range slices.Concat(order, t.bad) { // a bad one covers none
-		if e.garbage || e.doubted {
+		if e.garbage || e.clashes {
 			continue
 		}
 		candidates := kept.of(e.sources[0])
 		i := slices.IndexFunc(candidates, func(c *entry) bool {
 			// A split is not done before all shards are there: until then each is a part of its input.
-			return c.span.contains(e.span) && subset(e.sources, c.sources) && (e.ext.Shard == nil || !parent(c, e) || c.lane == e.lane)
+			// One that another clashes with is held only by what was made of it in its place.
+			return c.span.contains(e.span) && subset(e.sources, c.sources) && (e.ext.Shard == nil || !parent(c, e) || c.lane == e.lane) &&
+				(!e.doubted || c.lane == e.lane && c.span.equal(e.span))
 		})
 		if i >= 0 {
 			by := candidates[i].id()
@@ -97,7 +99,7 @@ func (p *planner) collectCovered(t *tier) {
 			p.plan.Garbage = append(p.plan.Garbage, Mark{Block: e.id(), CoveredBy: by, Why: fmt.Sprintf("block %s holds all of it", by)})
 			continue
 		}
-		if e.lane != nil {
+		if e.lane != nil && !e.doubted {
 			kept.add(e)
 		}
 	}

@@ -317,12 +317,15 @@ func (p *planner) clashes(f *family) {
 		for _, at := range []edge{{s.Split, s.Index}, {s.Split, s.Index + 1}} {
 			other := first[at]
 			if other == nil {
-				first[at] = e
+				if !e.clashes {
+					first[at] = e
+				}
 				continue
 			}
 			if o := other.ext.Shard; !e.clashes && (o.Count != s.Count || !labels.Equal(edgeOf(o, at.number), edgeOf(s, at.number))) {
 				e.aside, e.clashes = true, true
-				e.doubted, other.doubted = true, true
+				e.doubted = true
+				other.doubted = other.doubted || share(e.sources, other.sources)
 				f.clashes = append(f.clashes, e)
 				p.setAside(e.id(), e.lane.tierKey(e), fmt.Sprintf("shard %s from %s to %s clashes with shard %s from %s to %s, block %s", s.Key(), s.From, s.To, o.Key(), o.From, o.To, other.id()))
 			}
