@@ -98,7 +98,7 @@ func (r *rig) curl(command string) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", command, err)
 		}
-		if s := strings.TrimSpace(string(out)); s != `{"partialSuccess":{}}` && (!strings.Contains(s, `"success"`) || strings.Contains(s, `"result":[]`)) {
+		if s := strings.TrimSpace(string(out)); s != "{}" && (!strings.Contains(s, `"success"`) || strings.Contains(s, `"result":[]`)) {
 			return fmt.Errorf("%s: %s", command, s)
 		}
 		return nil
