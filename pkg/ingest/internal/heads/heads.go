@@ -330,6 +330,7 @@ func (hs *Heads) fill(s *slot, id tenant.ID) {
 		}
 	} else {
 		s.head = h
+		hs.metrics.opened.WithLabelValues(h.startedFrom).Inc()
 	}
 	close(s.done)
 	hs.count()

@@ -87,7 +87,7 @@ func (h *head) openTSDB(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
 	if err := errors.Join(err, m.putBack(), m.mend()); err != nil {
 		return nil, err
 	}
-	if db, err = open(); err != nil && !errors.Is(err, errNoRoom) {
+	if db, err = open(); err != nil && !errors.Is(err, errNoRoom) && !isDiskFull(err) {
 		// Whatever it is, blocks and new samples go on.
 		h.log.Error("mending was not enough; the whole log is put aside", "err", err)
 		if err := m.giveUp(); err != nil {
@@ -126,7 +126,6 @@ func (h *head) openOnce(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
 		from = startedByTSDB // in the end
 	}
 	h.startedFrom = from
-	h.heads.metrics.opened.WithLabelValues(from).Inc()
 	return db, nil
 }
 

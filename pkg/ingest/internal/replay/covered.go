@@ -9,17 +9,25 @@ import (
 // covered is until when head chunk files have the samples of each series. It does not change
 // while the log is read.
 //
-// References are given in order from 1 on, so that pages fill up.
+// References are given in order from 1 on, so that pages fill up: at least until many
+// series have gone, and what is left is far apart.
 type covered struct {
 	pages []*[pageSize]int64 // ms
+	used  density
 }
 
 const (
-	pageBits = 12
+	pageBits = 9
 	pageSize = 1 << pageBits
 	// mostPages bounds the tables of a log with absurd references.
-	mostPages = 1 << 18
+	mostPages = 1 << 21
 )
+
+// density is how full the pages of a table are.
+type density struct{ pages, references int }
+
+// thin tells whether the pages take more than some 260 bytes a reference.
+func (d density) thin() bool { return d.pages > 1024+d.references/16 }
 
 // until returns the time of the newest such sample, ms.
 func (c *covered) until(ref chunks.HeadSeriesRef) int64 {
@@ -29,7 +37,7 @@ func (c *covered) until(ref chunks.HeadSeriesRef) int64 {
 	return math.MinInt64
 }
 
-// set returns false if the reference is absurd.
+// set returns false if the reference is absurd, or references are too far apart.
 func (c *covered) set(ref chunks.HeadSeriesRef, until int64) bool {
 	n := uint64(ref) >> pageBits
 	if n >= mostPages {
@@ -44,7 +52,12 @@ func (c *covered) set(ref chunks.HeadSeriesRef, until int64) bool {
 			page[i] = math.MinInt64
 		}
 		c.pages[n] = page
+		c.used.pages++
 	}
-	c.pages[n][uint64(ref)%pageSize] = until
-	return true
+	at := &c.pages[n][uint64(ref)%pageSize]
+	if *at == math.MinInt64 {
+		c.used.references++
+	}
+	*at = until
+	return !c.used.thin()
 }

@@ -21,8 +21,8 @@ type encoder struct {
 	encoded int
 }
 
-// waiting is how many samples of a run wait.
-const waiting = 8 << runBits
+// waiting is how many samples wait for each series of a run.
+const waiting = 8
 
 func (e *encoder) batch(b *batch, share int) error {
 	list := b.picked[share]
@@ -34,17 +34,22 @@ func (e *encoder) batch(b *batch, share int) error {
 			return unsure("a sample of series %d, which the log does not define, or under an older name", ref)
 		}
 		p := b.pages[ref>>pageBits]
-		run := &p.waiting[ref%pageSize>>runBits]
+		n := ref % pageSize >> runBits
+		run := &p.waiting[n]
 		if smp.other > 0 {
 			e.drain(p, run)
 			e.more(ref, s, smp, b.others[smp.other-1])
 			continue
 		}
 		if *run == nil {
-			*run = make([]sample, 0, waiting)
+			*run = make([]sample, 0, waiting*max(1, p.defined[n].Load()))
 		}
-		if *run = append(*run, *smp); len(*run) == waiting {
-			e.drain(p, run)
+		if *run = append(*run, *smp); len(*run) < cap(*run) {
+			continue
+		}
+		e.drain(p, run)
+		if cap(*run) < waiting*int(p.defined[n].Load()) {
+			*run = nil // there are more now
 		}
 	}
 	return nil

@@ -74,12 +74,14 @@ func (s *series) bytes() []byte {
 type page struct {
 	series  [pageSize]atomic.Pointer[series] // encoders may ask for one that is being defined
 	waiting [pageSize >> runBits][]sample
+	defined [pageSize >> runBits]atomic.Int32 // series of each run
 }
 
 // table finds series by reference.
 type table struct {
 	covered covered
 	pages   []*page
+	used    density
 
 	byHash map[uint64]chunks.HeadSeriesRef
 	seed   maphash.Seed
@@ -114,7 +116,7 @@ func seriesAt(pages []*page, ref chunks.HeadSeriesRef) *series {
 	return nil
 }
 
-// set returns false if the reference is absurd.
+// set returns false if the reference is absurd, or references are too far apart.
 func (t *table) set(ref chunks.HeadSeriesRef, s *series) bool {
 	n := uint64(ref) >> pageBits
 	if n >= mostPages {
@@ -125,9 +127,17 @@ func (t *table) set(ref chunks.HeadSeriesRef, s *series) bool {
 	}
 	if t.pages[n] == nil {
 		t.pages[n] = new(page)
+		t.used.pages++
 	}
-	t.pages[n].series[uint64(ref)%pageSize].Store(s)
-	return true
+	p, i := t.pages[n], uint64(ref)%pageSize
+	if s != nil {
+		t.used.references++
+		p.defined[i>>runBits].Add(1)
+	} else {
+		p.defined[i>>runBits].Add(-1)
+	}
+	p.series[i].Store(s)
+	return !t.used.thin()
 }
 
 // define enters a series of the log. lset is copied. It calls settle before it looks at

@@ -39,7 +39,7 @@ func receiveSized(ctx context.Context, decode func(any) error, said int64, into 
 		return cutShort(err)
 	}
 	if prefix[0] != 0 {
-		return status.Error(codes.Unimplemented, "a message between nodes is compressed by gRPC; nodes compress what they send themselves (--receive.grpc-compression)")
+		return status.Error(codes.Internal, "a message between nodes is compressed by gRPC; nodes compress what they send themselves (--receive.grpc-compression)")
 	}
 	n := int64(binary.BigEndian.Uint32(prefix[1:]))
 	if err := asSaid(n, said); err != nil {

@@ -87,5 +87,9 @@ func jsonFault(body []byte, err error) (what string, at int) {
 	case from > 0:
 		return what, from + jsonBefore
 	}
-	return what, bytes.Index(body, []byte(excerpt)) + n
+	from := bytes.Index(body, []byte(excerpt))
+	if from < 0 {
+		return what, -1
+	}
+	return what, from + n
 }
