@@ -31,11 +31,8 @@ import (
 func BenchmarkReplay(b *testing.B) {
 	defer debug.SetGCPercent(debug.SetGCPercent(40)) // as the binary has it
 	for _, n := range benchSizes() {
-		var dir string
+		dir := benchLog(b, n)
 		fresh := func(b *testing.B) string {
-			if dir == "" {
-				dir = benchLog(b, n)
-			}
 			to := b.TempDir()
 			require.NoError(b, os.CopyFS(to, os.DirFS(dir)))
 			return to
