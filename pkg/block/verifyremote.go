@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/firnline/firnline/pkg/block/layout"
 )
@@ -18,6 +21,7 @@ const (
 	verifySection = 3 << 20  // a section of the index up to this long is read whole
 	verifyRecord  = 64 << 10 // of a series entry or chunk, read at once
 	verifySamples = 12       // series to look at, and as many chunks
+	verifyAtOnce  = 8        // samples side by side, since a bucket takes its time for each
 	// What one sample may still take: a reference, an entry and a chunk, each of
 	// which may be longer than was thought, and the head of a segment.
 	sampleRequests = 6
@@ -56,8 +60,11 @@ type remoteVerifier struct {
 	toc  layout.TOC
 	refs *SeriesRefs
 
-	requests, bytes int64
-	heads           map[int]bool // segments whose head was looked at
+	mu struct {
+		sync.Mutex
+		requests, bytes int64
+		heads           map[int]bool // segments whose head was looked at
+	}
 }
 
 func (v *remoteVerifier) run(ctx context.Context) (err error) {
@@ -74,30 +81,50 @@ func (v *remoteVerifier) run(ctx context.Context) (err error) {
 	if v.toc.Series.Len() <= verifySection {
 		samples, err = v.walk(ctx)
 	} else {
-		samples, err = v.pick(ctx)
+		samples = v.pick()
 	}
 	if err != nil {
 		return err
 	}
-	for _, s := range samples {
-		if !v.affordable() {
+	for n := 0; len(samples) > 0; samples = samples[n:] {
+		if n = min(v.affordable(), len(samples)); n == 0 {
 			break
 		}
-		if err := v.chunkOf(ctx, s); err != nil {
+		if err := v.look(ctx, samples[:n]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// affordable tells whether one more sample keeps to what may be asked for.
-func (v *remoteVerifier) affordable() bool {
-	return v.requests+sampleRequests <= verifyRequests && v.bytes+sampleBytes <= verifyBytes
+// look looks at samples side by side.
+func (v *remoteVerifier) look(ctx context.Context, samples []sample) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range samples {
+		g.Go(func() (err error) {
+			if s.at == 0 {
+				if s, err = v.entry(ctx, s.number); err != nil {
+					return err
+				}
+			}
+			return v.chunkOf(ctx, s)
+		})
+	}
+	return g.Wait()
+}
+
+// affordable is how many more samples keep to what may be asked for, all at once.
+func (v *remoteVerifier) affordable() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return int(max(min(verifyAtOnce, (verifyRequests-v.mu.requests)/sampleRequests, (verifyBytes-v.mu.bytes)/sampleBytes), 0))
 }
 
 func (v *remoteVerifier) told(bytes int) {
-	v.requests++
-	v.bytes += int64(bytes)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mu.requests++
+	v.mu.bytes += int64(bytes)
 }
 
 // open compares the listing with the meta, as far as that knows sizes.
@@ -138,13 +165,16 @@ func (v *remoteVerifier) open(ctx context.Context) error {
 }
 
 // sections looks at all of the index but its series.
-func (v *remoteVerifier) sections(ctx context.Context) (err error) {
-	if err := v.section(ctx, "symbols", v.toc.Symbols); err != nil {
-		return err
-	}
-	if err := v.section(ctx, "postings offset table", v.toc.PostingsTable); err != nil {
-		return err
-	}
+func (v *remoteVerifier) sections(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return v.section(ctx, "symbols", v.toc.Symbols) })
+	g.Go(func() error { return v.section(ctx, "postings offset table", v.toc.PostingsTable) })
+	g.Go(func() error { return v.references(ctx) })
+	return g.Wait()
+}
+
+// references looks at the list of all series.
+func (v *remoteVerifier) references(ctx context.Context) (err error) {
 	if v.refs, err = OpenSeriesRefs(ctx, &v.Index, v.toc, v.meta.Thanos.IndexStats.SeriesMaxSize); err != nil {
 		return err
 	}

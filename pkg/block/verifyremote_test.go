@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -20,28 +22,39 @@ import (
 // gets the n-th body, from 1.
 type spoiled struct {
 	block.Bucket
+	mu       sync.Mutex
 	requests int
 	bytes    int64
 	spoil    func(n int, body []byte) []byte // nil: as they are
 }
 
-func (s *spoiled) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+// count notes a request, and returns its number.
+func (s *spoiled) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.requests++
+	return s.requests
+}
+
+func (s *spoiled) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+	n := s.count()
 	r, err := s.Bucket.GetRange(ctx, name, off, length)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
 	body, err := io.ReadAll(r)
+	s.mu.Lock()
 	s.bytes += int64(len(body))
+	s.mu.Unlock()
 	if s.spoil != nil {
-		body = s.spoil(s.requests, bytes.Clone(body))
+		body = s.spoil(n, bytes.Clone(body))
 	}
 	return io.NopCloser(bytes.NewReader(body)), err
 }
 
 func (s *spoiled) ListSizes(ctx context.Context, prefix string, f func(block.Object) error) error {
-	s.requests++
+	s.count()
 	return s.Bucket.ListSizes(ctx, prefix, f)
 }
 
@@ -214,15 +227,16 @@ func TestVerifyRemoteCounts(t *testing.T) {
 func TestVerifyRemoteFaults(t *testing.T) {
 	bkt, m := remoteBlock(t, 20, 100, blocktest.Options{})
 	for n := 0; ; n++ {
-		left := n
+		var left atomic.Int64
+		left.Store(int64(n))
 		failing := bucket.WithFaults(bkt, func(_ context.Context, point, _ string) error {
-			if left--; left == -1 {
+			if left.Add(-1) == -1 {
 				return context.DeadlineExceeded
 			}
 			return nil
 		})
 		err := block.VerifyRemote(t.Context(), failing, m)
-		if left >= 0 {
+		if left.Load() >= 0 {
 			require.NoError(t, err)
 			require.Greater(t, n, 10)
 			return

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -16,7 +17,7 @@ import (
 // sample is one series whose chunks are looked at.
 type sample struct {
 	number int64 // from 0
-	at     int64 // offset of its entry
+	at     int64 // offset of its entry; 0: still to be read
 	chunks []layout.Chunk
 }
 
@@ -90,23 +91,23 @@ func positions(count int64) []int64 {
 	return slices.Compact(append(out[:2], slices.DeleteFunc(out[2:], func(i int64) bool { return i == 0 || i == count-1 })...))
 }
 
-// pick reads the entries of samples one by one.
-func (v *remoteVerifier) pick(ctx context.Context) (samples []sample, err error) {
+// pick names samples whose entries are still to be read.
+func (v *remoteVerifier) pick() (samples []sample) {
 	for _, i := range positions(v.refs.Count) {
-		if !v.affordable() {
-			break
-		}
-		var s layout.Series
-		at, err := v.refs.Entry(ctx, i, v.refs.Count, &s)
-		if err != nil {
-			return nil, err
-		}
-		if i == 0 && at != seriesStart(v.toc) {
-			return nil, v.Index.Corrupt(v.refs.Place.Start, fmt.Errorf("the first series is said to be at offset %d", at))
-		}
-		samples = append(samples, sample{i, at, s.Chunks})
+		samples = append(samples, sample{number: i})
 	}
-	return samples, nil
+	return samples
+}
+
+// entry reads the i-th series entry.
+func (v *remoteVerifier) entry(ctx context.Context, i int64) (sample, error) {
+	refs := *v.refs // which keeps what it has read
+	var s layout.Series
+	at, err := refs.Entry(ctx, i, math.MaxInt64, &s)
+	if err == nil && i == 0 && at != seriesStart(v.toc) {
+		err = v.Index.Corrupt(refs.Place.Start, fmt.Errorf("the first series is said to be at offset %d", at))
+	}
+	return sample{i, at, s.Chunks}, err
 }
 
 // chunkOf looks at one chunk of a sample: the first of the first series, the
@@ -137,14 +138,22 @@ func (v *remoteVerifier) chunkOf(ctx context.Context, s sample) error {
 
 // head looks at the first bytes of a segment, once.
 func (v *remoteVerifier) head(ctx context.Context, segment int) error {
-	if v.heads[segment] {
+	if !v.firstIn(segment) {
 		return nil
 	}
-	if v.heads == nil {
-		v.heads = map[int]bool{}
-	}
-	v.heads[segment] = true
 	return v.Segments[segment].CheckSegment(ctx)
+}
+
+// firstIn tells whether a segment is asked for the first time.
+func (v *remoteVerifier) firstIn(segment int) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.mu.heads == nil {
+		v.mu.heads = map[int]bool{}
+	}
+	seen := v.mu.heads[segment]
+	v.mu.heads[segment] = true
+	return !seen
 }
 
 // checkSamples reads through a chunk of raw samples: they ascend and are within
