@@ -64,6 +64,7 @@ type slot struct {
 	done  chan struct{} // closed when head or err is set
 	head  *head
 	err   error
+	tries int           // that failed in a row, with this one
 	retry time.Time     // not before: the next try, after err
 	stats *tsdb.DBStats // how far its log was read
 }
@@ -291,17 +292,33 @@ func (hs *Heads) slot(id tenant.ID) (s *slot, mine bool, err error) {
 // addSlot makes a slot to be filled. Heads.mu is held.
 func (hs *Heads) addSlot(id tenant.ID) *slot {
 	s := &slot{done: make(chan struct{}), stats: tsdb.NewDBStats()}
+	if old := hs.mu.slots[id]; old != nil && old.err != nil {
+		s.tries = old.tries
+	}
 	hs.mu.slots[id] = s
 	return s
 }
 
-// retryOpening is how long a TSDB that could not be opened is left alone. For want
-// of memory it is longer: each try takes what there is, and the TSDB leaves the
-// files of a failed one open.
+// retryOpening is how long a TSDB that could not be opened is left alone at first; from time to time
+// it is twice as long. For want of memory it is the longest at once: each try takes what there is, and
+// the TSDB leaves the files of a failed one open.
 const (
 	retryOpening = time.Minute
+	retryLongest = 16 * retryOpening
 	retryNoRoom  = time.Hour
 )
+
+// retryAfter is how long a TSDB is left alone after so many tries that failed, the last with err.
+func retryAfter(tries int, err error) time.Duration {
+	if errors.Is(err, errNoRoom) {
+		return retryNoRoom
+	}
+	wait := retryOpening
+	for i := 1; i < tries && wait < retryLongest; i++ {
+		wait *= 2
+	}
+	return wait
+}
 
 // fill opens a tenant's TSDB into its slot. It is not bound to the request that
 // asked for it: others wait for the same.
@@ -314,8 +331,8 @@ func (hs *Heads) fill(s *slot, id tenant.ID) {
 	h := hs.newHead(id)
 	err := h.open(s.stats)
 	if err != nil {
-		err = fmt.Errorf("open the TSDB: %w", err)
-		hs.log.Error("tenant can't be opened; it is tried again", "tenant", string(id), "err", err)
+		err = fmt.Errorf("open the TSDB: %w", withRemedy(err))
+		hs.log.Error("tenant can't be opened; it is tried again", "tenant", string(id), "after", retryAfter(s.tries+1, err), "err", err)
 	}
 	if errors.Is(err, errNoRoom) {
 		debug.FreeOSMemory() // else others are refused for it until garbage is collected
@@ -324,10 +341,8 @@ func (hs *Heads) fill(s *slot, id tenant.ID) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
 	if err != nil {
-		s.err, s.retry = err, hs.now().Add(retryOpening)
-		if errors.Is(err, errNoRoom) {
-			s.retry = hs.now().Add(retryNoRoom)
-		}
+		s.tries++
+		s.err, s.retry = err, hs.now().Add(retryAfter(s.tries, err))
 	} else {
 		s.head = h
 		hs.metrics.opened.WithLabelValues(h.startedFrom).Inc()

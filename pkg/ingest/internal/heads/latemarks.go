@@ -44,6 +44,9 @@ func dropLostMarks(dir string, log *slog.Logger) error {
 		return err
 	}
 	named, in, err := l.readLog(segments)
+	if ofSystem(err) {
+		return err
+	}
 	if err != nil {
 		log.Debug("log of late samples can't be read for marks", "err", err)
 		return nil // the TSDB will find it damaged, too

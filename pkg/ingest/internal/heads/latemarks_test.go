@@ -149,7 +149,9 @@ func TestLateSamplesRestarted(t *testing.T) {
 			require.Len(t, files(t, filepath.Join(dir, "t", wblDir)), 2)
 			r.stop()
 
-			c.kill(t, &mender{dir: filepath.Join(dir, "t"), most: 1 << 30, now: r.clock, log: r.log, metrics: r.metrics})
+			m := r.newHead("t").newMender()
+			m.dir = filepath.Join(dir, "t")
+			c.kill(t, m)
 			r.cfg.Dir, r.cfg.OutOfOrderCapMax = dir, 100
 			r.run()
 			require.Equal(t, want, r.read(t.Context(), everything()))

@@ -221,7 +221,7 @@ func (s *survivor) opening() {
 	p.Metrics = prometheus.NewRegistry()
 	hs := New(s.cfg, p)
 	h := hs.newHead("t")
-	m := &mender{dir: h.dir, most: 1 << 30, now: s.clock, log: s.log, metrics: hs.metrics}
+	m := h.newMender()
 	require.NoError(s.t, m.prepare())
 	if s.rand.IntN(2) == 0 { // else as where there are no hard links
 		require.NoError(s.t, m.hold())

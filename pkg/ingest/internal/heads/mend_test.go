@@ -257,7 +257,7 @@ func TestInterruptedOpening(t *testing.T) {
 	r := worn(t)
 	want := r.read(t.Context(), everything())
 	r.stop()
-	m := &mender{dir: filepath.Join(r.cfg.Dir, "t"), most: 1 << 30, now: r.clock, log: r.log, metrics: r.metrics}
+	m := r.newHead("t").newMender()
 	require.NoError(t, m.hold())
 	for _, f := range matches(t, r, "wal/0*")[1:] { // as a repair does that goes wrong
 		require.NoError(t, os.Remove(f))

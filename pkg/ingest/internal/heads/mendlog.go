@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/record"
@@ -49,9 +50,14 @@ func numbered(dir string) ([]numberedFile, error) {
 	}
 	var out []numberedFile
 	for _, e := range entries {
-		if i, err := strconv.Atoi(e.Name()); err == nil && !e.IsDir() {
-			out = append(out, numberedFile{e.Name(), i})
+		i, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
 		}
+		if e.IsDir() {
+			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, e.Name()), syscall.EISDIR) // not missing, but in the way
+		}
+		out = append(out, numberedFile{e.Name(), i})
 	}
 	slices.SortFunc(out, func(a, b numberedFile) int { return a.index - b.index })
 	return out, nil
@@ -89,7 +95,10 @@ func checkSegment(path string, refs *refRange) (c segmentCheck, err error) {
 		c.records++
 		c.good = r.Offset()
 	}
-	if c.err = r.Err(); zeros >= 0 && (c.err == nil || c.good <= zeros) {
+	if c.err = r.Err(); ofSystem(c.err) {
+		return c, c.err // which it takes for corruption
+	}
+	if zeros >= 0 && (c.err == nil || c.good <= zeros) {
 		c.err = fmt.Errorf("page of zeros at byte %d", zeros)
 		return c, nil
 	}
@@ -229,19 +238,15 @@ func badStart(dir string, segments []numberedFile) (bool, error) {
 		if p.index != i {
 			return true, nil
 		}
-		n, ok := readable(filepath.Join(checkpoint, p.name))
-		if !ok {
-			return true, nil
+		err := eachRecord(filepath.Join(checkpoint, p.name), func([]byte) error { records++; return nil })
+		if ofSystem(err) {
+			return false, err
 		}
-		records += n
+		if err != nil {
+			return true, nil //nolint:nilerr // it is bad, and mended
+		}
 	}
 	return records == 0, nil
-}
-
-// readable counts the records of a segment; false: one of them is bad.
-func readable(path string) (records int, ok bool) {
-	err := eachRecord(path, func([]byte) error { records++; return nil })
-	return records, err == nil
 }
 
 // cutTail cuts a record off that a crash has left half-written at the end of a
@@ -258,10 +263,16 @@ func (m *mender) cutTail(name string) error {
 	if err != nil || !c.torn {
 		return err
 	}
-	if err := m.cut(path, name, c); err != nil {
+	before, err := os.Stat(path)
+	if err != nil {
 		return err
 	}
-	return m.prune()
+	err = m.cut(path, name, c)
+	if now, e := os.Stat(path); err != nil && e == nil && os.SameFile(before, now) {
+		m.takeBack()
+	}
+	m.tellAside()
+	return err
 }
 
 // cut shortens a segment to its good records. The original is put aside.
@@ -272,6 +283,9 @@ func (m *mender) cut(path, what string, c segmentCheck) error {
 	}
 	defer f.Close()
 	if err := m.keepAside(path, what, fmt.Sprintf("cut after %d records, %d bytes: %s", c.records, c.good, c.err)); err != nil {
+		return err
+	}
+	if err := m.fault("mend/cut"); err != nil {
 		return err
 	}
 	return block.CreateFile(path, func(w io.Writer) error {
@@ -315,7 +329,7 @@ func (m *mender) cutLog(dir, what string, segments []numberedFile, next int, ref
 				why = fmt.Sprintf("segment %d is missing", next)
 			}
 			damaged = true
-			m.metrics.lostRecords.Add(float64(c.records))
+			m.news = append(m.news, func() { m.metrics.lostRecords.Add(float64(c.records)) })
 			err = m.putAside(path, what, why)
 		case c.err != nil:
 			damaged = true
@@ -339,8 +353,10 @@ func (m *mender) afterCheckpoint(dir string, segments []numberedFile) (rest []nu
 		return segments, 0, nil
 	case errors.Is(err, record.ErrNotFound):
 		at = segments[0].index - 1
-		m.log.Error("checkpoint is missing: series are known only from what was logged after it", "checkpoint", at)
-		m.metrics.damages.WithLabelValues("checkpoint").Inc()
+		m.news = append(m.news, func() {
+			m.log.Error("checkpoint is missing: series are known only from what was logged after it", "checkpoint", at)
+			m.metrics.damages.WithLabelValues("checkpoint").Inc()
+		})
 		if err := emptyLog(filepath.Join(dir, fmt.Sprintf("checkpoint.%08d", at))); err != nil {
 			return nil, 0, err
 		}
@@ -376,8 +392,10 @@ func (m *mender) mendCheckpoint(refs *refRange) (bool, error) {
 		return damaged, err
 	}
 	if !damaged {
-		m.log.Error("checkpoint is empty: series are known only from what was logged after it", "checkpoint", dir)
-		m.metrics.damages.WithLabelValues("checkpoint").Inc()
+		m.news = append(m.news, func() {
+			m.log.Error("checkpoint is empty: series are known only from what was logged after it", "checkpoint", dir)
+			m.metrics.damages.WithLabelValues("checkpoint").Inc()
+		})
 	}
 	if len(left) > 0 {
 		return true, nil
@@ -403,6 +421,9 @@ const spareRefs = 1 << 24
 // reserve writes a record that makes the TSDB give new series references far
 // above those seen: that a reference was deleted, which nobody has.
 func (m *mender) reserve(refs refRange) error {
+	if err := m.fault("mend/reserve"); err != nil {
+		return err
+	}
 	w, err := wlog.New(slog.New(slog.DiscardHandler), nil, filepath.Join(m.dir, walDir), compression.None)
 	if err != nil {
 		return err

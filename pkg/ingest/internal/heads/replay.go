@@ -64,6 +64,8 @@ func (h *head) started(lim Limits, stats *tsdb.DBStats) (from string, err error)
 	switch {
 	case errors.Is(err, errNoRoom), isDiskFull(err):
 		return "", err // the TSDB would take more of both
+	case ofSystem(err):
+		return "", err // the TSDB would take it for damage
 	case errors.Is(err, replay.ErrNoLog):
 		return startedFromLog, nil
 	case err != nil:
