@@ -78,7 +78,7 @@ func (f *chunkFiles) iterate(mint int64, t *table) error {
 			return unsure("head chunks of series %d overlap", ref)
 		}
 		if !t.covered.set(ref, until) {
-			return unsure("series reference %d", ref)
+			return unsure("series reference %d is far from others", ref)
 		}
 		if valueType(enc) != chunkenc.ValFloat {
 			t.histograms[ref] = enc

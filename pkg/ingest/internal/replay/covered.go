@@ -21,13 +21,17 @@ const (
 	pageSize = 1 << pageBits
 	// mostPages bounds the tables of a log with absurd references.
 	mostPages = 1 << 21
+	// freePages is how many pages there may be however few references they have: some 35 MB of
+	// either table. References come in any order, in head chunk files every 2048th one first, so that pages that
+	// fill up in the end are thin at first: those of 16 million series then, of 5 million at random.
+	freePages = 8 << 10
 )
 
 // density is how full the pages of a table are.
 type density struct{ pages, references int }
 
-// thin tells whether the pages take more than some 260 bytes a reference.
-func (d density) thin() bool { return d.pages > 1024+d.references/16 }
+// thin tells whether many pages take more than some 260 bytes a reference.
+func (d density) thin() bool { return d.pages > freePages+d.references/16 }
 
 // until returns the time of the newest such sample, ms.
 func (c *covered) until(ref chunks.HeadSeriesRef) int64 {

@@ -163,7 +163,7 @@ func (t *table) define(ref chunks.HeadSeriesRef, lset []byte, mint int64, settle
 	s := t.newSeries(lset)
 	s.last = max(t.covered.until(ref), mint-1)
 	if !t.set(ref, s) {
-		return unsure("series reference %d", ref)
+		return unsure("series reference %d is far from others", ref)
 	}
 	return nil
 }
