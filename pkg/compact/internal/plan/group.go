@@ -63,7 +63,7 @@ type entry struct {
 	aside    bool // may be covered, kept and read, but is no input of compaction
 
 	clashes bool // with what an older block says of the same split
-	doubted bool // it clashes, or another does with it: it covers nothing, and nothing covers it
+	doubted bool // it clashes, or another does with it: it covers nothing, and only what was made of it covers it
 	garbage bool
 	expired bool // retention is about to mark it
 	taken   bool // a job has it
@@ -308,29 +308,41 @@ func (p *planner) clashes(f *family) {
 		split  string
 		number int
 	}
-	first := map[edge]*entry{} // who told of an edge first
+	first := map[edge]*entry{} // who told of an edge first; none that clashes
 	for _, e := range f.all {
 		s := e.ext.Shard
 		if s == nil || e.marks.Deletion != nil {
 			continue
 		}
-		for _, at := range []edge{{s.Split, s.Index}, {s.Split, s.Index + 1}} {
-			other := first[at]
-			if other == nil {
-				if !e.clashes {
-					first[at] = e
-				}
-				continue
+		edges := []edge{{s.Split, s.Index}, {s.Split, s.Index + 1}}
+		for _, at := range edges {
+			if other := first[at]; other != nil && !agree(other.ext.Shard, s, at.number) {
+				p.clash(f, e, other)
 			}
-			if o := other.ext.Shard; !e.clashes && (o.Count != s.Count || !labels.Equal(edgeOf(o, at.number), edgeOf(s, at.number))) {
-				e.aside, e.clashes = true, true
-				e.doubted = true
-				other.doubted = other.doubted || share(e.sources, other.sources)
-				f.clashes = append(f.clashes, e)
-				p.setAside(e.id(), e.lane.tierKey(e), fmt.Sprintf("shard %s from %s to %s clashes with shard %s from %s to %s, block %s", s.Key(), s.From, s.To, o.Key(), o.From, o.To, other.id()))
+		}
+		for _, at := range edges {
+			if first[at] == nil && !e.clashes {
+				first[at] = e
 			}
 		}
 	}
+}
+
+// clash takes note of two shards that don't agree, e being the younger one.
+func (p *planner) clash(f *family, e, other *entry) {
+	other.doubted = other.doubted || share(e.sources, other.sources)
+	if e.clashes {
+		return // and that is said
+	}
+	e.aside, e.clashes, e.doubted = true, true, true
+	f.clashes = append(f.clashes, e)
+	s, o := e.ext.Shard, other.ext.Shard
+	p.setAside(e.id(), e.lane.tierKey(e), fmt.Sprintf("shard %s from %s to %s clashes with shard %s from %s to %s, block %s", s.Key(), s.From, s.To, o.Key(), o.From, o.To, other.id()))
+}
+
+// agree tells whether two shards say the same of how many there are, and of an edge that both have.
+func agree(a, b *block.Shard, number int) bool {
+	return a.Count == b.Count && labels.Equal(edgeOf(a, number), edgeOf(b, number))
 }
 
 // torn tells of a shard that closes a split whose shards clash: it doesn't stand
