@@ -32,7 +32,7 @@ type Extension struct {
 	Thinned bool `json:"thinned,omitempty"`
 	// Done are coarser resolutions, in ms, to which all of the block was brought,
 	// though no blocks there name all of its sources: of some there was nothing to
-	// aggregate, or retention has removed it there since.
+	// aggregate, or retention has removed it there since, or is about to.
 	Done []int64 `json:"done,omitempty"`
 	// ReplicaLabels are the external labels that deduplication took away.
 	ReplicaLabels []string `json:"replica_labels,omitempty"`

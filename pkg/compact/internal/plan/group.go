@@ -39,6 +39,7 @@ type tier struct {
 	shards     map[string][]*entry // live ones, by split
 	parts      map[string][]*entry // live ones that shards of a split were split into, by that split
 	cover      cover
+	stays      cover    // without the blocks that retention is about to mark
 	pending    []*entry // of the next finer tier: what is still to come into this one
 }
 

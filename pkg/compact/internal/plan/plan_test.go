@@ -28,7 +28,7 @@ import (
 //	blocks the input has a block a line: "<name> <from>-<to>" in hours, and
 //	       src=a,b level= res=5m labels=k:v,k:v idx= from=<source> up=<hour> ours shard=<split>/<i>-<n>@<k>..<k>
 //	       parents=a,b shard=of:<split>/… (fresh from the split of these)
-//	       within=<split>/<i>-<n>@<k>..<k> (what the shard was split from)
+//	       within=<split>/<i>-<n>@<k>..<k> (what the shard was split from) thinned
 //	       marked=<hour> no-compact=<details> no-downsample partial=<hour> broken=<text> ext=<json>
 //	delete a request: "<name> <selector> <from>-<to>" in hours
 //	plan now=<hour>   prints what would be done
@@ -215,6 +215,11 @@ func (g *golden) set(t *testing.T, m *block.Meta, k, v string) {
 		ext.Shard.Within = g.shard(t, m, v)
 		ext.Shard.Within.Sources = nil
 		require.NoError(t, m.SetExtension(ext))
+	case "thinned":
+		ext, _, err := m.Extension()
+		require.NoError(t, err)
+		ext.Thinned = true
+		require.NoError(t, m.SetExtension(ext))
 	case "ext":
 		m.Thanos.Extensions = []byte(strings.ReplaceAll(v, "$id", m.ULID.String()))
 	default:
@@ -349,6 +354,9 @@ func (g *golden) formatOutput(out *strings.Builder, o plan.Output) {
 		if flag.set {
 			fmt.Fprintf(out, ", %s", flag.name)
 		}
+	}
+	for _, r := range ext.Done {
+		fmt.Fprintf(out, ", done with %s", policy.ResolutionName(r))
 	}
 	if o.Closes {
 		fmt.Fprintf(out, ", closes after %s", g.list(o.Others))

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block"
@@ -75,6 +76,85 @@ func TestSixtyDays(t *testing.T) {
 	}
 }
 
+// TestHeldForAReason: workers do some of a plan, and now and then nothing for
+// days, so that 5m data is in blocks of all lengths when it expires. When there is
+// nothing more to do, each block that is held has samples that a coarser tier is
+// to keep and hasn't got (RELIABILITY P5, C7).
+func TestHeldForAReason(t *testing.T) {
+	if *seed != 0 {
+		heldForAReason(t, *seed)
+		return
+	}
+	runs := uint64(12)
+	if testing.Short() || raced {
+		runs = 8
+	}
+	for n := range runs {
+		if !t.Run("", func(t *testing.T) { heldForAReason(t, n+1) }) {
+			t.Fatalf("replay with -run TestHeldForAReason -args -seed=%d", n+1)
+		}
+	}
+}
+
+func heldForAReason(t *testing.T, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	r := &run{sim: newSim(t, defaultConfig()), rnd: rnd}
+	setPolicy(t, &r.cfg, shortPolicy, shortTiers)
+	for asleep := int64(0); r.now < 45*day; {
+		for range 4 {
+			r.now += 8 * hour
+			r.upload(r.now-8*hour, r.now, 100, "cluster", "eu")
+		}
+		if rnd.IntN(6) == 0 {
+			asleep = r.now + rnd.Int64N(10*day)
+		}
+		if r.now < asleep {
+			continue
+		}
+		r.some(r.plan())
+		if rnd.IntN(3) == 0 {
+			r.settle(60)
+			r.needed()
+		}
+	}
+}
+
+// needed fails if a block is held for nothing.
+func (r *run) needed() {
+	has := map[int64]map[ulid.ULID]bool{block.Resolution5m: {}, block.Resolution1h: {}}
+	for id, m := range r.in.Metas {
+		for source := range r.content[id] {
+			if r.in.Marks[id].Deletion == nil && m.Resolution() > 0 {
+				has[m.Resolution()][source] = true
+			}
+		}
+	}
+	for _, h := range r.plan().Held {
+		reason := false
+		for source, series := range r.content[h.Block] {
+			for _, resolution := range resolutions[1:] {
+				lacks := r.wanted(r.born[source], resolution)&series != 0 && !has[resolution][source]
+				reason = reason || resolution > h.Resolution && lacks
+			}
+		}
+		require.True(r.t, reason, "held for nothing at %s: %+v\n%s", r.clock(), h, r.dump(ulid.ULID{}))
+	}
+}
+
+// shortTiers and shortPolicy are such that 5m data expires while its window of 14
+// days fills.
+var shortTiers = policy.Tiers{Raw: 6 * 24 * time.Hour, FiveMinutes: 12 * 24 * time.Hour, OneHour: 25 * 24 * time.Hour}
+
+const shortPolicy = "rules:\n- selectors: ['{ns=\"dev\"}']\n  raw: 2d\n  5m: 11d\n"
+
+func setPolicy(t *testing.T, cfg *plan.Config, file string, tiers policy.Tiers) {
+	t.Helper()
+	var err error
+	cfg.Policy, err = policy.Parse("f", []byte(file), tiers)
+	require.NoError(t, err)
+	require.NoError(t, cfg.Policy.Validate())
+}
+
 type run struct {
 	*sim
 	rnd   *rand.Rand
@@ -126,17 +206,17 @@ func randomConfig(t *testing.T, rnd *rand.Rand) plan.Config {
 	}
 	if rnd.IntN(3) > 0 {
 		defaults := policy.Tiers{Raw: 4 * 24 * time.Hour, FiveMinutes: 20 * 24 * time.Hour, OneHour: 0}
-		if rnd.IntN(2) == 0 {
+		switch rnd.IntN(3) {
+		case 0:
 			defaults = policy.Tiers{Raw: 30 * 24 * time.Hour, FiveMinutes: 12 * 24 * time.Hour}
+		case 1:
+			defaults = shortTiers
 		}
 		file := ""
 		if rnd.IntN(2) == 0 {
 			file = "rules:\n- selectors: ['{ns=\"dev\"}']\n  raw: 2d\n  5m: 11d\n  1h: 40d\n"
 		}
-		var err error
-		cfg.Policy, err = policy.Parse("f", []byte(file), defaults)
-		require.NoError(t, err)
-		require.NoError(t, cfg.Policy.Validate())
+		setPolicy(t, &cfg, file, defaults)
 	}
 	return cfg
 }

@@ -55,26 +55,76 @@ func (p *planner) retain(t *tier) {
 		}
 		p.verdict(e, due, free, missing)
 	}
+	t.stays = t.cover
+	if expired := func(e *entry) bool { return e.expired }; slices.ContainsFunc(t.live, expired) {
+		t.stays = t.family.newCover(slices.DeleteFunc(slices.Clone(t.live), expired))
+	}
 }
 
 // needs says what is missing before the series of a class can leave a block: the
 // finest of the coarser tiers that still keep them has to have it.
+//
+// RELIABILITY P5. A block is as old as its newest sample, so of a long one that
+// tier may have let the beginning go by now, since that was in blocks of its own
+// there. This is no reason to hold the block, but the rest is to be there, and all
+// of it in the tier beyond, if that keeps it: the beginning is for that one now.
 func (p *planner) needs(e *entry, c policy.Class) string {
 	if !p.cfg.Downsample {
 		return ""
 	}
-	t := e.lane.tier.coarser()
-	for t != nil && p.over(e.meta.MaxTime, c.Tiers().At(t.resolution)) {
-		t = t.coarser()
+	for t := e.lane.tier.coarser(); t != nil; t = t.coarser() {
+		keep := c.Tiers().At(t.resolution)
+		switch {
+		case p.over(e.meta.MaxTime, keep):
+		case p.there(e, t):
+			return ""
+		case !p.outlived(e, t, keep):
+			return lacking(e, t, keep)
+		}
 	}
-	if t == nil || p.there(e, t) {
-		return ""
-	}
+	return ""
+}
+
+func lacking(e *entry, t *tier, keep time.Duration) string {
 	why := fmt.Sprintf("%s data, kept for longer, doesn't cover it yet", policy.ResolutionName(t.resolution))
-	if e.marks.NoDownsample != nil {
+	switch {
+	case e.marks.NoDownsample != nil:
 		why += "; its no-downsample mark prevents that: remove the mark, or mark the block for deletion"
+	case keep == 0 && e.ext.Thinned && t.cover.touches(e):
+		why += "; it can't be made of the block any more, since series have left that: to let it go, mark it for deletion"
 	}
 	return why
+}
+
+// outlived tells whether what a coarser tier lacks of a block was there until
+// retention removed it: from some time on the tier has blocks made of the same as
+// it, without a gap, and what lies before that is too old to be kept there.
+//
+// What is missing can't be of a later time, where the tier has something: nothing
+// is merged into a block before it is in the coarser tier, or too old for it. That
+// much is only said of blocks that series have left. The tier is made anew from
+// any other; from these it can't be, so they would wait for nothing.
+func (p *planner) outlived(e *entry, t *tier, keep time.Duration) bool {
+	if !e.ext.Thinned || slices.ContainsFunc(t.bad, func(b *entry) bool { return share(b.sources, e.sources) }) {
+		return false
+	}
+	w, at := window{e.meta.MinTime, e.meta.MaxTime}, e.meta.MinTime
+	for _, b := range t.live { // by time
+		if !w.overlaps(b) || !share(b.sources, e.sources) {
+			continue
+		}
+		if b.doubted {
+			return false
+		}
+		if !b.span.contains(e.span) {
+			continue
+		}
+		if b.meta.MinTime > at && !p.over(b.meta.MinTime, keep) {
+			return false
+		}
+		at = max(at, b.meta.MaxTime)
+	}
+	return at >= e.meta.MaxTime
 }
 
 // verdict puts into the plan what retain has found. due are the classes that
@@ -160,13 +210,17 @@ func (p *planner) settled(e *entry, t *tier) bool {
 }
 
 // doneIn are the coarser resolutions that a merged block is done with since all
-// inputs are, though its sources don't show it.
+// inputs are, though its sources won't show it: what retention is about to remove
+// there is as good as gone.
 func (p *planner) doneIn(d *draft) []int64 {
+	if !p.cfg.Downsample {
+		return nil
+	}
 	var out []int64
 	for t := d.lane.tier.coarser(); t != nil; t = t.coarser() {
 		open := func(e *entry) bool { return !p.settled(e, t) }
-		hidden := func(e *entry) bool { return !t.cover.covers(e) }
-		if p.cfg.Downsample && !slices.Contains(d.resolutions, t.resolution) && !slices.ContainsFunc(d.in, open) && slices.ContainsFunc(d.in, hidden) {
+		hidden := func(e *entry) bool { return !t.stays.covers(e) }
+		if !slices.Contains(d.resolutions, t.resolution) && !slices.ContainsFunc(d.in, open) && slices.ContainsFunc(d.in, hidden) {
 			out = append(out, t.resolution)
 		}
 	}
