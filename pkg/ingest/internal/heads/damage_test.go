@@ -75,3 +75,16 @@ func TestRetryAfter(t *testing.T) {
 	require.Equal(t, []time.Duration{1, 1, 2, 4, 8, 16, 16, 16}, got)
 	require.Equal(t, retryNoRoom, retryAfter(1, fmt.Errorf("%w: 98%%", errNoRoom)))
 }
+
+// TestUnreadableSegment: the reader of a log calls all its errors corruption, those of the system as well.
+func TestUnreadableSegment(t *testing.T) {
+	path := wlog.SegmentName(t.TempDir(), 3)
+	require.NoError(t, os.Mkdir(path, 0o755)) // can be opened, but not read
+	err := eachRecord(path, func([]byte) error { return nil })
+	var corrupt *wlog.CorruptionErr
+	require.ErrorAs(t, err, &corrupt)
+	require.ErrorIs(t, err, syscall.EISDIR)
+	require.False(t, isDamage(err))
+	_, err = checkSegment(path, &refRange{})
+	require.ErrorIs(t, err, syscall.EISDIR)
+}

@@ -23,7 +23,7 @@ import (
 )
 
 // TestLives: whatever is acknowledged is read, once, through lives that end in order or by a kill, also while the
-// TSDB is being opened, with head chunks, snapshot or note damaged or gone, a disk that is nearly full, blocks cut, and
+// TSDB is being opened, with head chunks, snapshot or note damaged or gone, files that can't be opened for a while, a disk that is nearly full, blocks cut, and
 // series that come late, go, and come back.
 //
 // It runs two seeds, or new ones for as long as FIRNLINE_SOAK says, from FIRNLINE_SEED on: one alone for 1ns.
@@ -161,6 +161,9 @@ func (s *survivor) end() {
 	for s.rand.IntN(3) == 0 {
 		s.opening()
 	}
+	if s.rand.IntN(4) == 0 {
+		s.obstructed()
+	}
 	if s.rand.IntN(6) == 0 {
 		s.free.Store(65 << 20) // for the opening, not for a snapshot
 		s.tell("no room for a snapshot")
@@ -238,6 +241,35 @@ func (s *survivor) opening() {
 			s.tell("%s cut", path)
 		}
 	}
+}
+
+// obstructed is a start with a file that can't be opened.
+func (s *survivor) obstructed() {
+	patterns := []string{"wal/0*", "wal/checkpoint.*/0*", "wbl/0*", "chunks_head/0*", "01*/index", "01*/meta.json"}
+	pattern := patterns[s.rand.IntN(len(patterns))]
+	files, err := filepath.Glob(filepath.Join(s.cfg.Dir, "t", pattern))
+	require.NoError(s.t, err)
+	if len(files) == 0 {
+		return
+	}
+	path := files[s.rand.IntN(len(files))]
+	away := filepath.Join(s.t.TempDir(), "away")
+	require.NoError(s.t, os.Rename(path, away))
+	require.NoError(s.t, os.Symlink(filepath.Base(path), path)) // to itself
+	s.run()
+	h, err := s.acquire(s.t.Context(), "t")
+	s.tell("%s can't be opened: %v", path, err)
+	if err == nil {
+		h.release()
+	}
+	s.stop()
+	st, gone := os.Lstat(path)
+	if gone == nil && st.Mode()&os.ModeSymlink != 0 {
+		require.NoError(s.t, os.Rename(away, path))
+		require.Error(s.t, err, s.told)
+		return
+	}
+	require.NoError(s.t, err, s.told) // what was held took its place, or it was put aside with a damaged one
 }
 
 func (s *survivor) check() {
