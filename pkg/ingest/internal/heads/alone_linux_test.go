@@ -1,6 +1,7 @@
 package heads
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,6 +31,9 @@ func alone(t *testing.T, attr *syscall.SysProcAttr, env ...string) bool {
 	cmd.SysProcAttr = attr
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL) {
+		t.Skipf("a process of somebody else's can't be had here: %s", err)
+	}
 	require.NoError(t, err)
 	return false
 }
@@ -127,6 +131,9 @@ func TestRights(t *testing.T) {
 	}
 	if !alone(t, attr, env...) {
 		return
+	}
+	if _, err := os.Stat(os.TempDir()); err != nil {
+		t.Skipf("somebody else has no folder for files here: %s", err)
 	}
 	var all []obstacle
 	for _, pattern := range []string{"wal/0*", "wal/checkpoint.*/0*", "wbl/0*", "chunks_head/0*", "01*/index", "01*/meta.json"} {

@@ -18,7 +18,8 @@
 //     The tenant is read only until its log has been cut and opened anew, and
 //     after a failed fsync until the process starts again.
 //  3. Nothing of a log is ever removed because it is damaged: it is put aside
-//     in <tenant>/damaged/.
+//     in <tenant>/damaged/. What the system can't open or read is not damaged (isDamage):
+//     it stays as it is, and the tenant is not opened until it can.
 //  4. A local block goes when it has been verified in the bucket, and stores
 //     have had time to load it.
 //
