@@ -32,3 +32,26 @@ func TestTornDeletionMark(t *testing.T) {
 		})
 	}
 }
+
+// A no-compact or no-downsample mark that can't be read keeps nothing out and
+// stops nothing: the block is taken as not marked so, which the log says.
+func TestOtherTornMarks(t *testing.T) {
+	for _, filename := range []string{block.NoCompactMarkFilename, block.NoDownsampleMarkFilename} {
+		for name, mark := range map[string]string{"empty": "", "garbage": "{\"id\"", "newer": `{"id":"%","version":7}`, "of another": `{"id":"01ARZ3NDEKTSV4RRFFQ69G5FAV","version":1}`} {
+			t.Run(filename+" "+name, func(t *testing.T) {
+				w := days(t)
+				m := w.liveRaw()[0]
+				body := bytes.ReplaceAll([]byte(mark), []byte("%"), []byte(m.ULID.String()))
+				require.NoError(t, w.bkt.Upload(t.Context(), block.Name(m.ULID, filename), bytes.NewReader(body)))
+				c := w.compactor(nil)
+				require.NoError(t, c.Once(t.Context()))
+				require.Empty(t, c.Status().SetAside)
+				require.Len(t, w.liveRaw(), 1, "it was merged")
+				w.requireSamples()
+				w.clock.add(100 * 24 * time.Hour)
+				require.NoError(t, c.Once(t.Context()))
+				require.False(t, w.has(m.ULID, filename), "it went with its block")
+			})
+		}
+	}
+}
