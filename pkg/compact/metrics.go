@@ -55,6 +55,7 @@ type metrics struct {
 	tierStart     *prometheus.GaugeVec
 	tierEnd       *prometheus.GaugeVec
 	tierBytes     *prometheus.GaugeVec
+	behind        *prometheus.GaugeVec
 	held          *prometheus.GaugeVec
 	setAsideNow   *prometheus.GaugeVec
 	resting       prometheus.Gauge
@@ -157,6 +158,7 @@ func (m *metrics) registerState(reg prometheus.Registerer) {
 	m.tierStart = gauges("tier_start_seconds", "From when on a group has data of a resolution.", "group", "resolution")
 	m.tierEnd = gauges("tier_end_seconds", "Until when a group has data of a resolution.", "group", "resolution")
 	m.tierBytes = gauges("tier_bytes", "Bytes of a group at a resolution.", "group", "resolution")
+	m.behind = gauges("downsampling_behind_seconds", "How long before the end of a group's data of a resolution that begins which the next coarser one is still to get; 0: it has all.", "group", "resolution")
 	m.held = gauges("retention_held_blocks", "Blocks that retention would remove if what is meant to outlive them were there.", "resolution")
 	m.setAsideNow = gauges("set_aside_blocks", "Blocks that are left out of compaction: by=others have marks that this program did not set, by=compact are not to be used.", "by")
 	m.resting = gauge("resting_groups", "Groups that are left alone, since another compactor was seen at work in them.")
@@ -179,7 +181,7 @@ func (m *metrics) observe(p *planned, perSec float64) {
 	for _, h := range p.Held {
 		m.held.WithLabelValues(resolutionName(h.Resolution)).Inc()
 	}
-	for _, v := range []*prometheus.GaugeVec{m.tierStart, m.tierEnd, m.tierBytes} {
+	for _, v := range []*prometheus.GaugeVec{m.tierStart, m.tierEnd, m.tierBytes, m.behind} {
 		v.Reset()
 	}
 	tiers := slices.Clone(p.Coverage)
@@ -192,6 +194,9 @@ func (m *metrics) observe(p *planned, perSec float64) {
 		m.tierStart.WithLabelValues(t.Group, resolution).Set(float64(t.MinTime) / 1000)
 		m.tierEnd.WithLabelValues(t.Group, resolution).Set(float64(t.MaxTime) / 1000)
 		m.tierBytes.WithLabelValues(t.Group, resolution).Set(float64(t.Bytes))
+		if t.Resolution < downsample.Resolution1h {
+			m.behind.WithLabelValues(t.Group, resolution).Set(float64(t.Behind) / 1000)
+		}
 	}
 }
 

@@ -42,3 +42,16 @@ func TestPlannerPanics(t *testing.T) {
 	require.NoError(t, c.Once(t.Context()))
 	require.Empty(t, c.Status().Fault)
 }
+
+// TestBehindShows: a group without any 5m data tells of it, and the coarsest tier,
+// which nothing is made of, is not asked for more.
+func TestBehindShows(t *testing.T) {
+	m := newMetrics(prometheus.NewRegistry())
+	m.observe(&planned{Plan: plan.Plan{Coverage: []plan.Coverage{
+		{Group: "0@17", MaxTime: 6 * 86_400_000, Behind: 6 * 86_400_000},
+		{Group: "300000@18", Resolution: 300_000, MaxTime: 1000}, {Group: "3600000@18", Resolution: 3_600_000, MaxTime: 1000},
+	}}}, 0)
+	require.Equal(t, 2, testutil.CollectAndCount(m.behind))
+	require.Equal(t, 6*86400.0, testutil.ToFloat64(m.behind.WithLabelValues("0@17", "raw")))
+	require.Zero(t, testutil.ToFloat64(m.behind.WithLabelValues("300000@18", "5m")))
+}

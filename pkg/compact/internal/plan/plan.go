@@ -186,6 +186,9 @@ type Coverage struct {
 	MinTime, MaxTime int64 // ms
 	Blocks           int
 	Bytes            int64
+	// Behind is how long before the end of the tier the data begins that is still
+	// to come to the next coarser one, ms; 0: there is none.
+	Behind int64
 }
 
 // Plan is what to do now, each list in the order to do it in.
@@ -233,7 +236,6 @@ type planner struct {
 // or about to expire is no input of a job, and what one job takes no other gets.
 func (p *planner) family(f *family) {
 	p.rest(f)
-	p.coverage(f)
 	for _, t := range f.tiers {
 		if !f.resting {
 			p.collect(t)
@@ -242,10 +244,11 @@ func (p *planner) family(f *family) {
 	for _, t := range f.tiers {
 		p.retain(t)
 	}
+	p.findPending(f)
+	p.coverage(f)
 	if f.resting {
 		return
 	}
-	p.findPending(f)
 	for _, t := range f.tiers {
 		p.cutReplicas(t)
 		p.continueSplits(t)
@@ -319,6 +322,9 @@ func (p *planner) coverage(f *family) {
 		c := Coverage{Group: t.key(), Labels: f.labels, Resolution: t.resolution, MinTime: w.from, MaxTime: w.to, Blocks: len(t.live)}
 		for _, e := range t.live {
 			c.Bytes += e.meta.SizeBytes()
+		}
+		if to := t.coarser(); to != nil && len(to.pending) > 0 {
+			c.Behind = w.to - to.pending[0].meta.MinTime // they are in order of time
 		}
 		p.plan.Coverage = append(p.plan.Coverage, c)
 	}

@@ -410,3 +410,33 @@ func TestInputsUnchanged(t *testing.T) {
 		require.Equal(t, before[id], string(data))
 	}
 }
+
+// TestBehind: how far downsampling is behind counts from the first block that is
+// still to come to 5m, whether there is any 5m data or not.
+func TestBehind(t *testing.T) {
+	s := newSim(t, defaultConfig())
+	for h := range int64(10 * 12) {
+		s.upload(h*2*hour, (h+1)*2*hour, 100, "cluster", "eu")
+	}
+	s.now = 10 * day
+	behind := func() map[int64]int64 {
+		out := map[int64]int64{}
+		for _, c := range s.plan().Coverage {
+			out[c.Resolution] = c.Behind
+		}
+		return out
+	}
+	require.Equal(t, map[int64]int64{0: 10 * day}, behind())
+	s.cfg.Downsample = false
+	require.Equal(t, map[int64]int64{0: 0}, behind())
+	s.cfg.Downsample = true
+	setPolicy(t, &s.cfg, "", policy.Tiers{FiveMinutes: 4 * 24 * time.Hour, OneHour: 4 * 24 * time.Hour})
+	require.Equal(t, map[int64]int64{0: 4*day + 2*hour}, behind(), "what is too old for 5m data is not to come")
+	s.cfg.Policy = nil
+	s.settle(20)
+	require.Equal(t, map[int64]int64{0: 2 * day, block.Resolution5m: 8 * day}, behind())
+	late := s.upload(day, day+hour, 10, "cluster", "eu")
+	require.Equal(t, 9*day, behind()[0])
+	s.in.Marks[late.ULID] = block.Marks{NoDownsample: &block.NoDownsampleMark{ID: late.ULID}}
+	require.Equal(t, 2*day, behind()[0])
+}
