@@ -4,6 +4,7 @@
 # into a per-user cache outside the tree.
 PROMETHEUS_VERSION := v0.316.0
 MINIO_VERSION      := v0.0.0-20260212201848-7aac2a2c5b7c
+VMAGENT_VERSION    := v1.140.0
 GOLANGCI_VERSION   := v2.15.0
 HELM_VERSION       := v3.22.0
 VALIDATE_VERSION   := v0.0.4
@@ -11,6 +12,7 @@ VALIDATE_VERSION   := v0.0.4
 export FIRNLINE_PEERS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/firnline
 PROMETHEUS := $(FIRNLINE_PEERS)/prometheus-$(PROMETHEUS_VERSION)/bin
 MINIO      := $(FIRNLINE_PEERS)/minio-$(MINIO_VERSION)/bin
+VMAGENT    := $(FIRNLINE_PEERS)/vmagent-$(VMAGENT_VERSION)/bin
 HELM       := $(FIRNLINE_PEERS)/helm-$(HELM_VERSION)/bin/helm
 VALIDATE   := $(FIRNLINE_PEERS)/kubectl-validate-$(VALIDATE_VERSION)/bin/kubectl-validate
 LINT       := .bin/golangci-lint-$(GOLANGCI_VERSION)
@@ -35,7 +37,7 @@ export GOFLAGS := $(shell go env GOFLAGS) -trimpath
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-deps: tools $(PROMETHEUS)/prometheus $(PROMETHEUS)/promtool $(MINIO)/minio ## The peers that tests and demo need: Prometheus, promtool, MinIO
+deps: tools $(PROMETHEUS)/prometheus $(PROMETHEUS)/promtool $(MINIO)/minio $(VMAGENT)/vmagent ## The peers that tests and demo need: Prometheus, promtool, MinIO, vmagent
 	go mod download
 
 tools: $(LINT) ## The linter, into .bin
@@ -46,6 +48,8 @@ $(PROMETHEUS)/%:
 	GOBIN=$(PROMETHEUS) go install -tags remove_all_sd -ldflags "-X $(PKG).Version=$(PROMETHEUS_VERSION:v0.3%=3.%)" github.com/prometheus/prometheus/cmd/$*@$(PROMETHEUS_VERSION)
 $(MINIO)/minio:
 	GOBIN=$(MINIO) go install github.com/minio/minio@$(MINIO_VERSION)
+$(VMAGENT)/vmagent:
+	GOBIN=$(VMAGENT) go install github.com/VictoriaMetrics/VictoriaMetrics/app/vmagent@$(VMAGENT_VERSION)
 $(LINT):
 	GOBIN=$(CURDIR)/.bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv .bin/golangci-lint $@
