@@ -36,6 +36,11 @@ type Fetcher struct {
 	fault   func(step string) error
 	pub     publishing // under mu
 
+	suspects struct {
+		sync.Mutex // after mu, if both are held
+		ids        map[ulid.ULID]struct{}
+	}
+
 	mu struct {
 		sync.Mutex // held during a pass
 		fetchState
@@ -48,6 +53,7 @@ type fetchState struct {
 	cache    metaCache
 	known    *Manifest // what is known of all blocks, in the form of a manifest
 	missing  sightings
+	lost     lost
 	manifest manifestState
 	listed   struct { // by a pass of ours
 		at   time.Time // by our clock
@@ -70,6 +76,7 @@ func NewFetcher(cfg FetcherConfig, bkt Bucket, dir string, log *slog.Logger, reg
 		cache:   newMetaCache(dir),
 		known:   newManifest(),
 		missing: sightings{},
+		lost:    lost{blocks: map[ulid.ULID]record{}},
 	}
 	return f, nil
 }
@@ -102,7 +109,9 @@ func (f *Fetcher) FetchAll(ctx context.Context) (View, error) {
 	defer f.mu.Unlock()
 	s := &f.mu.fetchState
 	start := time.Now()
-	s.err = f.pass(ctx, s)
+	if s.err = f.pass(ctx, s); s.err == nil {
+		s.err = f.confirm(ctx, s)
+	}
 	f.metrics.duration.Observe(time.Since(start).Seconds())
 	f.observe(s)
 	return f.view(s), s.err
@@ -169,7 +178,7 @@ func (f *Fetcher) start(s *fetchState) error {
 	for _, id := range ids {
 		if m, v, ok := s.cache.get(id); ok {
 			s.known.set(id, record{meta: m, versions: versions{meta: v}})
-			s.missing[id] = time.Time{}
+			s.missing[id] = sighting{}
 		}
 	}
 	s.started = true
@@ -179,6 +188,9 @@ func (f *Fetcher) start(s *fetchState) error {
 // drop forgets blocks that are gone for certain.
 func (f *Fetcher) drop(s *fetchState, ids []ulid.ULID) {
 	for _, id := range ids {
+		if listed := s.manifest.now.record(id); listed.meta != nil {
+			s.lost.blocks[id] = listed
+		}
 		s.known.set(id, record{})
 		delete(s.known.Partial, id)
 		delete(s.missing, id)

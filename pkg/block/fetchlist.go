@@ -204,6 +204,11 @@ func (f *Fetcher) settle(ctx context.Context, s *fetchState, now evidence) error
 	s.suspect(now)
 	j := s.missing.judge(s.known, now, f.now(), time.Duration(f.cfg.GoneDelay))
 	gone, err := f.probe(ctx, j.probe)
+	for _, id := range gone {
+		if seen := s.missing[id]; !seen.since.IsZero() {
+			f.noteGone(s, id)
+		}
+	}
 	for _, id := range j.probe {
 		// If it is there after all, it has to be missing twice again.
 		delete(s.missing, id)
@@ -222,7 +227,7 @@ func (f *Fetcher) settle(ctx context.Context, s *fetchState, now evidence) error
 func (s *fetchState) suspect(now evidence) {
 	for id := range s.known.Metas {
 		if s.known.versions[id].meta == (version{}) && !now.shows(id) {
-			s.missing[id] = time.Time{}
+			s.missing[id] = sighting{}
 		}
 	}
 }

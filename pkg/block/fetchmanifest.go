@@ -312,7 +312,7 @@ func (s *fetchState) adopt(listing bool) {
 		case !after.same(before):
 			s.known.set(id, after)
 			if listing && known.meta == nil {
-				s.missing[id] = time.Time{}
+				s.missing[id] = sighting{}
 			}
 		case known.meta != nil && known.versions.meta == after.versions.meta:
 			s.known.Metas[id] = after.meta // the same, and shares its strings with others

@@ -14,6 +14,7 @@ type fetchMetrics struct {
 	success  prometheus.Gauge
 	blocks   *prometheus.GaugeVec
 	reads    prometheus.Counter
+	gone     prometheus.Counter
 
 	passes          *prometheus.CounterVec
 	announcements   prometheus.Counter
@@ -35,6 +36,7 @@ func newFetchMetrics(reg prometheus.Registerer) *fetchMetrics {
 		success:  f.NewGauge(prometheus.GaugeOpts{Name: "firnline_fetcher_last_success_timestamp_seconds", Help: "When a pass last went well."}),
 		blocks:   f.NewGaugeVec(prometheus.GaugeOpts{Name: "firnline_fetcher_blocks", Help: "Blocks by state: used, partial, problem, missing, or left out by time, selector, fresh, marked, duplicate."}, []string{"state"}),
 		reads:    f.NewCounter(prometheus.CounterOpts{Name: "firnline_fetcher_reads_total", Help: "Metas and marks read from the bucket."}),
+		gone:     f.NewCounter(prometheus.CounterOpts{Name: "firnline_fetcher_blocks_gone_total", Help: "Blocks given up because somebody removed them from the bucket without a mark or an announcement."}),
 
 		passes:          f.NewCounterVec(prometheus.CounterOpts{Name: "firnline_fetcher_passes_total", Help: "Passes over the bucket's blocks by source: manifest, or listing."}, []string{"source"}),
 		announcements:   f.NewCounter(prometheus.CounterOpts{Name: "firnline_fetcher_announcements_total", Help: "Announcements of changed blocks that were read from the bucket."}),

@@ -13,12 +13,20 @@ import (
 var ErrListing = errors.New("the bucket's listing lacks blocks that nothing says were removed")
 
 // sightings remember since when known blocks have been missing.
-type sightings map[ulid.ULID]time.Time
+type sightings map[ulid.ULID]sighting
+
+type sighting struct {
+	since time.Time // zero: an earlier process knew the block, or nobody has ever seen it
+	// firsthand: the bucket itself lacked it, against which a manifest that
+	// lists it says nothing.
+	firsthand bool
+}
 
 // evidence is what a listing or the manifest says of known blocks.
 type evidence interface {
 	shows(ulid.ULID) bool   // it is there
 	leaving(ulid.ULID) bool // it is being removed, as announced
+	firsthand() bool        // the bucket says so, not a manifest
 }
 
 // judgement is what follows from evidence for the blocks known before it.
@@ -41,8 +49,14 @@ func (s sightings) judge(known *Manifest, now evidence, at time.Time, delay time
 	var j judgement
 	missing := 0
 	for id := range known.Metas {
+		seen, before := s[id]
 		if now.shows(id) {
-			delete(s, id)
+			switch {
+			case !seen.firsthand || now.firsthand():
+				delete(s, id)
+			case at.Sub(seen.since) >= delay:
+				j.probe = append(j.probe, id)
+			}
 			continue
 		}
 		if known.Marks[id].Deletion != nil || now.leaving(id) {
@@ -51,12 +65,11 @@ func (s sightings) judge(known *Manifest, now evidence, at time.Time, delay time
 			continue
 		}
 		missing++
-		since, before := s[id]
 		switch {
 		case !before:
-			s[id] = at
+			s[id] = sighting{since: at, firsthand: now.firsthand()}
 			j.keep++
-		case at.Sub(since) < delay:
+		case at.Sub(seen.since) < delay:
 			j.keep++
 		default:
 			j.probe = append(j.probe, id)

@@ -83,6 +83,8 @@ func (l listing) shows(id ulid.ULID) bool { return l[id] != nil && l[id].has(Met
 // leaving tells whether its deletion mark was.
 func (l listing) leaving(id ulid.ULID) bool { return l[id] != nil && l[id].has(DeletionMarkFilename) }
 
+func (l listing) firsthand() bool { return true }
+
 func newer(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b

@@ -151,3 +151,5 @@ func (m *Manifest) apply(c Change) {
 func (m *Manifest) shows(id ulid.ULID) bool { return m.Metas[id] != nil }
 
 func (m *Manifest) leaving(id ulid.ULID) bool { return m.Marks[id].Deletion != nil }
+
+func (m *Manifest) firsthand() bool { return false }

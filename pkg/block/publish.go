@@ -82,7 +82,8 @@ func (s *fetchState) draft() *Manifest {
 	m := &s.manifest
 	// Else another's listing is newer than ours, or we have made none.
 	listed := !m.found.at.IsZero() && !m.found.at.Before(m.listedAt())
-	if !listed && (m.base == nil || len(m.told) == 0) {
+	s.lost.prune(s)
+	if !listed && (m.base == nil || len(m.told)+len(s.lost.blocks) == 0) {
 		return nil
 	}
 	next := newManifest()
@@ -90,6 +91,9 @@ func (s *fetchState) draft() *Manifest {
 		next = m.now.clone()
 	}
 	next.Generation++
+	for id := range s.lost.blocks {
+		next.apply(Change{Block: id, Removed: true})
+	}
 	folded := slices.Collect(maps.Keys(m.told))
 	if listed {
 		m.found.apply(next)
