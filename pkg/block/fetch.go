@@ -109,8 +109,9 @@ func (f *Fetcher) FetchAll(ctx context.Context) (View, error) {
 	defer f.mu.Unlock()
 	s := &f.mu.fetchState
 	start := time.Now()
-	if s.err = f.pass(ctx, s); s.err == nil {
-		s.err = f.confirm(ctx, s)
+	s.err = f.pass(ctx, s)
+	if s.err == nil || errors.Is(s.err, ErrListing) {
+		s.err = errors.Join(s.err, f.confirm(ctx, s))
 	}
 	f.metrics.duration.Observe(time.Since(start).Seconds())
 	f.observe(s)

@@ -36,9 +36,10 @@ func (f *Fetcher) suspected(known *Manifest) (ids []ulid.ULID) {
 	return ids
 }
 
-// confirm gives up the suspects that are gone, after a pass that went well, so
-// that the bucket is known to answer. Where they are more than one, and more than
-// may vanish at once, they are kept and looked for again when GoneDelay is over.
+// confirm gives up the suspects that are gone. The pass before it has shown that
+// the bucket answers, if not that its listing can be believed. Where they are more
+// than one, and more than may vanish at once, they are kept and looked for again
+// when GoneDelay is over.
 func (f *Fetcher) confirm(ctx context.Context, s *fetchState) error {
 	if err := f.seek(ctx, s); err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/oklog/ulid/v2"
+
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/bucket"
 )
@@ -19,6 +21,7 @@ type watched struct {
 	*bucket.Memory
 	mu      sync.Mutex
 	reads   []read
+	asked   []string                                         // whether they are there
 	change  func(name string, off int64, body []byte) []byte // nil: as it is
 	before  func(name string)                                // called before a read; nil: nothing
 	listErr error                                            // of each listing
@@ -51,6 +54,26 @@ func (w *watched) GetRange(ctx context.Context, name string, off, n int64) (io.R
 		return nil, err
 	}
 	return io.NopCloser(bytes.NewReader(change(name, off, bytes.Clone(b)))), nil
+}
+
+func (w *watched) Exists(ctx context.Context, name string) (bool, error) {
+	w.mu.Lock()
+	w.asked = append(w.asked, name)
+	w.mu.Unlock()
+	return w.Memory.Exists(ctx, name)
+}
+
+// takeAsked returns what of a block was asked for by name since the last call.
+func (w *watched) takeAsked(id ulid.ULID) (out []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range w.asked {
+		if rest, ok := strings.CutPrefix(name, block.Name(id, "")); ok {
+			out = append(out, rest)
+		}
+	}
+	w.asked = nil
+	return out
 }
 
 func (w *watched) ListSizes(ctx context.Context, prefix string, f func(block.Object) error) error {

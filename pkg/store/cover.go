@@ -22,7 +22,7 @@ func (s *Store) loadNeeded(ctx context.Context, metas map[ulid.ULID]*block.Meta)
 	var out map[ulid.ULID]*block.Meta
 	for range coverRounds {
 		out = needed(metas, broken)
-		s.load(ctx, out)
+		s.load(ctx, out, broken)
 		found := len(broken)
 		for id := range out {
 			if l := s.blocks[id]; l != nil && l.broken() != nil {
@@ -33,6 +33,7 @@ func (s *Store) loadNeeded(ctx context.Context, metas map[ulid.ULID]*block.Meta)
 			break
 		}
 	}
+	s.noteBroken(metas)
 	return out
 }
 

@@ -82,8 +82,12 @@ func (p pick) labelValues(ctx context.Context, name string, q blockreader.Query,
 // labelConcurrency is how many blocks are asked at once for names and values.
 const labelConcurrency = 32
 
+// askFor asks a block for strings.
+type askFor func(context.Context, pick, blockreader.Query, *blockreader.Work) ([]string, error)
+
 // strings asks each block in time for strings and returns all of them, sorted.
-func (s *Store) strings(ctx context.Context, sel storeapi.Selection, ask func(context.Context, pick, blockreader.Query, *blockreader.Work) ([]string, error)) ([]string, storeapi.Report, error) {
+// Where a block turns out to be gone it asks once more, after a look into the bucket.
+func (s *Store) strings(ctx context.Context, sel storeapi.Selection, ask askFor) ([]string, storeapi.Report, error) {
 	if s.view.Load() != nil && !s.clamp(&sel) {
 		return nil, storeapi.Report{}, nil
 	}
@@ -93,9 +97,24 @@ func (s *Store) strings(ctx context.Context, sel storeapi.Selection, ask func(co
 		}
 		defer s.gate.leave()
 	}
+	out, report, err := s.stringsOnce(ctx, sel, ask)
+	if report.missed && s.awaitLook(ctx) {
+		out, report, err = s.stringsOnce(ctx, sel, ask)
+	}
+	return out, report.Report, err
+}
+
+// stringsReport is a report that tells, too, whether a block turned out to be gone.
+type stringsReport struct {
+	storeapi.Report
+	missed bool
+}
+
+func (s *Store) stringsOnce(ctx context.Context, sel storeapi.Selection, ask askFor) ([]string, stringsReport, error) {
+	var report stringsReport
 	picks, err := s.acquire(sel, true)
 	if err != nil {
-		return nil, storeapi.Report{}, err
+		return nil, report, err
 	}
 	defer s.release(picks)
 	lim := s.limits()
@@ -116,6 +135,7 @@ func (s *Store) strings(ctx context.Context, sel storeapi.Selection, ask func(co
 				return nil
 			}
 			s.noteFailure(err)
+			s.noteGone(p.block, err)
 			if err = blockError(p.block, err); sel.PartialResponse && canWarn(err) {
 				reports[i].Warnings = []string{err.Error()}
 				return nil
@@ -123,8 +143,9 @@ func (s *Store) strings(ctx context.Context, sel storeapi.Selection, ask func(co
 			return err
 		})
 	}
-	var report storeapi.Report
-	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
+	err = errors.Join(g.Wait(), ctx.Err())
+	report.missed = missedAny(picks)
+	if err != nil {
 		return nil, report, err
 	}
 	for _, r := range reports {

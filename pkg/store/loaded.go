@@ -30,6 +30,7 @@ const brokenRest = time.Minute
 // loaded is a block that queries are answered from.
 type loaded struct {
 	meta   *block.Meta
+	bkt    block.Bucket
 	labels labels.Labels       // external
 	shard  *block.Shard        // of the group's series; nil: all
 	odd    bool                // shard could not be read
@@ -41,8 +42,10 @@ type loaded struct {
 		sync.Mutex
 		users   int
 		dropped bool
-		broken  error // why the index could not be prepared, nil when it could
+		broken  error // why the block can't be read, nil when it can
 		since   time.Time
+		lacks   string // the object that was not there; "": none
+		asked   bool   // a look into the bucket has seen to that
 	}
 }
 
@@ -69,14 +72,14 @@ func (s *Store) newLoaded(ctx context.Context, m *block.Meta) (*loaded, error) {
 // describe returns what meta.json tells of a block.
 func (s *Store) describe(m *block.Meta) *loaded {
 	ext, _, err := m.Extension()
-	return &loaded{meta: m, labels: m.Labels(), shard: ext.Shard, odd: err != nil, folder: filepath.Join(s.cfg.DataDir, m.ULID.String())}
+	return &loaded{meta: m, bkt: s.bkt, labels: m.Labels(), shard: ext.Shard, odd: err != nil, folder: filepath.Join(s.cfg.DataDir, m.ULID.String())}
 }
 
 // newBroken makes a block known that can't be read, so that queries don't miss
 // it silently.
 func (s *Store) newBroken(m *block.Meta, err error) *loaded {
 	l := s.describe(m)
-	l.mu.broken, l.mu.since = err, s.now()
+	l.note(err, s.now())
 	return l
 }
 
@@ -106,7 +109,8 @@ func filesOf(ctx context.Context, bkt block.Bucket, m *block.Meta) (blockreader.
 	}
 	size, ok := sizes[block.IndexFilename]
 	if !ok {
-		return files, fmt.Errorf("%w: it has no index; mark it for deletion or upload it again", storeapi.ErrCorrupt)
+		return files, fmt.Errorf("%w: it has no index; mark it for deletion or upload it again: %w", storeapi.ErrCorrupt,
+			&fetch.GoneError{Object: block.Name(m.ULID, block.IndexFilename)})
 	}
 	files.Index = fetch.Object{Name: block.Name(m.ULID, block.IndexFilename), SizeBytes: size}
 	for rel, size := range sizes {
@@ -115,6 +119,11 @@ func filesOf(ctx context.Context, bkt block.Bucket, m *block.Meta) (blockreader.
 		}
 	}
 	slices.SortFunc(files.Segments, func(a, b fetch.Object) int { return strings.Compare(a.Name, b.Name) })
+	for i, segment := range files.Segments { // chunks refer to them by number
+		if want := block.Name(m.ULID, path.Join(block.ChunksDirname, fmt.Sprintf("%06d", i+1))); segment.Name > want {
+			return files, &fetch.GoneError{Object: want}
+		}
+	}
 	return files, nil
 }
 
@@ -138,17 +147,62 @@ func complete(sizes map[string]int64, segments []string) bool {
 	return true
 }
 
-// prepare makes sure that the block's index header is on disk, and takes note
-// of whether that went well.
+// prepare makes sure that an object that was not there is back and that the
+// block's index header is on disk, and takes note of whether that went well.
 func (l *loaded) prepare(ctx context.Context, now time.Time) error {
-	err := l.header.Ensure(ctx)
+	err := l.complete(ctx)
+	if err == nil {
+		err = l.header.Ensure(ctx)
+	}
 	if ctx.Err() != nil {
 		return err
 	}
+	l.note(err, now)
+	return err
+}
+
+// complete asks for the object that was not there, by one request.
+func (l *loaded) complete(ctx context.Context) error {
+	l.mu.Lock()
+	broken, object := l.mu.broken, l.mu.lacks
+	l.mu.Unlock()
+	if object == "" {
+		return nil
+	}
+	there, err := l.bkt.Exists(ctx, object)
+	if err != nil || !there {
+		return broken
+	}
+	return nil
+}
+
+// note takes note of why the block can't be read, or that it can.
+func (l *loaded) note(err error, now time.Time) {
+	object := ""
+	if gone := (*fetch.GoneError)(nil); errors.As(err, &gone) {
+		object = gone.Object
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mu.broken, l.mu.since = err, now
-	return err
+	if l.mu.lacks == "" {
+		l.mu.asked = false
+	}
+	l.mu.broken, l.mu.since, l.mu.lacks = err, now, object
+}
+
+// lacks tells whether an object of the block was not there, and whether a look
+// into the bucket has seen to that since.
+func (l *loaded) lacks() (missing, asked bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.lacks != "", l.mu.asked
+}
+
+// setAsked notes that a look has seen to a block that lacks an object.
+func (l *loaded) setAsked() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.asked = true
 }
 
 // broken returns why the block can't be read, or nil.
@@ -159,15 +213,19 @@ func (l *loaded) broken() error {
 }
 
 // usable returns nil when a query may read the block. One that was found broken
-// some time ago is tried again.
+// some time ago is tried again, by one query at a time.
 func (l *loaded) usable(ctx context.Context, now time.Time) error {
 	l.mu.Lock()
-	err, since := l.mu.broken, l.mu.since
-	l.mu.Unlock()
-	if err == nil || l.header == nil || now.Sub(since) < brokenRest {
-		return err
+	err := l.mu.broken
+	try := err != nil && l.header != nil && now.Sub(l.mu.since) >= brokenRest
+	if try {
+		l.mu.since = now
 	}
-	return l.prepare(ctx, now)
+	l.mu.Unlock()
+	if try {
+		return l.prepare(ctx, now)
+	}
+	return err
 }
 
 // acquire keeps the block from being closed until release. It is false once the

@@ -44,7 +44,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	counts := prometheus.ExponentialBuckets(1, 4, 10)
 	return &metrics{
 		blocksLoaded:  gauge("blocks_loaded", "Blocks that queries are answered from."),
-		blocksBroken:  gauge("blocks_quarantined", "Blocks among the loaded ones whose index could not be prepared; queries that need them fail or warn."),
+		blocksBroken:  gauge("blocks_quarantined", "Blocks set aside because their index could not be prepared or an object of theirs is not in the bucket; queries that need them fail or warn."),
 		loads:         counter("block_loads_total", "Blocks added."),
 		loadFailures:  counter("block_load_failures_total", "Blocks whose index could not be prepared, counted at each try."),
 		drops:         counter("block_drops_total", "Blocks dropped since they are gone from the bucket or others cover them."),

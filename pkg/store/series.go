@@ -30,10 +30,21 @@ func (s *Store) Series(ctx context.Context, sel storeapi.Selection) (storeapi.Se
 	if err := s.gate.enter(ctx); err != nil {
 		return nil, err
 	}
-	picks, err := s.acquire(sel, false)
-	if err != nil {
+	r := &resultSet{store: s}
+	r.again = func() error { return s.plan(ctx, sel, r) }
+	r.await = func() bool { return s.awaitLook(ctx) }
+	if err := r.again(); err != nil {
 		s.gate.leave()
 		return nil, err
+	}
+	return r, nil
+}
+
+// plan chooses the blocks for a selection and begins to read them.
+func (s *Store) plan(ctx context.Context, sel storeapi.Selection, r *resultSet) error {
+	picks, err := s.acquire(sel, false)
+	if err != nil {
+		return err
 	}
 	s.metrics.blocksQueried.Observe(float64(len(picks)))
 	lim := s.limits()
@@ -44,7 +55,8 @@ func (s *Store) Series(ctx context.Context, sel storeapi.Selection) (storeapi.Se
 	set := storeapi.Merge(sets...)
 	set = &limitedSet{SeriesSet: set, series: fetch.NewBudget(s.cfg.RequestSeries, "series", flagRequestSeries),
 		samples: fetch.NewBudget(s.cfg.RequestSamples, "samples", flagRequestSamples)}
-	return &resultSet{SeriesSet: storeapi.Limit(set, sel.Limit), store: s, picks: picks}, nil
+	r.SeriesSet, r.picks = storeapi.Limit(set, sel.Limit), picks
+	return nil
 }
 
 func (s *Store) limits() blockreader.Limits {
@@ -120,6 +132,7 @@ func (s *blockSet) failure() error {
 	if !s.counted {
 		s.counted = true
 		s.store.noteFailure(err)
+		s.store.noteGone(s.block, err)
 	}
 	return blockError(s.block, err)
 }
@@ -142,7 +155,7 @@ func (s *blockSet) Report() storeapi.Report {
 // blockError names the block. Where its objects are gone, what replaces it will
 // be known after the next look into the bucket.
 func blockError(l *loaded, err error) error {
-	if errors.Is(err, fetch.ErrGone) {
+	if errors.As(err, new(*fetch.GoneError)) {
 		return fmt.Errorf("%w: block %s was removed or is incomplete, ask again: %w", storeapi.ErrUnavailable, l.meta.ULID, err)
 	}
 	return fmt.Errorf("block %s: %w", l.meta.ULID, err)
@@ -154,20 +167,13 @@ func canWarn(err error) bool {
 	return !errors.Is(err, storeapi.ErrLimit) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// noteFailure counts what a block could not answer, and has Run look into the
-// bucket soon when the block's objects are gone.
+// noteFailure counts what could not be answered.
 func (s *Store) noteFailure(err error) {
 	switch {
 	case errors.Is(err, storeapi.ErrLimit):
 		s.metrics.refused.Inc()
 	case canWarn(err):
 		s.metrics.blockFailures.Inc()
-	}
-	if errors.Is(err, fetch.ErrGone) {
-		select {
-		case s.lookAgain <- struct{}{}:
-		default: // asked for already
-		}
 	}
 }
 
@@ -196,18 +202,50 @@ func (s *limitedSet) Err() error {
 	return s.SeriesSet.Err()
 }
 
-// resultSet is the answer of Series: it counts, and gives everything back on Close.
+// resultSet is the answer of Series: it counts, and gives everything back on
+// Close. Where a block turns out to be gone before anything was returned, blocks
+// are chosen once more, after a look into the bucket.
 type resultSet struct {
 	storeapi.SeriesSet
 	store  *Store
 	picks  []pick
+	again  func() error // plans anew
+	await  func() bool  // waits for a look
+	begun  bool
+	err    error
 	count  storeapi.Stats
 	closed bool
 }
 
-func (s *resultSet) Next() bool {
-	began := time.Now()
+// first is the first Next.
+func (s *resultSet) first() bool {
 	ok := s.SeriesSet.Next()
+	if !missedAny(s.picks) || !s.await() {
+		return ok
+	}
+	s.SeriesSet.Close()
+	s.store.release(s.picks)
+	s.SeriesSet, s.picks = storeapi.EmptySet(storeapi.Report{}), nil
+	if s.err = s.again(); s.err != nil {
+		return false
+	}
+	return s.SeriesSet.Next()
+}
+
+func (s *resultSet) Err() error {
+	if s.err != nil {
+		return s.err
+	}
+	return s.SeriesSet.Err()
+}
+
+func (s *resultSet) Next() bool {
+	next := s.SeriesSet.Next
+	if !s.begun {
+		s.begun, next = true, s.first
+	}
+	began := time.Now()
+	ok := next()
 	s.count.MergeNanos += time.Since(began).Nanoseconds()
 	if ok {
 		s.count.SeriesMerged++

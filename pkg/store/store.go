@@ -47,10 +47,12 @@ type Store struct {
 	view      atomic.Pointer[view] // nil until the first look into the bucket
 	progress  progress
 	lookAgain chan struct{} // holds one wish for a look before its time
+	looks     looks
 
 	// Of sync, which one goroutine runs.
 	blocks      map[ulid.ULID]*loaded
 	known       map[ulid.ULID]string // problems that were logged
+	incomplete  map[ulid.ULID]error  // why blocks that others stand for can't be read: an object is missing
 	failedLooks int                  // before the first view
 	byManifest  bool                 // the last look was by the bucket's manifest
 }
@@ -96,7 +98,7 @@ func New(cfg Config, bkt block.Bucket, log *slog.Logger, reg prometheus.Register
 		chunkPool:     fetch.NewBudget(int64(cfg.ChunkPoolSize), "bytes of indexes and chunks for all requests together", flagChunkPool),
 		gate:          newGate(cfg.MaxConcurrency, m),
 		lookAgain:     make(chan struct{}, 1),
-		blocks:        map[ulid.ULID]*loaded{}, known: map[ulid.ULID]string{},
+		blocks:        map[ulid.ULID]*loaded{}, known: map[ulid.ULID]string{}, incomplete: map[ulid.ULID]error{},
 		metadata: newMetadata(cfg.MaxMetadata),
 	}
 	s.notes, err = notereader.New(cfg.notes(), bkt, reg, func() time.Time { return s.now() })
@@ -124,6 +126,8 @@ const manifestInterval = 30 * time.Second
 func (s *Store) Run(ctx context.Context) error {
 	idle := time.Duration(s.cfg.HeaderIdleTimeout)
 	defer s.dropAll()
+	s.looks.open()
+	defer s.looks.close()
 	var g sync.WaitGroup
 	defer g.Wait()
 	g.Go(func() { _ = s.deletes.Run(ctx) }) // it logs what goes wrong, and has no error
@@ -132,12 +136,14 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 	for {
 		wait := time.Duration(s.cfg.SyncInterval)
+		s.looks.begin()
 		if err := s.sync(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("look for blocks failed", "err", err)
 			if s.view.Load() == nil {
 				wait = min(wait, soon)
 			}
 		}
+		s.looks.end()
 		if s.byManifest {
 			wait = min(wait, manifestInterval)
 		}

@@ -67,6 +67,8 @@ func (s *Store) sync(ctx context.Context) (err error) {
 		s.progress.mu.err = err
 		s.progress.mu.Unlock()
 	}()
+	asked := map[ulid.ULID]bool{}
+	s.suspectMore(asked)
 	found, fetchErr := s.fetcher.Fetch(ctx)
 	s.byManifest = found.FromManifest
 	if ctx.Err() != nil {
@@ -83,10 +85,15 @@ func (s *Store) sync(ctx context.Context) (err error) {
 		return err
 	}
 	metas := s.loadNeeded(ctx, found.Metas)
+	if s.suspectMore(asked) { // of a block that is new to us something is missing
+		found, fetchErr = s.fetcher.Fetch(ctx)
+		metas = s.loadNeeded(ctx, found.Metas)
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	dropped := s.absent(metas)
+	s.keepIncomplete(found.Metas, dropped)
 	maps.DeleteFunc(s.known, func(id ulid.ULID, _ string) bool { return found.Metas[id] == nil })
 	first := s.view.Swap(newView(s.blocks)) == nil
 	// Only now: queries that begin from here on don't see them any more.
@@ -97,20 +104,25 @@ func (s *Store) sync(ctx context.Context) (err error) {
 	if first && fetchErr == nil {
 		s.removeStrangers(found)
 	}
+	for id := range asked {
+		if l := s.blocks[id]; l != nil {
+			l.setAsked()
+		}
+	}
 	s.metrics.blocksLoaded.Set(float64(len(s.blocks)))
 	return fetchErr
 }
 
 // load adds the blocks that are new, several at once, and tries those that are
-// broken again.
-func (s *Store) load(ctx context.Context, metas map[ulid.ULID]*block.Meta) {
+// broken again but for the ones that this look has tried.
+func (s *Store) load(ctx context.Context, metas map[ulid.ULID]*block.Meta, tried map[ulid.ULID]bool) {
 	type result struct {
 		id ulid.ULID
 		l  *loaded
 	}
 	var todo []*block.Meta
 	for id, m := range metas {
-		if l := s.blocks[id]; l == nil || l.broken() != nil {
+		if l := s.blocks[id]; l == nil || l.broken() != nil && !tried[id] {
 			todo = append(todo, m)
 		}
 	}
@@ -139,7 +151,6 @@ func (s *Store) load(ctx context.Context, metas map[ulid.ULID]*block.Meta) {
 		}
 		s.blocks[r.id] = r.l
 	}
-	s.noteBroken()
 }
 
 // knowDeletes makes sure that the delete requests are known before any block is
@@ -160,6 +171,9 @@ func (s *Store) loadOne(ctx context.Context, m *block.Meta, old *loaded) *loaded
 			s.metrics.loadFailures.Inc()
 			return s.newBroken(m, err)
 		}
+		if err := s.incomplete[m.ULID]; err != nil {
+			l.note(err, s.now())
+		}
 		if s.cfg.HeaderDownload == HeaderLazy {
 			return l
 		}
@@ -170,12 +184,12 @@ func (s *Store) loadOne(ctx context.Context, m *block.Meta, old *loaded) *loaded
 	return l
 }
 
-// noteBroken counts the blocks that can't be read and logs each once.
-func (s *Store) noteBroken() {
+// noteBroken counts those of metas that can't be read and logs each once.
+func (s *Store) noteBroken(metas map[ulid.ULID]*block.Meta) {
 	broken := 0
 	for id, l := range s.blocks {
 		err := l.broken()
-		if err == nil {
+		if err == nil || metas[id] == nil {
 			continue
 		}
 		broken++

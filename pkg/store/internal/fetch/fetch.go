@@ -184,15 +184,29 @@ func (f *Fetcher) getOnce(ctx context.Context, name string, s Span, buf []byte) 
 	return n, fmt.Errorf("read %s at offset %d: %w", name, s.Start+int64(n), err)
 }
 
-// ErrGone marks an object that is not in the bucket: its block has been removed, or is broken.
-var ErrGone = errors.New("object is not in the bucket")
+// GoneError tells that an object is not in the bucket: its block has been removed, or is broken.
+type GoneError struct {
+	Object string
+	Err    error // as the bucket has it; nil where a listing lacks the object
+}
+
+// Error implements error.
+func (e *GoneError) Error() string {
+	if e.Err == nil {
+		return "object is not in the bucket: " + e.Object
+	}
+	return fmt.Sprintf("object is not in the bucket: %s: %v", e.Object, e.Err)
+}
+
+// Unwrap returns what the bucket has said.
+func (e *GoneError) Unwrap() error { return e.Err }
 
 // Explain gives a ranged read that failed its context, where err is as the
-// bucket returned it. An object that is not there is ErrGone; one shorter than
+// bucket returned it. An object that is not there is a GoneError; one shorter than
 // obj says, which providers tell in different ways, is ErrCorrupt.
 func Explain(ctx context.Context, bkt Bucket, obj Object, at int64, err error) error {
 	if bkt.IsObjNotFoundErr(err) {
-		return fmt.Errorf("%w: %s: %w", ErrGone, obj.Name, err)
+		return &GoneError{obj.Name, err}
 	}
 	if ctx.Err() == nil {
 		if attrs, aerr := bkt.Attributes(ctx, obj.Name); aerr == nil && attrs.Size < obj.SizeBytes {

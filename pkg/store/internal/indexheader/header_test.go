@@ -292,7 +292,7 @@ func TestMissingIndex(t *testing.T) {
 	f := newFixture(t, realistic(2))
 	f.src.Object = "nowhere/index"
 	err := f.header().Ensure(t.Context())
-	require.ErrorIs(t, err, fetch.ErrGone)
+	require.ErrorAs(t, err, new(*fetch.GoneError))
 	require.ErrorContains(t, err, "nowhere/index")
 }
 
