@@ -43,6 +43,7 @@ const releaseTimeout = 10 * time.Second
 // What is no failure of a job.
 var (
 	errStale  = errors.New("the blocks have changed since the job was planned")
+	errGone   = errors.New("it was removed since the job was planned")
 	errOthers = errors.New("another shard is not being made at the moment")
 )
 
@@ -98,6 +99,8 @@ func (c *Compactor) note(ctx context.Context, a *attempt, err error) {
 	case ctx.Err() != nil:
 		a.log.Info("job is cut off; whoever takes it up goes on", "err", err)
 	case errors.Is(err, errSetAside): // planned again without the block, at once
+	case errors.Is(err, errGone): // likewise: our view lacks it by now
+		a.log.Info("job is planned anew", "err", err)
 	case errors.Is(err, errStale), errors.Is(err, errOthers), errors.Is(err, block.ErrLeaseLost):
 		c.jobs.hold(a.job, &block.HeldError{For: err.Error(), Since: c.now()}, c.now())
 		a.log.Info("job is left for now", "err", err)
@@ -131,6 +134,9 @@ func (a *attempt) guarded(ctx context.Context) (err error) {
 	var bad *input.Error
 	if errors.As(err, &bad) && (errors.Is(err, block.ErrCorrupt) || errors.Is(err, block.ErrUnknownVersion) || a.lacks(ctx, bad)) {
 		return a.setAside(ctx, bad)
+	}
+	if bad != nil && a.bkt.IsObjNotFoundErr(bad.Err) && a.view.get().Metas[bad.Block] == nil {
+		return fmt.Errorf("%w: %w", errGone, bad)
 	}
 	return err
 }
@@ -277,6 +283,9 @@ func (a *attempt) reread(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			if !live && a.view.get().Metas[m.ULID] == nil {
+				return fmt.Errorf("input %s: %w", m.ULID, errGone)
+			}
 			if !live {
 				return fmt.Errorf("input %s is gone or marked: %w", m.ULID, errStale)
 			}
@@ -298,6 +307,7 @@ func (c *Compactor) live(ctx context.Context, id ulid.ULID) (bool, error) {
 	if !visible {
 		if known {
 			c.view.add(c.now(), block.Change{Block: id, Removed: true})
+			c.fetcher.Suspect(id) // the manifest is put right
 		}
 		return false, nil
 	}
