@@ -220,6 +220,37 @@ func TestSyncFails(t *testing.T) {
 	}
 }
 
+// TestNoDescriptorsToSync: a log that could not be opened to be synced is opened anew when there are
+// descriptors, and what was not acknowledged can be sent again.
+//
+// RELIABILITY I4
+func TestNoDescriptorsToSync(t *testing.T) {
+	var bad atomic.Bool
+	var synced atomic.Int64
+	r := newRig(t, func(_ *Config, p *Parts) {
+		p.Fault = func(step string) error {
+			if step == "sync/wal" && bad.Load() {
+				return syscall.EMFILE
+			}
+			if step == "sync/wal" {
+				synced.Add(1)
+			}
+			return nil
+		}
+	})
+	r.put(write("t", 1, one("up", 0, 1)))
+	bad.Store(true)
+	_, err := r.Append(t.Context(), write("t", 1, one("up", 1000, 2)))
+	require.ErrorContains(t, asRefuse(t, err, refuse.Unavailable), "too many open files")
+	require.Len(t, r.read(t.Context(), everything())[seriesName("up")], 2)
+	bad.Store(false)
+	synced.Store(0)
+	r.tend(t.Context())
+	r.put(write("t", 1, one("up", 1000, 2)))
+	require.GreaterOrEqual(t, synced.Load(), int64(2), "with the segment that it was written to before")
+	require.Len(t, r.read(t.Context(), everything())[seriesName("up")], 2)
+}
+
 func lastSample(s []storetest.Sample) storetest.Sample { return s[len(s)-1] }
 
 func asRefuse(t *testing.T, err error, reason refuse.Reason) error {
@@ -354,7 +385,7 @@ func TestSyncedSegments(t *testing.T) {
 	require.NoError(t, err)
 	took := func() string { out := strings.Join(steps, " "); steps = nil; return out }
 	require.NoError(t, s.sync(1))
-	require.Equal(t, "sync/wal sync/folder", took(), "older segments were synced, or nothing was promised")
+	require.Equal(t, "sync/wal sync/wal sync/wal sync/wal sync/folder", took(), "what was not promised may be sent again, and is not written then")
 	require.NoError(t, s.sync(1))
 	require.Equal(t, "sync/wal", took())
 	touch(walDir, 4)

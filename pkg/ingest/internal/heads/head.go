@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/prometheus/config"
@@ -252,8 +253,11 @@ func (h *head) apply(lim Limits) error {
 // would be cut off with it at the next start.
 var errTorn = errors.New("a write to the log has failed")
 
-// passes tells a failure that ends when the log is cut and opened anew.
-func passes(err error) bool { return isDiskFull(err) || errors.Is(err, errTorn) }
+// passes tells a failure that ends when the log is cut and opened anew. Descriptors are lacking before
+// anything is written or synced.
+func passes(err error) bool {
+	return isDiskFull(err) || errors.Is(err, errTorn) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 
 // fail notes that the log can't be trusted any more. The first reason stays,
 // unless a later one is worse.
@@ -269,7 +273,7 @@ func (h *head) fail(err error) {
 	}
 	until := "the next start"
 	if passes(err) {
-		until = "there is space and the log is opened anew"
+		until = "there is space, there are descriptors, and the log is opened anew"
 	}
 	h.log.Error("log can't be written; the tenant is read only", "err", err, "until", until)
 }

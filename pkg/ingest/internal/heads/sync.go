@@ -43,18 +43,18 @@ type syncGroup struct {
 	writes int
 }
 
-// newSyncer makes a syncer for the TSDB in dir, which has just been opened:
-// segments older than its newest were written by an earlier opening, which
-// synced them or promised nothing.
+// newSyncer makes a syncer for the TSDB in dir, which has just been opened. Its first sync takes all
+// segments there are: what an earlier opening has written and not promised is in the head
+// by now, and nothing is written when it is sent again.
 func newSyncer(dir string, interval time.Duration, fault func(string) error, m *metrics) (*syncer, error) {
 	s := &syncer{interval: interval, fault: fault, metrics: m, wake: make(chan struct{}, 1)}
 	for _, name := range []string{walDir, wblDir} {
 		l := &logSync{dir: filepath.Join(dir, name)}
-		newest, err := newestSegment(l.dir)
+		oldest, _, err := segmentsOf(l.dir)
 		if err != nil {
 			return nil, err
 		}
-		l.synced = max(newest, 0)
+		l.synced = max(oldest, 0)
 		s.logs = append(s.logs, l)
 	}
 	return s, nil
@@ -162,7 +162,7 @@ type logSync struct {
 
 // sync makes all segments durable. A log without a folder has no segments.
 func (l *logSync) sync(fault func(string) error) error {
-	newest, err := newestSegment(l.dir)
+	_, newest, err := segmentsOf(l.dir)
 	if err != nil || newest < 0 {
 		return err
 	}
@@ -218,26 +218,31 @@ func (l *logSync) close() {
 	}
 }
 
-// newestSegment is the highest number of a segment, -1 if there is none. A
+// segmentsOf are the lowest and highest number of a segment, -1 if there is none. A
 // listing is made while segments are added and the oldest removed, so it may have gaps.
-func newestSegment(dir string) (int, error) {
+func segmentsOf(dir string) (oldest, newest int, err error) {
 	d, err := os.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return -1, nil
+		return -1, -1, nil
 	}
 	if err != nil {
-		return -1, fmt.Errorf("sync log: %w", err)
+		return -1, -1, fmt.Errorf("sync log: %w", err)
 	}
 	defer d.Close()
 	names, err := d.Readdirnames(-1)
 	if err != nil {
-		return -1, fmt.Errorf("sync log: list %s: %w", dir, err)
+		return -1, -1, fmt.Errorf("sync log: list %s: %w", dir, err)
 	}
-	newest := -1
+	oldest, newest = -1, -1
 	for _, name := range names {
-		if i, err := strconv.Atoi(name); err == nil {
-			newest = max(newest, i)
+		i, err := strconv.Atoi(name)
+		if err != nil {
+			continue
 		}
+		if oldest < 0 {
+			oldest = i
+		}
+		oldest, newest = min(oldest, i), max(newest, i)
 	}
-	return newest, nil
+	return oldest, newest, nil
 }
