@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/firnline/firnline/pkg/block/layout"
 )
@@ -155,6 +156,9 @@ type RangeReader struct {
 	Object    string
 	SizeBytes int64
 	Told      func(bytes int) // of each request, where not nil
+	// Long is held while a record is read that is longer than any should be, where not nil: of
+	// readers side by side one takes memory for such.
+	Long sync.Locker
 }
 
 // Read fills b with the bytes at offset at. A body that is too short is asked
@@ -229,7 +233,13 @@ func (r *RangeReader) Checked(ctx context.Context, at, n int64, check func([]byt
 func (r *RangeReader) Record(ctx context.Context, place layout.Span, kind layout.Frame, guess int64) ([]byte, error) {
 	want := min(max(guess, layout.HeadBytes), place.Len())
 	var bad error
+	alone := r.Long == nil
 	for tries := 0; tries < 2; {
+		if want > max(guess, verifyRecord) && !alone {
+			r.Long.Lock()
+			defer r.Long.Unlock()
+			alone = true
+		}
 		b := make([]byte, want)
 		if err := r.Read(ctx, place.Start, b); err != nil {
 			return nil, err

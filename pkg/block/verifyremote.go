@@ -60,7 +60,8 @@ type remoteVerifier struct {
 	toc  layout.TOC
 	refs *SeriesRefs
 
-	mu struct {
+	long sync.Mutex // reads a record that is longer than any should be
+	mu   struct {
 		sync.Mutex
 		requests, bytes int64
 		heads           map[int]bool // segments whose head was looked at
@@ -159,7 +160,7 @@ func (v *remoteVerifier) open(ctx context.Context) error {
 		}
 	}
 	v.Remote, err = newRemote(have, func(rel string) RangeReader {
-		return RangeReader{Bucket: v.bkt, Object: Name(v.meta.ULID, rel), SizeBytes: have[rel], Told: v.told}
+		return RangeReader{Bucket: v.bkt, Object: Name(v.meta.ULID, rel), SizeBytes: have[rel], Told: v.told, Long: &v.long}
 	})
 	return err
 }

@@ -3,18 +3,22 @@ package block_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/blocktest"
+	"github.com/firnline/firnline/pkg/block/layout"
 	"github.com/firnline/firnline/pkg/bucket"
 )
 
@@ -255,4 +259,45 @@ func TestShortAnswersAreNotCorrupt(t *testing.T) {
 	err := block.VerifyRemote(t.Context(), cut, m)
 	require.ErrorContains(t, err, "index: offset ")
 	require.NotErrorIs(t, err, block.ErrCorrupt)
+}
+
+// long has an object of one chunk, which says that it has a MiB and has another checksum.
+type long struct {
+	block.Bucket
+	now, most atomic.Int32 // bodies of the whole that are read
+}
+
+func (l *long) GetRange(_ context.Context, _ string, _, length int64) (io.ReadCloser, error) {
+	body := make([]byte, length)
+	binary.PutUvarint(body, 1<<20)
+	if length <= 1<<20 {
+		return io.NopCloser(bytes.NewReader(body)), nil
+	}
+	now := l.now.Add(1)
+	for most := l.most.Load(); now > most && !l.most.CompareAndSwap(most, now); most = l.most.Load() {
+	}
+	for range 100 {
+		runtime.Gosched() // for others to come
+	}
+	l.now.Add(-1)
+	return io.NopCloser(bytes.NewReader(body)), nil
+}
+
+// TestLongRecordsOneByOne: of records that are read side by side and say that they are huge one is in
+// memory at a time. RELIABILITY P7
+func TestLongRecordsOneByOne(t *testing.T) {
+	var (
+		l    long
+		lock sync.Mutex
+		g    sync.WaitGroup
+	)
+	for range 8 {
+		g.Go(func() {
+			r := block.RangeReader{Bucket: &l, SizeBytes: 2 << 20, Long: &lock}
+			_, err := r.Record(t.Context(), layout.Span{End: r.SizeBytes}, layout.ChunkRecord, 4<<10)
+			assert.ErrorIs(t, err, block.ErrCorrupt)
+		})
+	}
+	g.Wait()
+	require.EqualValues(t, 1, l.most.Load())
 }
