@@ -58,7 +58,7 @@ func newAgentRig(t *testing.T, targets ...string) *agentRig {
 		"-remoteWrite.url=" + to + "/api/v1/push", "-remoteWrite.headers=X-Scope-OrgID: two",
 		"-remoteWrite.url=" + r.prom.URL + "/api/v1/write", "-remoteWrite.headers=Sent-By: vmagent",
 		"-remoteWrite.forcePromProto=false,true,false",
-		"-remoteWrite.basicAuth.username=vmagent", "-remoteWrite.basicAuth.password=secret",
+		"-remoteWrite.basicAuth.username=vmagent", "-remoteWrite.basicAuth.passwordFile=" + filepath.Join(r.dir, "password"),
 		"-remoteWrite.tlsCAFile=" + filepath.Join(r.dir, "cert.pem"),
 		"-remoteWrite.relabelConfig=" + relabel, "-remoteWrite.label=cluster=eu1", "-remoteWrite.retryMaxInterval=3s",
 		"-promscrape.suppressScrapeErrors",
@@ -73,7 +73,7 @@ func newAgentRig(t *testing.T, targets ...string) *agentRig {
 	return r
 }
 
-// secured writes a web configuration: a certificate for 127.0.0.1, and a user.
+// secured writes a web configuration, a certificate for 127.0.0.1 and a password, and what clients need of it.
 func (r *agentRig) secured(user, password string) string {
 	r.t.Helper()
 	s := httptest.NewTLSServer(nil) // for its certificate
@@ -85,6 +85,7 @@ func (r *agentRig) secured(user, password string) string {
 	r.write(filepath.Join(r.dir, "key.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 	require.NoError(r.t, err)
+	r.write(filepath.Join(r.dir, "password"), password)
 	path := filepath.Join(r.dir, "web.yml")
 	r.write(path, fmt.Sprintf("tls_server_config: {cert_file: cert.pem, key_file: key.pem}\nbasic_auth_users: {%s: %s}\n", user, hash))
 	return path
