@@ -1,7 +1,9 @@
 package ingest_test
 
 import (
+	"fmt"
 	"net/http"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -145,4 +147,48 @@ func TestBadHistograms(t *testing.T) {
 		}
 	}
 	require.Empty(t, n.read("bad"))
+}
+
+// TestUnknownTenant: where hashrings list the tenants another one is refused for good, and leaves nothing.
+//
+// RELIABILITY P11
+func TestUnknownTenant(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, dir, `--receive.hashrings=[{"tenants":["known"],"endpoints":["127.0.0.1:1"]}]`, "--receive.local-endpoint=127.0.0.1:1")
+	for _, c := range []struct {
+		tenant, path, contentType string
+		body                      []byte
+		code                      int
+		want                      string
+	}{
+		{"known", "/api/v1/write", protobuf, rw1(time.Now(), 1, "up"), http.StatusNoContent, ""},
+		{"unknown", "/api/v1/write", protobuf, rw1(time.Now(), 1, "up"), http.StatusBadRequest, "[unknown-tenant]"},
+		{"", "/api/v1/write", protobuf, rw1(time.Now(), 1, "up"), http.StatusBadRequest, "[unknown-tenant]"},
+		{"unknown", "/v1/metrics", "application/json", otlpGauge(time.Now()), http.StatusBadRequest, "[unknown-tenant]"},
+	} {
+		code, text, header := n.post(c.path, c.contentType, c.body, "THANOS-TENANT", c.tenant)
+		require.Equal(t, c.code, code, "%s: %s", c.tenant, text)
+		require.Contains(t, text, c.want)
+		require.Empty(t, header.Get("Retry-After"))
+	}
+	require.DirExists(t, filepath.Join(dir, "known"))
+	require.NoDirExists(t, filepath.Join(dir, "unknown"))
+}
+
+// TestUnreachablePeers: a router of which no peer can be reached says which, and asks for the same again.
+//
+// RELIABILITY I5
+func TestUnreachablePeers(t *testing.T) {
+	n := start(t, t.TempDir(), `--receive.hashrings=[{"endpoints":["127.0.0.1:1"]}]`)
+	for path, body := range map[string][]byte{"/api/v1/write": rw1(time.Now(), 1, "up"), "/v1/metrics": otlpGauge(time.Now())} {
+		code, text, header := n.post(path, map[string]string{"/api/v1/write": protobuf, "/v1/metrics": "application/json"}[path], body)
+		require.Equal(t, http.StatusServiceUnavailable, code, "%s: %s", path, text)
+		require.Contains(t, text, "127.0.0.1:1")
+		require.Contains(t, text, "[unavailable]")
+		require.NotEmpty(t, header.Get("Retry-After"))
+	}
+}
+
+func otlpGauge(at time.Time) []byte {
+	return fmt.Appendf(nil, `{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"up","gauge":{"dataPoints":[{"timeUnixNano":"%d","asDouble":1}]}}]}]}]}`, at.UnixNano())
 }
