@@ -3,16 +3,20 @@ package compact_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block"
@@ -317,4 +321,41 @@ func TestPausedPastItsClaim(t *testing.T) {
 			require.Equal(t, want, w.state())
 		})
 	}
+}
+
+// TestManyFail: however many jobs fail, there are only a few plans, and what can be
+// done in their stead is tried all the same.
+func TestManyFail(t *testing.T) {
+	const groups = 25
+	w := newWorld(t)
+	for n := range groups {
+		for h := int64(0); h < 48; h += 24 {
+			w.ship(h, h+24, 1, "group", fmt.Sprint(n))
+		}
+	}
+	w.ship(100, 102, 1, "group", "0")
+	var tried sync.Map
+	reg := prometheus.NewRegistry()
+	c := w.compactor(func(cfg *compact.Config, parts *compact.Parts) {
+		parts.Metrics = reg
+		parts.Fault = func(_ context.Context, point, object string) error {
+			if point == compact.FaultPoints()[0] {
+				tried.Store(object, true)
+				return errors.New("no luck")
+			}
+			return nil
+		}
+	})
+	require.ErrorIs(t, c.Once(t.Context()), compact.ErrLeftUndone)
+	kinds := map[string]int{}
+	tried.Range(func(key, _ any) bool {
+		kind, _, _ := strings.Cut(key.(string), "/")
+		kinds[kind]++
+		return true
+	})
+	require.Equal(t, map[string]int{"compact": groups, "downsample": groups}, kinds, "the latter since the former, which would do both, fail")
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	i := slices.IndexFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == "firnline_compact_plan_duration_seconds" })
+	require.LessOrEqual(t, families[i].GetMetric()[0].GetHistogram().GetSampleCount(), uint64(10))
 }

@@ -184,6 +184,13 @@ func (t *jobTable) fail(key string, err error, now time.Time, r float64) failure
 	return f
 }
 
+// rests tells whether a job failed, and isn't to be tried again yet.
+func (t *jobTable) rests(key string, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.failed[key].Until.After(now)
+}
+
 // keepFailures forgets the failures of jobs that are not due any more.
 func (t *jobTable) keepFailures(due map[string]bool) {
 	t.mu.Lock()
@@ -399,14 +406,28 @@ func (c *Compactor) await(ctx context.Context, changed <-chan struct{}) {
 }
 
 // nextJob claims the first job that is due and that nobody does; nil: there is none.
+// After a failure it goes on with the plan that there is, for as long as that has
+// jobs: thousands may fail, and planning anew after each would take all the time.
 func (c *Compactor) nextJob(ctx context.Context) *attempt {
 	c.catchUp(ctx)
-	p, err := c.plan() // an error is logged, and told by the loops that plan, too
-	if err != nil || p == nil || p.snap.fault != nil && errors.Is(p.snap.fault, errClocks) {
-		return nil
-	}
-	c.jobs.keepHeld(p.Jobs)
 	defer func() { c.metrics.failing.Set(float64(c.jobs.failing())) }()
+	var before *planned
+	for _, get := range []func() (*planned, error){c.planSoFar, c.plan} {
+		p, err := get() // an error is logged, and told by the loops that plan, too
+		if err != nil || p == nil || p == before || p.snap.fault != nil && errors.Is(p.snap.fault, errClocks) {
+			return nil
+		}
+		if a := c.firstOf(ctx, p); a != nil {
+			return a
+		}
+		before = p
+	}
+	return nil
+}
+
+// firstOf claims the first job of a plan that it can; nil: none.
+func (c *Compactor) firstOf(ctx context.Context, p *planned) *attempt {
+	c.jobs.keepHeld(p.Jobs)
 	for j := range p.Apart(func(area string) bool { return c.jobs.atWork(area, c.now()) }) {
 		if ctx.Err() != nil {
 			return nil
@@ -429,7 +450,7 @@ func (c *Compactor) catchUp(ctx context.Context) {
 
 // tryJob claims a job; nil: not now.
 func (c *Compactor) tryJob(ctx context.Context, p *planned, j *plan.Job) *attempt {
-	if c.jobs.heldElsewhere(j.Key, c.now()) || !c.othersAtWork(p, j) {
+	if c.jobs.heldElsewhere(j.Key, c.now()) || c.jobs.rests(j.Key, c.now()) || !c.othersAtWork(p, j) {
 		return nil
 	}
 	limit, err := c.roomFor(j)

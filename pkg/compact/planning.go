@@ -60,7 +60,13 @@ type planner struct {
 }
 
 // plan returns the plan for what is known now; nil before the first look.
-func (c *Compactor) plan() (*planned, error) {
+func (c *Compactor) plan() (*planned, error) { return c.planFor(false) }
+
+// planSoFar returns the plan that there is, if nothing has changed but that jobs
+// have failed: they are still in it, and what might be done in their stead isn't.
+func (c *Compactor) planSoFar() (*planned, error) { return c.planFor(true) }
+
+func (c *Compactor) planFor(soFar bool) (*planned, error) {
 	snap := c.view.get()
 	if snap == nil {
 		return nil, nil
@@ -72,8 +78,14 @@ func (c *Compactor) plan() (*planned, error) {
 	failed, want.failed = c.jobs.postponed(c.now(), want.at)
 	unmatched, version := c.finds.unmatched()
 	want.finds = version
-	if last := c.planner.mu.last; last != nil && last.holds(want) {
-		return last, nil
+	if last := c.planner.mu.last; last != nil {
+		now := want
+		if soFar {
+			now.failed = last.failed
+		}
+		if last.holds(now) {
+			return last, nil
+		}
 	}
 	began := c.now()
 	var err error
