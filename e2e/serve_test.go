@@ -27,14 +27,21 @@ import (
 // upload puts a block of an hour into the bucket, past the proxy.
 func (r *rig) upload(cluster string, hoursAgo int) block.Meta {
 	r.t.Helper()
-	bkt, err := bucket.Open(context.Background(), bucket.Config{
-		Objstore: stack.ObjstoreYAML(r.minio.EndpointURL().Host, stack.Bucket), MaxConcurrent: 4, MaxRetries: 3, Timeout: 60_000_000_000,
-	}, bucket.Parts{Log: quiet(), Metrics: prometheus.NewRegistry()})
-	require.NoError(r.t, err)
+	bkt := r.direct()
 	defer bkt.Close()
 	dir := r.t.TempDir()
 	m := blocktest.Write(r.t, dir, r.series(hoursAgo), labels.FromStrings("cluster", cluster), blocktest.Options{SegmentBytes: 12_000})
 	return blocktest.Upload(r.t, bkt, dir, m)
+}
+
+// direct is the bucket, past the proxy.
+func (r *rig) direct() *bucket.Handle {
+	r.t.Helper()
+	bkt, err := bucket.Open(context.Background(), bucket.Config{
+		Objstore: stack.ObjstoreYAML(r.minio.EndpointURL().Host, stack.Bucket), MaxConcurrent: 4, MaxRetries: 3, Timeout: 60_000_000_000,
+	}, bucket.Parts{Log: quiet(), Metrics: prometheus.NewRegistry()})
+	require.NoError(r.t, err)
+	return bkt
 }
 
 // historian is a store gateway through the proxy and a querier over it.
