@@ -178,8 +178,12 @@ func (p *planner) there(e *entry, t *tier) bool {
 }
 
 // wants tells whether a block is to come into a coarser tier: it isn't there,
-// and retention keeps it there, or in a tier beyond that is made from it.
+// and retention keeps it there, or in a tier beyond that is made from it. What
+// came of a shard that clashes would clash, too, and never count as there.
 func (p *planner) wants(e *entry, t *tier) bool {
+	if e.clashes {
+		return false
+	}
 	if p.there(e, t) || e.ext.Thinned && t.cover.touches(e) { // made anew it would hide what it lacks
 		return false
 	}
