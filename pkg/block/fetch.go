@@ -110,8 +110,8 @@ func (f *Fetcher) FetchAll(ctx context.Context) (View, error) {
 	s := &f.mu.fetchState
 	start := time.Now()
 	s.err = f.pass(ctx, s)
-	if s.err == nil || errors.Is(s.err, ErrListing) {
-		s.err = errors.Join(s.err, f.confirm(ctx, s))
+	if doubted := errors.Is(s.err, ErrListing); s.err == nil || doubted {
+		s.err = errors.Join(s.err, f.confirm(ctx, s, doubted))
 	}
 	f.metrics.duration.Observe(time.Since(start).Seconds())
 	f.observe(s)

@@ -159,3 +159,46 @@ func TestManifestListsWhatIsGone(t *testing.T) {
 	f.check(r.look())
 	f.check(c.work())
 }
+
+// RELIABILITY B3: while a listing lacks more than may vanish at once nothing is given up before its time, however
+// few blocks each query misses: what a bucket that is empty for a while doesn't show would be forgotten bit by bit.
+func TestSuspectsOfADoubtedListing(t *testing.T) {
+	w := newWatch(t, nil)
+	var ids []ulid.ULID
+	for i := range 20 {
+		ids = append(ids, w.put(i+1))
+	}
+	require.Len(t, w.fetch().Metas, 20)
+	for _, id := range ids {
+		w.remove(block.Name(id, block.MetaFilename))
+	}
+	for i := range ids {
+		w.Suspect(ids[i])
+		v, err := w.FetchAll(context.Background())
+		require.ErrorIs(t, err, block.ErrListing)
+		require.Len(t, v.Metas, 20, "after %d looks", i+1)
+	}
+}
+
+// RELIABILITY B3: nor is a bucket forgotten bit by bit whose manifest lists blocks that are not there.
+func TestSuspectsOneByOne(t *testing.T) {
+	f := newFleet(t)
+	ids := f.ids(20)
+	for _, id := range ids {
+		f.put(id)
+	}
+	c, r := f.member("c"), f.member("")
+	c.begin()
+	f.check(r.look())
+	for _, id := range ids {
+		f.remove(id)
+	}
+	for i, id := range ids {
+		r.Suspect(id)
+		v, err := r.FetchAll(context.Background())
+		require.Len(t, v.Metas, max(20-i-1, 16))
+		require.Equal(t, i >= 4, errors.Is(err, block.ErrListing), "look %d: %v", i, err)
+	}
+	f.clock.add(5 * time.Minute)
+	f.check(r.look())
+}

@@ -39,8 +39,10 @@ func (f *Fetcher) suspected(known *Manifest) (ids []ulid.ULID) {
 // confirm gives up the suspects that are gone. The pass before it has shown that
 // the bucket answers, if not that its listing can be believed. Where they are more
 // than one, and more than may vanish at once, they are kept and looked for again
-// when GoneDelay is over.
-func (f *Fetcher) confirm(ctx context.Context, s *fetchState) error {
+// when GoneDelay is over. With them counts what was given up while the manifest
+// lists it, and what a doubted listing lacks: else an empty bucket would be
+// forgotten bit by bit.
+func (f *Fetcher) confirm(ctx context.Context, s *fetchState, doubted bool) error {
 	if err := f.seek(ctx, s); err != nil {
 		return err
 	}
@@ -49,7 +51,9 @@ func (f *Fetcher) confirm(ctx context.Context, s *fetchState) error {
 	if err != nil {
 		f.Suspect(ids...)
 	}
-	if len(gone) > max(1, len(s.known.Metas)/shareOfFault) {
+	before := len(s.lost.blocks) // given up by passes before
+	most := max(1, (len(s.known.Metas)+before)/shareOfFault)
+	if len(gone) > 0 && (before+len(gone) > most || doubted && len(s.missing) > most) {
 		for _, id := range gone {
 			if !s.missing[id].firsthand {
 				s.missing[id] = sighting{since: f.now(), firsthand: true}
