@@ -169,13 +169,13 @@ func TestMemoryIsBounded(t *testing.T) {
 
 	in, end = run(320)
 	q := r.asks(in)
-	eventually(t, 20*time.Second, func() error { return errors.Join(free.there(t, q), limited.there(t, q)) })
+	eventually(t, time.Minute, func() error { return errors.Join(free.there(t, q), limited.there(t, q)) })
 	end()
 
 	in, end = run(160)
 	takes := func(b *bomb) {
 		t.Helper()
-		eventually(t, 20*time.Second, func() error { // ready, it is about to join its ring
+		eventually(t, time.Minute, func() error { // ready, it is about to join its ring
 			if a := push(t, in, b.tenant, floats([]string{"__name__", "known"}, sampleAt(now.Add(time.Second), 1))); a.Status != http.StatusNoContent {
 				return fmt.Errorf("%d: %s", a.Status, a.Body)
 			}
@@ -183,7 +183,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		})
 	}
 	takes(limited)
-	eventually(t, 20*time.Second, func() error { // 429 while reading its log has left garbage
+	eventually(t, time.Minute, func() error { // 429 while opening has left garbage
 		if a := free.throw(t, in); a.Status != 503 || !strings.Contains(a.Body, "memory") {
 			return fmt.Errorf("%d: %s", a.Status, a.Body)
 		}
@@ -193,7 +193,7 @@ func TestMemoryIsBounded(t *testing.T) {
 
 	in, end = run(480)
 	q = r.asks(in)
-	eventually(t, 20*time.Second, func() error { return errors.Join(free.there(t, q), limited.there(t, q)) })
+	eventually(t, time.Minute, func() error { return errors.Join(free.there(t, q), limited.there(t, q)) })
 	takes(free)
 	end()
 }

@@ -94,7 +94,7 @@ func New(cfg Config, p Parts) (*Ingester, error) {
 	var local replicate.Owner
 	if in.cfg.owns() {
 		in.owned = heads.New(cfg.Heads, heads.Parts{Bucket: p.Bucket, Log: p.Log, Metrics: p.Metrics, Limits: in.headLimits, RingLabels: in.ringLabels,
-			Memory: memoryShares, Crowded: func() fmt.Stringer { return in.gate.Crowded(seriesShare) }})
+			Memory: memory(), Crowded: func() fmt.Stringer { return in.gate.Crowded(seriesShare) }})
 		in.owner = &owner{Owner: in.owned}
 		local = in.owner
 	}
@@ -117,10 +117,12 @@ const (
 	nameShare   = 0.95
 )
 
-// memoryShares are live memory, and all that the process holds, of the limit.
-func memoryShares() (live, held float64) {
-	g := admit.NewProcessGauges()
-	return g.Memory(), g.Held()
+// memory is what this process may take.
+func memory() heads.Memory {
+	return heads.Memory{Limit: admit.NewProcessGauges().Limit(), Used: func() (live, held float64) {
+		g := admit.NewProcessGauges()
+		return g.Memory(), g.Held()
+	}}
 }
 
 // forwardDir is where the queues lie below --tsdb.path. No tenant can have this name.

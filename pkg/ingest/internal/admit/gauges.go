@@ -38,6 +38,9 @@ func NewProcessGauges() *ProcessGauges {
 	}
 }
 
+// Limit is the memory limit in bytes.
+func (p *ProcessGauges) Limit() int64 { return int64(p.limit) }
+
 // Memory implements Gauges: what was live at the last garbage collection, and
 // what is not heap. Garbage does not count: it grows up to the limit by design.
 func (p *ProcessGauges) Memory() float64 {

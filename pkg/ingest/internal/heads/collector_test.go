@@ -15,13 +15,16 @@ func TestCollectSeldom(t *testing.T) {
 		debug.SetGCPercent(now)
 		return now
 	}
-	for _, c := range []struct{ before, during int }{{40, openingPercent}, {300, 300}, {-1, -1}} {
+	for _, c := range []struct{ before, during int }{{40, seldomPercent}, {300, 300}, {-1, -1}} {
 		func() {
 			defer debug.SetGCPercent(debug.SetGCPercent(c.before))
-			goOn := collectSeldom()
+			var gc collector
+			gc.seldom()
 			require.Equal(t, c.during, percent())
-			goOn()
-			require.Equal(t, c.before, percent())
+			for range 2 {
+				gc.asBefore()
+				require.Equal(t, c.before, percent())
+			}
 		}()
 	}
 }

@@ -32,6 +32,7 @@ const (
 	outOfOrder     = "prometheus_tsdb_out_of_order_samples_total"
 	outOfBounds    = "prometheus_tsdb_out_of_bound_samples_total"
 	tooOld         = "prometheus_tsdb_too_old_samples_total"
+	headChunks     = "prometheus_tsdb_head_chunks"
 )
 
 func newCounters(shown map[string]string) *counters {
@@ -138,8 +139,8 @@ func (c *counters) drops() (out []*prometheus.CounterVec) {
 // summed maps the TSDB's metrics that we show, as sums over tenants, to their help.
 func summed() map[string]string {
 	return map[string]string{
-		"prometheus_tsdb_head_series":                              "Series in heads.",
-		"prometheus_tsdb_head_chunks":                              "Chunks in heads.",
+		"prometheus_tsdb_head_series": "Series in heads.",
+		headChunks:                    "Chunks in heads.",
 		"prometheus_tsdb_head_series_created_total":                "Series created in heads.",
 		"prometheus_tsdb_head_series_removed_total":                "Series removed from heads.",
 		"prometheus_tsdb_head_samples_appended_total":              "Samples appended.",

@@ -117,7 +117,7 @@ func (hs *Heads) newHead(id tenant.ID) *head {
 		counters: newCounters(hs.sums.shown),
 		sessions: newSessions(hs.cfg.MaxSessions, hs.now),
 	}
-	h.census = newCensus(func() Limits { return hs.limits(id) }, hs.memory, hs.crowded)
+	h.census = newCensus(func() Limits { return hs.limits(id) }, h.room(), hs.crowded)
 	h.mu.idle = make(chan struct{})
 	h.shipping = newShipping(h)
 	return h
@@ -176,9 +176,10 @@ func (h *head) close(ctx context.Context) error {
 	h.heads.sums.retire(h.counters)
 	h.notes.close()
 	inOrder := h.startedFrom != startedByTSDB && h.failure() == nil && h.keepReferences() == nil
+	series, chunks := int(h.db.Head().NumSeries()), int(h.counters.value(headChunks))
 	err := errors.Join(h.families.save(), h.db.Close())
 	if err == nil && inOrder {
-		err = h.noteEnd()
+		err = h.noteEnd(series, chunks)
 	}
 	if err != nil {
 		return fmt.Errorf("tenant %s: close: %w", h.id, err)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -36,10 +35,12 @@ type Heads struct {
 	limits   func(tenant.ID) Limits
 	ring     func(tenant.ID) labels.Labels
 	fault    func(step string) error
-	memory   func() (live, held float64)
+	memory   Memory
+	gc       collector
 	crowded  func() fmt.Stringer
 	disk     *disk
 	replays  chan struct{} // a place in it is the right to open a TSDB
+	beside   sync.RWMutex  // held for writing by an opening that wants all memory for itself
 	cuts     chan struct{} // and that to cut a head
 
 	mu struct {
@@ -86,9 +87,8 @@ type Parts struct {
 	Fault func(step string) error
 	// FreeBytes tells the free space of a file system. nil: the system's answer.
 	FreeBytes func(dir string) (int64, error)
-	// Memory tells live memory, and all that is held with garbage, as shares of
-	// the limit. Safe for concurrent use. nil: not known.
-	Memory func() (live, held float64)
+	// Memory is what may be taken to open TSDBs.
+	Memory Memory
 	// Crowded tells why there is no memory for more series; nil while there is memory. nil: there always is.
 	Crowded func() fmt.Stringer
 }
@@ -97,7 +97,7 @@ type Parts struct {
 func New(cfg Config, p Parts) *Heads {
 	hs := &Heads{
 		cfg: cfg, bkt: p.Bucket, log: p.Log, metrics: newMetrics(p.Metrics), notes: notes.NewMetrics(p.Metrics),
-		now: p.Now, limits: p.Limits, ring: p.RingLabels, fault: p.Fault, memory: p.Memory, crowded: p.Crowded,
+		now: p.Now, limits: p.Limits, ring: p.RingLabels, fault: p.Fault, memory: p.Memory.withDefaults(), crowded: p.Crowded,
 		replays: make(chan struct{}, cfg.ReplayConcurrency),
 		cuts:    make(chan struct{}, cfg.CutConcurrency),
 	}
@@ -180,15 +180,15 @@ func (hs *Heads) openAll(ctx context.Context, f *folder) error {
 	hs.mu.Lock()
 	hs.mu.folders = len(ids)
 	hs.mu.Unlock()
-	collect := sync.OnceFunc(collectSeldom())
-	defer collect()
+	hs.gc.seldom()
+	defer hs.gc.asBefore()
 	var g errgroup.Group
 	g.SetLimit(hs.cfg.ReplayConcurrency)
 	for _, id := range ids {
 		g.Go(func() error {
 			if ctx.Err() == nil {
 				hs.openFound(id)
-				collect() // the next ones have others beside them
+				hs.gc.asBefore() // the next ones have others beside them
 			}
 			return nil
 		})
@@ -335,7 +335,7 @@ func (hs *Heads) fill(s *slot, id tenant.ID) {
 		hs.log.Error("tenant can't be opened; it is tried again", "tenant", string(id), "after", retryAfter(s.tries+1, err), "err", err)
 	}
 	if errors.Is(err, errNoRoom) {
-		debug.FreeOSMemory() // else others are refused for it until garbage is collected
+		hs.memory.Collect() // else others are refused for it until garbage is collected
 	}
 	hs.metrics.openSeconds.Observe(time.Since(start).Seconds())
 	hs.mu.Lock()

@@ -41,8 +41,8 @@ type census struct {
 	}
 }
 
-func newCensus(limits func() Limits, memory func() (live, held float64), crowded func() fmt.Stringer) *census {
-	c := &census{limits: limits, crowded: crowded, room: &room{used: memory}}
+func newCensus(limits func() Limits, room *room, crowded func() fmt.Stringer) *census {
+	c := &census{limits: limits, crowded: crowded, room: room}
 	c.mu.metrics = map[string]int{}
 	return c
 }
@@ -60,7 +60,7 @@ func (e *fullError) Error() string { return string(e.reason) }
 // PreCreation refuses a series that is one too many. Those created at once may pass together.
 func (c *census) PreCreation(lset labels.Labels) error {
 	if !c.enforce.Load() {
-		return c.room.check()
+		return c.room.create()
 	}
 	if why := c.crowded(); why != nil {
 		return &fullError{reason: refuse.SeriesLimit, crowded: why}
@@ -98,6 +98,9 @@ func (c *census) PostCreation(lset labels.Labels) {
 
 // PostDeletion counts series that the head has let go of.
 func (c *census) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
+	if !c.enforce.Load() {
+		c.room.dropped()
+	}
 	c.total.Add(-int64(len(gone)))
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -114,7 +117,7 @@ func (c *census) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
 // reset forgets all: another opening counts them anew.
 func (c *census) reset() {
 	c.total.Store(0)
-	c.room = &room{used: c.room.used}
+	c.room = newRoom(c.room.memory, c.room.gc)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.mu.metrics)

@@ -63,8 +63,29 @@ const (
 	heldTmpDir = "held.tmp" // being made, or no longer needed
 )
 
-// openTSDB opens the TSDB in h.dir, mending what is damaged. After an error nothing is lost.
+// openTSDB opens the TSDB in h.dir, mending what is damaged. When there is no room for it beside what else
+// is being opened it waits and tries again with all memory for itself: that alone is final.
 func (h *head) openTSDB(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
+	db, err := h.openBeside(lim, stats)
+	if !errors.Is(err, errNoRoom) {
+		return db, err
+	}
+	h.log.Info("there was no room to open the tenant beside others; it is tried once more alone", "why", err)
+	h.heads.beside.Lock()
+	defer h.heads.beside.Unlock()
+	h.heads.memory.Collect() // else what others have left counts as in use
+	return h.openMended(lim, stats)
+}
+
+// openBeside is openMended while others may be opened, too.
+func (h *head) openBeside(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
+	h.heads.beside.RLock()
+	defer h.heads.beside.RUnlock()
+	return h.openMended(lim, stats)
+}
+
+// openMended opens the TSDB in h.dir, mending what is damaged. After an error nothing is lost.
+func (h *head) openMended(lim Limits, stats *tsdb.DBStats) (*tsdb.DB, error) {
 	m := h.newMender()
 	err := m.prepare()
 	if err == nil {

@@ -45,12 +45,17 @@ type endNote struct {
 	Version  int              `json:"version"`
 	Snapshot string           `json:"snapshot"` // folder
 	Bytes    map[string]int64 `json:"bytes"`    // in this folder, and those that it goes with
+	Series   int              `json:"series"`   // in the head
+	Chunks   int              `json:"chunks"`   // of these, in memory and in files
 }
 
 const (
 	endNoteFilename = "snapshot.json"
 	endNoteVersion  = 1
 )
+
+// buffersShare is how many times what records of a log on their way take goes into the memory limit.
+const buffersShare = 16
 
 // started leaves a snapshot for the TSDB to start from, and returns where it is from.
 func (h *head) started(lim Limits, stats *tsdb.DBStats) (from string, err error) {
@@ -70,8 +75,9 @@ func (h *head) started(lim Limits, stats *tsdb.DBStats) (from string, err error)
 		return startedFromLog, nil
 	case err != nil:
 		h.log.Info("the TSDB reads its log itself, which takes longer", "why", err)
-		return startedByTSDB, nil
+		return startedByTSDB, replay.Measure(h.dir, h.room().plan)
 	}
+	h.census.room.await(got.Memory)
 	h.log.Debug("log read", "series", got.Series, "samples", got.Samples, "encoded", got.Encoded, "bytes", got.Bytes)
 	if h.heads.isLarge(got.Series) {
 		runtime.GC() // what was taken for it is free for the TSDB
@@ -93,7 +99,8 @@ func (hs *Heads) isLarge(series int) bool {
 }
 
 // closedInOrder tells whether the snapshot of the last closing is there and all
-// that is. Its note is taken away: it holds for one opening. Other snapshots are removed.
+// that is. Its note is taken away: it holds for one opening, but not for one that there is no memory for.
+// Other snapshots are removed.
 func (h *head) closedInOrder() (bool, error) {
 	path := filepath.Join(h.dir, endNoteFilename)
 	data, err := os.ReadFile(path)
@@ -103,14 +110,37 @@ func (h *head) closedInOrder() (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	var n endNote
+	good := json.Unmarshal(data, &n) == nil && n.Version == endNoteVersion && h.whole(n)
+	if good {
+		if err := h.room().plan(n.memory()); err != nil {
+			return false, err
+		}
+		h.census.room.await(n.memory())
+	}
 	if err := errors.Join(os.Remove(path), block.SyncDir(h.dir)); err != nil {
 		return false, err
 	}
-	var n endNote
-	if json.Unmarshal(data, &n) != nil || n.Version != endNoteVersion || !h.whole(n) {
+	if !good {
 		return false, replay.Remove(h.dir)
 	}
 	return true, nil
+}
+
+// room is a new one for what this head is going to hold.
+func (h *head) room() *room { return newRoom(h.heads.memory, &h.heads.gc) }
+
+// memory is what the head will hold that starts from the snapshot. A note of an
+// older version does not tell.
+func (n endNote) memory() replay.Memory {
+	if n.Series == 0 {
+		return replay.Memory{}
+	}
+	const besides = 108 // bytes of a record of the snapshot that are not labels, nor its chunk
+	return replay.Memory{
+		Series: n.Series, Chunks: max(0, n.Chunks-n.Series), // an open one each
+		Bytes: max(0, n.Bytes[n.Snapshot]-besides*int64(n.Series)),
+	}
 }
 
 // whole tells whether a snapshot is the newest, and all is as it was when its note was
@@ -153,9 +183,10 @@ func (h *head) keepReferences() error {
 	return errors.Join(err, app.Rollback())
 }
 
-// noteEnd notes that the TSDB was closed in order.
-func (h *head) noteEnd() error {
+// noteEnd notes that the TSDB was closed in order, with so many series and chunks.
+func (h *head) noteEnd(series, chunks int) error {
 	n, err := h.endNow()
+	n.Series, n.Chunks = series, chunks
 	if errors.Is(err, record.ErrNotFound) {
 		return nil
 	}
@@ -173,7 +204,6 @@ func (h *head) noteEnd() error {
 func (h *head) replayConfig(lim Limits, stats *tsdb.DBStats) replay.Config {
 	o := h.options(lim)
 	xor2, st := o.FloatChunkEncoding == chunkenc.EncXOR2, o.EnableHistogramSTEncoding
-	room := &room{used: h.census.room.used}
 	return replay.Config{
 		ChunkRange: o.MinBlockDuration, SamplesPerChunk: tsdb.DefaultSamplesPerChunk, WriteBuffer: o.HeadChunksWriteBufferSize,
 		Floats:          chunkenc.ValFloat.ChunkEncoding(xor2, st),
@@ -181,7 +211,8 @@ func (h *head) replayConfig(lim Limits, stats *tsdb.DBStats) replay.Config {
 		FloatHistograms: chunkenc.ValFloatHistogram.ChunkEncoding(xor2, st),
 		StartTimestamps: o.EnableSTStorage, MaxExemplars: int(o.MaxExemplars), OutOfOrderWindow: o.OutOfOrderTimeWindow,
 		BlocksMaxTime: h.blocksMaxTime(),
-		Memory:        room.check,
+		Memory:        h.room().plan,
+		Buffers:       h.heads.memory.Limit / buffersShare,
 		Disk:          h.heads.disk.checkSnapshot,
 		Progress: func(first, last, current int) {
 			s := stats.Head.WALReplayStatus

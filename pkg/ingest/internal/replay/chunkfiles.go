@@ -19,11 +19,12 @@ type chunkFiles struct {
 	dir    string
 	last   int                       // file that was there before; -1: none
 	newest chunks.ChunkDiskMapperRef // of the chunks that were there
+	found  int                       // that were there
 	mapper *chunks.ChunkDiskMapper
 
 	mu struct {
 		sync.Mutex
-		added bool
+		added int   // chunks
 		err   error // of the first chunk that could not be written
 	}
 }
@@ -67,6 +68,7 @@ func (f *chunkFiles) each(do func(n int, path string) error) error {
 func (f *chunkFiles) iterate(mint int64, t *table) error {
 	err := f.mapper.IterateAllChunks(func(ref chunks.HeadSeriesRef, at chunks.ChunkDiskMapperRef, from, until int64, _ uint16, enc chunkenc.Encoding, late bool) error {
 		f.newest = at
+		f.found++
 		switch {
 		case late:
 			t.late[ref] = struct{}{}
@@ -101,7 +103,7 @@ func (f *chunkFiles) add(ref chunks.HeadSeriesRef, from, until int64, enc chunke
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.mu.added = true
+	f.mu.added++
 	if f.mu.err == nil {
 		f.mapper.WriteChunk(ref, from, until, c, false, func(err error) { f.mu.err = err })
 	}

@@ -21,7 +21,7 @@ import (
 //     so, and that the samples before it are not needed. A crash may lose the chunk and keep the
 //     mark. The TSDB takes the mark for wrong if it points behind all chunks, so nothing may have been added behind.
 func (p *replaying) checkLate() error {
-	if len(p.series.aliases) == 0 && !p.chunks.mu.added {
+	if len(p.series.aliases) == 0 && p.chunks.mu.added == 0 {
 		return nil
 	}
 	in, err := wlog.NewSegmentsReader(filepath.Join(p.dir, wblDir))
@@ -56,7 +56,7 @@ func (l *lateRecords) check(rec []byte) error {
 			return err
 		}
 		for _, m := range marks {
-			if l.chunks.mu.added && m.MmapRef.GreaterThan(l.chunks.newest) {
+			if l.chunks.mu.added > 0 && m.MmapRef.GreaterThan(l.chunks.newest) {
 				return unsure("a chunk of late samples of series %d is lost", m.Ref)
 			}
 		}

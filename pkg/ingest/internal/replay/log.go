@@ -54,6 +54,7 @@ type rawRecord struct {
 
 const (
 	batchBytes  = 64 << 10 // compressed
+	batchMemory = 4 << 20  // about, at most: samples take more than they do in the log, compressed
 	mostSharing = 8
 )
 
@@ -79,6 +80,9 @@ func newPipeline(p *replaying) *pipeline {
 		l.shares *= 2
 	}
 	n := 8 + 8*l.shares
+	if p.cfg.Buffers > 0 {
+		n = int(max(2+2*int64(l.shares), min(int64(n), p.cfg.Buffers/batchMemory)))
+	}
 	l.free, l.scan, l.order = make(chan *batch, n), make(chan *batch, n), make(chan *batch, n)
 	for range n {
 		l.free <- &batch{scanned: make(chan struct{}, 1), picked: make([][]sample, l.shares)}
@@ -191,7 +195,7 @@ func (l *pipeline) sequence(log writeAheadLog) {
 		if l.stopped() {
 			continue
 		}
-		if err := errors.Join(b.err, s.rest(b)); err != nil {
+		if err := errors.Join(b.err, l.takes(Memory{}), s.rest(b)); err != nil {
 			l.fail(err)
 			continue
 		}
@@ -258,13 +262,14 @@ func (s *sequencer) define(b []byte) error {
 		if err != nil {
 			return err
 		}
-		if s.cfg.Memory != nil {
-			if err := s.cfg.Memory(); err != nil {
-				return err
-			}
-		}
+		known, older := s.series.at(ref) != nil, len(s.series.aliases)
 		if err := s.series.define(ref, b[:size], s.mint, s.settle); err != nil {
 			return err
+		}
+		if !known && len(s.series.aliases) == older {
+			if err := s.takes(memoryOf(b[:size])); err != nil {
+				return err
+			}
 		}
 		b = b[size:]
 	}

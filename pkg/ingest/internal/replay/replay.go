@@ -51,8 +51,11 @@ type Config struct {
 	OutOfOrderWindow int64 // ms, of exemplars
 	BlocksMaxTime    int64 // ms; what in-order blocks hold ends there. math.MinInt64: there are none
 
-	// Memory is asked for each series and tells why there may be no more.
-	Memory func() error
+	// Memory is told what the TSDB is going to hold, part by part as it shows, and tells why there may be no more.
+	// It is asked for nothing, too, while records are read: it may take its time for the sake of memory.
+	Memory func(more Memory) error
+	// Buffers is about how many bytes of records may be on their way. 0: as many as are good for speed.
+	Buffers int64
 	// Disk tells why so many bytes can't be written.
 	Disk func(bytes int64) error
 	// Progress is told each segment that was read.
@@ -66,6 +69,7 @@ type Stats struct {
 	Samples int // in order, of any kind, those passed over with them
 	Encoded int // of these, into chunks
 	Bytes   int64
+	Memory  Memory // that the TSDB is going to hold
 }
 
 // ErrUnsure is a log with something in it that only the TSDB itself should judge.
@@ -176,6 +180,17 @@ type replaying struct {
 	exemplars exemplars
 }
 
+// takes is told what the TSDB is going to hold more, and tells why it can't. One goroutine calls it at a time.
+func (p *replaying) takes(more Memory) error {
+	p.stats.Memory.Series += more.Series
+	p.stats.Memory.Chunks += more.Chunks
+	p.stats.Memory.Bytes += more.Bytes
+	if p.cfg.Memory == nil {
+		return nil
+	}
+	return p.cfg.Memory(more)
+}
+
 func (p *replaying) run(l writeAheadLog) error {
 	var err error
 	if p.chunks, err = openChunkFiles(filepath.Join(p.dir, chunksDir), p.cfg.WriteBuffer); err != nil {
@@ -184,12 +199,18 @@ func (p *replaying) run(l writeAheadLog) error {
 	p.exemplars = exemplars{most: p.cfg.MaxExemplars, window: p.cfg.OutOfOrderWindow}
 	err = p.chunks.iterate(p.mint, p.series)
 	if err == nil {
+		err = p.takes(Memory{Chunks: p.chunks.found})
+	}
+	if err == nil {
 		err = p.readLog(l)
 	}
 	if err = errors.Join(err, p.chunks.close()); err != nil {
 		return err
 	}
 	p.stats.Aliases = len(p.series.aliases)
+	if err := p.takes(Memory{Chunks: p.chunks.mu.added, Bytes: p.openBytes()}); err != nil {
+		return err
+	}
 	if err := p.checkLate(); err != nil {
 		return err
 	}

@@ -81,6 +81,17 @@ func (p *replaying) checkDisk() error {
 	return p.cfg.Disk(sum)
 }
 
+// openBytes are those of all open chunks.
+func (p *replaying) openBytes() (sum int64) {
+	_ = p.series.all(func(_ chunks.HeadSeriesRef, s *series) error {
+		if s.open() {
+			sum += int64(s.size())
+		}
+		return nil
+	})
+	return sum
+}
+
 func encodeSeries(buf *encoding.Encbuf, ref chunks.HeadSeriesRef, s *series) {
 	buf.PutByte(snapshotSeries)
 	buf.PutBE64(uint64(ref))
