@@ -63,7 +63,7 @@ type entry struct {
 	external labels.Labels
 	aside    bool // may be covered, kept and read, but is no input of compaction
 
-	clashes bool // with what an older block says of the same split
+	clashes bool // with what others, made of more, say of the same split
 	doubted bool // it clashes, or another does with it: it covers nothing, and only what was made of it covers it
 	garbage bool
 	expired bool // retention is about to mark it
@@ -301,20 +301,18 @@ func byTime(a, b *entry) int {
 	return cmp.Or(cmp.Compare(a.meta.MinTime, b.meta.MinTime), cmp.Compare(a.meta.MaxTime, b.meta.MaxTime), a.id().Compare(b.id()))
 }
 
-// clashes sets shards aside that say otherwise of their split than an older block
-// does: another number of shards, or another edge, that of a neighbour included.
-// Then together they may not hold all that was split (torn).
+// clashes sets shards aside that say otherwise of their split than others do that
+// are made of more, or of as much and are older: another number of shards, or
+// another edge, that of a neighbour included. Then together they may not hold all
+// that was split (torn).
 func (p *planner) clashes(f *family) {
 	type edge struct {
 		split  string
 		number int
 	}
 	first := map[edge]*entry{} // who told of an edge first; none that clashes
-	for _, e := range f.all {
+	for _, e := range f.byWeight() {
 		s := e.ext.Shard
-		if s == nil || e.marks.Deletion != nil {
-			continue
-		}
 		edges := []edge{{s.Split, s.Index}, {s.Split, s.Index + 1}}
 		for _, at := range edges {
 			if other := first[at]; other != nil && !agree(other.ext.Shard, s, at.number) {
@@ -329,7 +327,25 @@ func (p *planner) clashes(f *family) {
 	}
 }
 
-// clash takes note of two shards that don't agree, e being the younger one.
+// byWeight are the shards that stay, those first whose record is that of most
+// sources. So it makes no difference which of them were merged meanwhile.
+func (f *family) byWeight() (shards []*entry) {
+	weight := map[string]int{}
+	record := func(e *entry) string {
+		s := e.ext.Shard
+		return fmt.Sprintf("%s %s %s", s.Key(), s.From, s.To)
+	}
+	for _, e := range f.all {
+		if e.ext.Shard != nil && e.marks.Deletion == nil {
+			shards = append(shards, e)
+			weight[record(e)] += len(e.sources)
+		}
+	}
+	slices.SortStableFunc(shards, func(a, b *entry) int { return cmp.Compare(weight[record(b)], weight[record(a)]) })
+	return shards
+}
+
+// clash takes note of two shards that don't agree, e being the one that has less to say.
 func (p *planner) clash(f *family, e, other *entry) {
 	other.doubted = other.doubted || share(e.sources, other.sources)
 	if e.clashes {
