@@ -155,6 +155,19 @@ func TestUnsure(t *testing.T) {
 	require.ErrorIs(t, err, ErrNoLog)
 }
 
+// TestPageBetween: a page of references before others that are there may be made while encoders
+// look for series.
+func TestPageBetween(t *testing.T) {
+	table := newTable()
+	require.True(t, table.set(2*pageSize, &series{}))
+	pages, looked := table.pages, make(chan *series)
+	go func() { looked <- seriesAt(pages, pageSize) }() // the race detector sees the two
+	require.True(t, table.set(pageSize, &series{}))
+	require.Nil(t, <-looked)
+	require.NotNil(t, table.at(pageSize))
+	require.NotNil(t, table.at(2*pageSize))
+}
+
 // TestUndo: chunks that were written are taken away again when the snapshot can't be.
 func TestUndo(t *testing.T) {
 	dir := t.TempDir()

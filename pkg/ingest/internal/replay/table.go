@@ -3,6 +3,7 @@ package replay
 import (
 	"bytes"
 	"hash/maphash"
+	"slices"
 	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -122,10 +123,14 @@ func (t *table) set(ref chunks.HeadSeriesRef, s *series) bool {
 	if n >= mostPages {
 		return false
 	}
+	shared := n < uint64(len(t.pages)) // with encoders, which know the pages that were there with a batch
 	for uint64(len(t.pages)) <= n {
 		t.pages = append(t.pages, nil)
 	}
 	if t.pages[n] == nil {
+		if shared { // rare: references are given in order
+			t.pages = slices.Clone(t.pages)
+		}
 		t.pages[n] = new(page)
 		t.used.pages++
 	}
