@@ -140,7 +140,7 @@ func TestKilled(t *testing.T) {
 			require.True(t, late[start+int64(i)*1000], "tenant %s late write %d", id, i)
 		}
 	}
-	require.Greater(t, total, 6, "something was acknowledged")
+	require.GreaterOrEqual(t, total, 3, "each that was not killed at a step has acknowledged something")
 	t.Logf("%d writes were acknowledged", total)
 }
 
@@ -156,11 +156,13 @@ func runVictim(t *testing.T, dir string, from int, rnd *rand.Rand, atStep bool, 
 	require.NoError(t, err)
 	cmd.Stderr = os.Stderr
 	require.NoError(t, cmd.Start())
-	kill := sync.OnceFunc(func() { _ = cmd.Process.Kill() })
-	if !atStep {
-		defer time.AfterFunc(time.Duration(50+rnd.IntN(400))*time.Millisecond, kill).Stop()
-	}
-	defer time.AfterFunc(20*time.Second, kill).Stop()
+	kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	soon := sync.OnceFunc(func() { // however long the start has taken, something is acknowledged
+		if !atStep {
+			kill.Reset(time.Duration(rnd.IntN(400)) * time.Millisecond)
+		}
+	})
 	lines := bufio.NewScanner(out)
 	next = from
 	for lines.Scan() {
@@ -169,6 +171,7 @@ func runVictim(t *testing.T, dir string, from int, rnd *rand.Rand, atStep bool, 
 		if _, err := fmt.Sscanf(lines.Text(), "%s %d", &id, &i); err == nil {
 			acked[tenant.ID(id)][i] = true
 			next = max(next, i+1)
+			soon()
 		}
 	}
 	_, _ = io.Copy(io.Discard, out)
@@ -397,6 +400,12 @@ func TestSyncedSegments(t *testing.T) {
 	require.Equal(t, "sync/wal sync/wal sync/wal sync/folder sync/wbl sync/wbl sync/folder", took())
 	require.NoError(t, s.sync(1))
 	require.Equal(t, "sync/wal sync/wbl", took())
+	for i := range 6 { // 6 has come and gone since
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, walDir, fmt.Sprintf("%08d", i))))
+	}
+	touch(walDir, 7)
+	require.NoError(t, s.sync(1))
+	require.Equal(t, "sync/wal sync/wal sync/folder sync/wbl", took(), "5 is still open")
 	for _, l := range s.logs {
 		l.close()
 	}

@@ -162,7 +162,7 @@ type logSync struct {
 
 // sync makes all segments durable. A log without a folder has no segments.
 func (l *logSync) sync(fault func(string) error) error {
-	_, newest, err := segmentsOf(l.dir)
+	newest, err := l.newest()
 	if err != nil || newest < 0 {
 		return err
 	}
@@ -187,9 +187,35 @@ func (l *logSync) sync(fault func(string) error) error {
 	return nil
 }
 
+// newest is the number of the newest segment, -1 if there is none. It takes no descriptor while that is the
+// one synced last, so that writes go on in a process that has none left.
+func (l *logSync) newest() (int, error) {
+	if !l.named {
+		_, newest, err := segmentsOf(l.dir)
+		return newest, err
+	}
+	// In this order: the next one may have been added and removed, but then this one was removed before it.
+	for _, c := range []struct {
+		segment int
+		exists  bool
+	}{{l.synced + 1, false}, {l.synced, true}} {
+		_, err := os.Stat(l.path(c.segment))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return -1, fmt.Errorf("sync log: %w", err)
+		}
+		if exists := err == nil; exists != c.exists {
+			_, newest, err := segmentsOf(l.dir)
+			return newest, err
+		}
+	}
+	return l.synced, nil
+}
+
+func (l *logSync) path(segment int) string { return filepath.Join(l.dir, fmt.Sprintf("%08d", segment)) }
+
 // segment syncs segment i and keeps it open, as the next sync is likely of the same.
 func (l *logSync) segment(i int, fault func(string) error) error {
-	name := filepath.Join(l.dir, fmt.Sprintf("%08d", i))
+	name := l.path(i)
 	if l.open == nil || l.open.Name() != name {
 		l.close()
 		f, err := os.Open(name)
@@ -221,10 +247,10 @@ func (l *logSync) close() {
 // segmentsOf are the lowest and highest number of a segment, -1 if there is none. A
 // listing is made while segments are added and the oldest removed, so it may have gaps.
 func segmentsOf(dir string) (oldest, newest int, err error) {
-	d, err := os.Open(dir)
-	if errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) { // without a descriptor
 		return -1, -1, nil
 	}
+	d, err := os.Open(dir)
 	if err != nil {
 		return -1, -1, fmt.Errorf("sync log: %w", err)
 	}
