@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,7 +27,7 @@ import (
 // startup is what a component does with its bucket at the start: its error, in an operator's words.
 func startup(t *testing.T, yaml string) error {
 	t.Helper()
-	h := open(t, yaml, "--objstore.max-retries=0", "--objstore.request-timeout=5s")
+	h := open(t, yaml, "--objstore.max-retries=0", "--objstore.request-timeout=2m")
 	return h.Explain(bucket.SelfTest(t.Context(), h, time.Now).Err(true))
 }
 
@@ -45,7 +46,7 @@ func TestStartupErrors(t *testing.T) {
 		{"unknown key", "access_key: minioadmin", "access_key: someone", bucket.CauseCredentials, []string{"access_key"}},
 		{"wrong secret", "secret_key: minioadmin", "secret_key: s3cr3tcanary", bucket.CauseCredentials, []string{"secret_key does not belong"}},
 		{"wrong region", "region: us-east-1", "region: eu-west-7", bucket.CauseRegion, []string{"another region (us-east-1)", "region eu-west-7"}},
-		{"wrong port", "endpoint: " + endpoint, "endpoint: " + freeAddress(t), bucket.CauseUnreachable, []string{"nothing listens"}},
+		{"wrong port", "endpoint: " + endpoint, "endpoint: " + deafAddress(t), bucket.CauseUnreachable, []string{"nothing listens"}},
 		{"HTTPS asked", "insecure: true", "insecure: false", bucket.CauseScheme, []string{"insecure: true"}},
 		{"no such name", "endpoint: " + endpoint, "endpoint: nowhere.invalid", bucket.CauseUnreachable, []string{"nowhere.invalid"}},
 	} {
@@ -64,6 +65,18 @@ func TestStartupErrors(t *testing.T) {
 			require.NotContains(t, fmt.Sprintf("%+v", err), ".go:", "no stack trace")
 		})
 	}
+}
+
+// deafAddress is one that nobody listens at until the test ends: a client has it.
+func deafAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	client, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	return client.LocalAddr().String()
 }
 
 func TestStartupCertificate(t *testing.T) {
@@ -105,7 +118,7 @@ func TestSecretsNeverShow(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	yaml := s3YAML(endpoint, "metrics") + "  session_token: canary-token\n  trace: {enable: true}\n"
 	yaml = strings.ReplaceAll(yaml, "secret_key: minioadmin", "secret_key: canary-secret")
-	cfg := bucket.Config{Objstore: yaml, MaxConcurrent: 4, Timeout: 1e10}
+	cfg := bucket.Config{Objstore: yaml, MaxConcurrent: 4, Timeout: 6e10}
 	h, err := bucket.Open(t.Context(), cfg, bucket.Parts{
 		Log: slog.New(slog.NewTextHandler(&seen, &slog.HandlerOptions{Level: slog.LevelDebug})), Metrics: reg,
 	})

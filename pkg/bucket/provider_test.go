@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -112,30 +111,58 @@ func minioBinary(t *testing.T) string {
 }
 
 // startMinIO runs a MinIO until the test ends and returns its address and a client for it.
+// One that ends at once has lost its port to another process, and is started at another.
 func startMinIO(t *testing.T) (endpoint string, admin *minio.Client) {
 	t.Helper()
 	binary := minioBinary(t)
-	endpoint = freeAddress(t)
-	cmd := exec.Command(binary, "server", "--quiet", "--address", endpoint, "--console-address", freeAddress(t), t.TempDir())
-	cmd.Env = append(os.Environ(), "MINIO_UPDATE=off", "MINIO_BROWSER=off", "MINIO_SITE_REGION=us-east-1", "MINIO_ROOT_USER=minioadmin", "MINIO_ROOT_PASSWORD=minioadmin", "HOME="+t.TempDir())
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // reports the kill
-	})
-	require.Eventually(t, func() bool {
-		resp, err := http.Get("http://" + endpoint + "/minio/health/live")
-		if err != nil {
-			return false
+	for range 10 {
+		endpoint = freeAddress(t)
+		cmd := exec.Command(binary, "server", "--quiet", "--address", endpoint, "--console-address", freeAddress(t), t.TempDir())
+		cmd.Env = append(os.Environ(), "MINIO_UPDATE=off", "MINIO_BROWSER=off", "MINIO_SITE_REGION=us-east-1", "MINIO_ROOT_USER=minioadmin", "MINIO_ROOT_PASSWORD=minioadmin", "HOME="+t.TempDir())
+		require.NoError(t, cmd.Start())
+		ended := make(chan struct{})
+		go func() {
+			_ = cmd.Wait() // reports the kill
+			close(ended)
+		}()
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			<-ended
+		})
+		if healthy(t, "http://"+endpoint+"/minio/health/live", ended) {
+			admin, err := minio.New(endpoint, &minio.Options{Creds: credentials.NewStaticV4("minioadmin", "minioadmin", "")})
+			require.NoError(t, err)
+			return endpoint, admin
 		}
-		defer func() { _ = resp.Body.Close() }()
-		return resp.StatusCode == http.StatusOK
-	}, time.Minute, 50*time.Millisecond, "MinIO does not start")
-	admin, err := minio.New(endpoint, &minio.Options{Creds: credentials.NewStaticV4("minioadmin", "minioadmin", "")})
-	require.NoError(t, err)
-	return endpoint, admin
+	}
+	t.Fatal("MinIO ends at each start")
+	return "", nil
 }
 
+// healthy waits until a server says that it is well; false: it has ended.
+func healthy(t *testing.T, url string, ended <-chan struct{}) bool {
+	t.Helper()
+	late := time.After(5 * time.Minute)
+	for {
+		resp, err := http.Get(url)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		select {
+		case <-ended: // and somebody else answers, if anybody does
+			return false
+		case <-late:
+			t.Fatalf("%s does not say that it is well: %v", url, err)
+		default:
+		}
+		if err == nil && resp.StatusCode == http.StatusOK {
+			return true
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// freeAddress is one that nobody listens at just now. Others may take it.
 func freeAddress(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -157,16 +184,15 @@ func TestMinIO(t *testing.T) {
 // fakeGCS starts a GCS in this process and returns the YAML of a bucket on it.
 // The YAML has no way to go without credentials, so a token is issued here too.
 func fakeGCS(t *testing.T, name string) (yaml string) {
-	address := freeAddress(t)
-	_, port, err := net.SplitHostPort(address)
-	require.NoError(t, err)
-	number, err := strconv.ParseUint(port, 10, 16)
-	require.NoError(t, err)
+	front := httptest.NewUnstartedServer(nil)
+	t.Cleanup(front.Close)
+	address := front.Listener.Addr().String()
 	srv, err := fakestorage.NewServerWithOptions(fakestorage.Options{
-		Scheme: "http", Host: "127.0.0.1", Port: uint16(number), PublicHost: address,
+		NoListener: true, Scheme: "http", ExternalURL: "http://" + address, PublicHost: address,
 	})
 	require.NoError(t, err)
-	t.Cleanup(srv.Stop)
+	front.Config.Handler = srv.HTTPHandler()
+	front.Start()
 	srv.CreateBucketWithOpts(fakestorage.CreateBucketOpts{Name: name})
 	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

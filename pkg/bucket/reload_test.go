@@ -29,7 +29,7 @@ func TestRun(t *testing.T) {
 		write := func(yaml string) { require.NoError(t, os.WriteFile(file, []byte(yaml), 0o600)) }
 		write(good)
 		reg := prometheus.NewRegistry()
-		cfg := bucket.Config{ObjstoreFile: file, MaxConcurrent: 4, Timeout: 1e10}
+		cfg := bucket.Config{ObjstoreFile: file, MaxConcurrent: 4, Timeout: 6e10}
 		h, err := bucket.Open(t.Context(), cfg, bucket.Parts{Log: slog.New(slog.DiscardHandler), Metrics: reg})
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
