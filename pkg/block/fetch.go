@@ -54,6 +54,7 @@ type fetchState struct {
 	known    *Manifest // what is known of all blocks, in the form of a manifest
 	missing  sightings
 	lost     lost
+	badMarks map[string]string // marks that can't be used, by object: the error that was logged
 	manifest manifestState
 	listed   struct { // by a pass of ours
 		at   time.Time // by our clock
@@ -77,6 +78,8 @@ func NewFetcher(cfg FetcherConfig, bkt Bucket, dir string, log *slog.Logger, reg
 		known:   newManifest(),
 		missing: sightings{},
 		lost:    lost{blocks: map[ulid.ULID]record{}},
+
+		badMarks: map[string]string{},
 	}
 	return f, nil
 }

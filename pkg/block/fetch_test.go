@@ -29,6 +29,7 @@ type watch struct {
 	clock *clock
 	dir   string
 	gets  []string
+	logs  *bytes.Buffer // nil: they are not kept
 }
 
 func newWatch(t testing.TB, change func(*block.FetcherConfig)) *watch {
@@ -52,10 +53,21 @@ func (w *watch) restart(change func(*block.FetcherConfig)) {
 		change(&cfg)
 	}
 	require.NoError(w.t, cfg.Validate())
-	f, err := block.NewFetcher(cfg, w.bkt, w.dir, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	log := slog.DiscardHandler
+	if w.logs != nil {
+		log = slog.NewTextHandler(w.logs, nil)
+	}
+	f, err := block.NewFetcher(cfg, w.bkt, w.dir, slog.New(log), prometheus.NewRegistry())
 	require.NoError(w.t, err)
 	f.SetClock(w.clock.now)
 	w.Fetcher = f
+}
+
+// logged begins anew with a Fetcher whose log is kept.
+func (w *watch) logged() *bytes.Buffer {
+	w.logs = &bytes.Buffer{}
+	w.restart(nil)
+	return w.logs
 }
 
 // put writes meta.json of block n, and an index.
@@ -267,6 +279,71 @@ func TestFetchMetaBrokenOnItsWay(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, v.Metas, id)
 	require.Empty(t, v.Problems)
+}
+
+// RELIABILITY B1, P15: a mark that can't be used is read again by each listing,
+// and complained of once. One that says to leave the block alone does so whatever
+// its version; a deletion mark that isn't understood removes nothing.
+func TestFetchUnusableMarks(t *testing.T) {
+	names := []string{block.DeletionMarkFilename, block.NoCompactMarkFilename, block.NoDownsampleMarkFilename}
+	for about, body := range map[string]string{"newer": `{"id":{"ulid":"x"},"version":7}`, "torn": `{"id":`} {
+		t.Run(about, func(t *testing.T) {
+			w := newWatch(t, nil)
+			logs := w.logged()
+			id := w.put(1)
+			for _, name := range names {
+				w.object(block.Name(id, name), body)
+			}
+			for range 3 {
+				w.gets = nil
+				marks := w.fetch().Marks[id]
+				require.Nil(t, marks.Deletion)
+				require.Equal(t, about == "newer", marks.NoCompact != nil)
+				require.Equal(t, about == "newer", marks.NoDownsample != nil)
+				for _, name := range names {
+					require.Contains(t, w.gets, block.Name(id, name))
+				}
+			}
+			require.Equal(t, 3, strings.Count(logs.String(), "level=WARN"), logs)
+			if about == "newer" {
+				require.Contains(t, w.fetch().Marks[id].NoCompact.Details, "unknown version 7")
+				require.Contains(t, w.fetch().Marks[id].NoDownsample.Details, "unknown version 7")
+				mark, err := block.ReadNoCompactMark(t.Context(), w.bkt, id)
+				require.NoError(t, err)
+				require.Equal(t, w.fetch().Marks[id].NoCompact, mark)
+			}
+
+			// Gone, and written as it should be.
+			for _, name := range names {
+				w.remove(block.Name(id, name))
+			}
+			require.Empty(t, w.fetch().Marks)
+			require.NoError(t, block.WriteNoCompactMark(t.Context(), w.bkt, block.NoCompactMark{ID: id, Reason: block.ReasonIndexSizeExceeding}))
+			require.Equal(t, block.ReasonIndexSizeExceeding, w.fetch().Marks[id].NoCompact.Reason)
+			w.gets = nil
+			w.fetch()
+			require.Empty(t, w.gets)
+			require.Equal(t, 3, strings.Count(logs.String(), "level=WARN"), logs)
+		})
+	}
+}
+
+// RELIABILITY B1: a mark that comes broken once is read again, although it is not
+// written anew.
+func TestFetchMarkBrokenOnItsWay(t *testing.T) {
+	w := newWatch(t, nil)
+	id := w.put(1)
+	require.NoError(t, block.WriteNoCompactMark(t.Context(), w.bkt, block.NoCompactMark{ID: id, Reason: block.ReasonManual}))
+	var cfg block.FetcherConfig
+	cfg.RegisterFlags(flag.NewFlagSet("", flag.PanicOnError))
+	f, err := block.NewFetcher(cfg, &garbling{faulty: w.bkt, left: 2}, "", slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	require.NoError(t, err)
+	v, err := f.Fetch(t.Context())
+	require.NoError(t, err)
+	require.Nil(t, v.Marks[id].NoCompact)
+	v, err = f.Fetch(t.Context())
+	require.NoError(t, err)
+	require.NotNil(t, v.Marks[id].NoCompact)
 }
 
 // garbling flips a byte of the first bodies.

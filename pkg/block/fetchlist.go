@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -45,14 +46,14 @@ type fetched struct {
 	gone bool
 }
 
-// read gets every meta and mark that is new or was written anew. What can't be
-// read stays as it was and comes up again in the next pass.
+// read gets every meta and mark that is new, was written anew or could not be
+// used. What can't be read stays as it was and comes up again in the next pass.
 func (f *Fetcher) read(ctx context.Context, s *fetchState, l listing) error {
 	var tasks []task
 	for id, b := range l {
-		have := s.known.versions[id]
+		have := s.known.record(id)
 		for name, v := range b.small {
-			if *have.of(name) != v {
+			if !have.current(name, v) {
 				tasks = append(tasks, task{id, name, v})
 			}
 		}
@@ -63,6 +64,25 @@ func (f *Fetcher) read(ctx context.Context, s *fetchState, l listing) error {
 	}
 	s.dropMarks(l)
 	return FirstError(errs)
+}
+
+// current tells that an object needs no reading: this is the version that is
+// known. What another process could make nothing of is read here, too: this
+// program may be newer than that one.
+func (r *record) current(name string, v version) bool {
+	if *r.versions.of(name) != v {
+		return false
+	}
+	switch name {
+	case MetaFilename:
+		return r.problem == nil || !errors.As(r.problem, new(toldProblem))
+	case DeletionMarkFilename:
+		return r.marks.Deletion != nil
+	case NoCompactMarkFilename:
+		return r.marks.NoCompact != nil
+	default:
+		return r.marks.NoDownsample != nil
+	}
 }
 
 // readBatch is how many objects are in memory at once, before they are parsed.
@@ -107,12 +127,7 @@ func (f *Fetcher) get(ctx context.Context, t task) (*fetched, error) {
 // read again in the next pass: its bytes may have been broken on their way.
 func (f *Fetcher) take(s *fetchState, r fetched) {
 	if r.name != MetaFilename {
-		known := s.known.record(r.id)
-		if err := known.marks.set(r.id, r.name, r.data); err != nil {
-			f.log.Warn("mark can't be used; the block is taken as not marked so", "block", r.id, "err", err)
-		}
-		*known.versions.of(r.name) = r.v
-		s.known.set(r.id, known)
+		f.takeMark(s, r)
 		return
 	}
 	known := s.known.record(r.id)
@@ -133,26 +148,55 @@ func (f *Fetcher) take(s *fetchState, r fetched) {
 	}
 }
 
-// set reads one of the three marks.
-func (m *Marks) set(id ulid.ULID, filename string, data []byte) error {
-	switch filename {
-	case DeletionMarkFilename:
-		return assign(&m.Deletion, id, filename, data)
-	case NoCompactMarkFilename:
-		return assign(&m.NoCompact, id, filename, data)
-	default:
-		return assign(&m.NoDownsample, id, filename, data)
+// takeMark is take for a mark. One that can't be used has no version, so that
+// each listing reads it again: it may have been broken on its way, and who goes
+// by our manifest may be a newer program. It is complained of once.
+func (f *Fetcher) takeMark(s *fetchState, r fetched) {
+	known := s.known.record(r.id)
+	err := known.marks.set(r.id, r.name, r.data)
+	*known.versions.of(r.name) = r.v
+	if err != nil {
+		*known.versions.of(r.name) = version{}
+	}
+	s.known.set(r.id, known)
+	name := Name(r.id, r.name)
+	if err != nil && s.badMarks[name] != err.Error() {
+		f.log.Warn(badMark(r.name, err), "block", r.id, "err", err)
+	}
+	if err == nil {
+		delete(s.badMarks, name)
+	} else {
+		s.badMarks[name] = err.Error()
 	}
 }
 
-func assign[T any](to **T, id ulid.ULID, filename string, data []byte) error {
-	mark := new(T)
-	if err := parseMark(id, filename, data, mark); err != nil {
-		*to = nil
-		return err
+// badMark says what follows from a mark that can't be used.
+func badMark(filename string, err error) string {
+	switch {
+	case filename == DeletionMarkFilename:
+		return "deletion mark can't be used; the block is not removed"
+	case errors.Is(err, ErrUnknownVersion):
+		return "mark is of an unknown version; the block is left alone"
 	}
-	*to = mark
-	return nil
+	return "mark can't be used; the block is taken as not marked so"
+}
+
+// set reads one of the three marks. After an error it is nil, but for one that
+// says to leave the block alone and is of an unknown version (unknownNoCompact).
+func (m *Marks) set(id ulid.ULID, filename string, data []byte) (err error) {
+	switch filename {
+	case DeletionMarkFilename:
+		m.Deletion, err = parseMark[DeletionMark](id, filename, data)
+	case NoCompactMarkFilename:
+		if m.NoCompact, err = parseMark[NoCompactMark](id, filename, data); errors.Is(err, ErrUnknownVersion) {
+			m.NoCompact = unknownNoCompact(id, err)
+		}
+	default:
+		if m.NoDownsample, err = parseMark[NoDownsampleMark](id, filename, data); errors.Is(err, ErrUnknownVersion) {
+			m.NoDownsample = unknownNoDownsample(id, err)
+		}
+	}
+	return err
 }
 
 // dropMarks forgets marks that have been removed from blocks that are still
@@ -169,6 +213,10 @@ func (s *fetchState) dropMarks(l listing) {
 		}
 		s.known.set(id, known)
 	}
+	maps.DeleteFunc(s.badMarks, func(name, _ string) bool {
+		id, rel, _ := SplitName(name)
+		return l[id] == nil || !l[id].has(rel)
+	})
 }
 
 // keepMarks drops the marks that b doesn't have.

@@ -423,3 +423,25 @@ func BenchmarkManifest(b *testing.B) {
 		})
 	}
 }
+
+// TestCurrent: of what another process knows, all is read again that it could not
+// use: by a manifest from before marks of unknown versions counted, too.
+//
+// RELIABILITY P15
+func TestCurrent(t *testing.T) {
+	v := version{sizeBytes: 1, seconds: 2}
+	known := record{versions: versions{v, v, v, v}}
+	for _, name := range []string{DeletionMarkFilename, NoCompactMarkFilename, NoDownsampleMarkFilename} {
+		require.False(t, known.current(name, v), name)
+	}
+	require.True(t, known.current(MetaFilename, v))
+	known.problem = toldProblem{"unknown version 2", ErrUnknownVersion}
+	require.False(t, known.current(MetaFilename, v))
+	known.problem = ErrUnknownVersion
+	require.True(t, known.current(MetaFilename, v))
+	known.marks = Marks{&DeletionMark{}, &NoCompactMark{}, &NoDownsampleMark{}}
+	for _, name := range []string{MetaFilename, DeletionMarkFilename, NoCompactMarkFilename, NoDownsampleMarkFilename} {
+		require.True(t, known.current(name, v), name)
+		require.False(t, known.current(name, version{sizeBytes: 1, seconds: 3}), name)
+	}
+}

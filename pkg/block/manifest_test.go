@@ -490,6 +490,44 @@ func TestManifestBadObject(t *testing.T) {
 	}
 }
 
+// TestManifestUnknownMarks: marks of an unknown version reach readers of the
+// manifest. Whoever could make nothing of an object, of a mark or a meta.json, may
+// have been an older program, so each process that lists the bucket reads it itself.
+//
+// RELIABILITY P15
+func TestManifestUnknownMarks(t *testing.T) {
+	f := newFleet(t)
+	id, newer := f.put(testID(1)), testID(2)
+	f.object(block.Name(newer, block.MetaFilename), `{"version":2,"ulid":"`+newer.String()+`"}`)
+	f.object(block.Name(id, block.NoCompactMarkFilename), `{"version":7}`)
+	f.object(block.Name(id, block.NoDownsampleMarkFilename), `{"version":7}`)
+	f.object(block.Name(id, block.DeletionMarkFilename), `{"version":7}`)
+	c1 := f.member("c1")
+	c1.begin()
+	v := f.member("").look()
+	require.True(t, v.FromManifest)
+	require.Contains(t, v.Marks[id].NoCompact.Details, "unknown version 7")
+	require.Contains(t, v.Marks[id].NoDownsample.Details, "unknown version 7")
+	require.Nil(t, v.Marks[id].Deletion)
+	require.ErrorIs(t, v.Problems[newer], block.ErrUnknownVersion)
+
+	f.requests()
+	c2 := f.member("c2")
+	f.clock.add(time.Hour)
+	c2.work()
+	require.Subset(t, f.requests(), []string{
+		"get " + block.Name(newer, block.MetaFilename),
+		"get " + block.Name(id, block.DeletionMarkFilename),
+		"get " + block.Name(id, block.NoCompactMarkFilename),
+		"get " + block.Name(id, block.NoDownsampleMarkFilename),
+	})
+	require.Equal(t, 3, strings.Count(c2.logs.String(), "level=WARN"), c2.logs)
+	f.clock.add(time.Hour)
+	c2.work()
+	require.NotContains(t, f.requests(), "get "+block.Name(newer, block.MetaFilename), "this program knows by now that it can't read it")
+	require.Equal(t, 3, strings.Count(c2.logs.String(), "level=WARN"), c2.logs)
+}
+
 // TestManifestShrunken: a manifest that lacks more than a fifth of what is known
 // is doubted as a listing is (RELIABILITY rule 6).
 func TestManifestShrunken(t *testing.T) {

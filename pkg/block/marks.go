@@ -130,14 +130,36 @@ func ReadDeletionMark(ctx context.Context, bkt Bucket, id ulid.ULID) (*DeletionM
 	return readMark[DeletionMark](ctx, bkt, id, DeletionMarkFilename)
 }
 
-// ReadNoCompactMark is ReadDeletionMark for the no-compact mark.
+// ReadNoCompactMark is ReadDeletionMark for the no-compact mark. One of an
+// unknown version is no error: it keeps the block out all the same (unknownNoCompact).
 func ReadNoCompactMark(ctx context.Context, bkt Bucket, id ulid.ULID) (*NoCompactMark, error) {
-	return readMark[NoCompactMark](ctx, bkt, id, NoCompactMarkFilename)
+	mark, err := readMark[NoCompactMark](ctx, bkt, id, NoCompactMarkFilename)
+	if errors.Is(err, ErrUnknownVersion) {
+		return unknownNoCompact(id, err), nil
+	}
+	return mark, err
 }
 
-// ReadNoDownsampleMark is ReadDeletionMark for the no-downsample mark.
+// ReadNoDownsampleMark is ReadNoCompactMark for the no-downsample mark.
 func ReadNoDownsampleMark(ctx context.Context, bkt Bucket, id ulid.ULID) (*NoDownsampleMark, error) {
-	return readMark[NoDownsampleMark](ctx, bkt, id, NoDownsampleMarkFilename)
+	mark, err := readMark[NoDownsampleMark](ctx, bkt, id, NoDownsampleMarkFilename)
+	if errors.Is(err, ErrUnknownVersion) {
+		return unknownNoDownsample(id, err), nil
+	}
+	return mark, err
+}
+
+// unknownNoCompact stands for a mark of an unknown version. That it is there says
+// to leave the block alone, and that much is known of it, whatever else it says;
+// Details tell why no more is. A deletion mark has nothing like it: to remove a
+// block one must know since when it is marked.
+func unknownNoCompact(id ulid.ULID, err error) *NoCompactMark {
+	return &NoCompactMark{ID: id, Version: markVersion, Details: err.Error(), Reason: ReasonManual}
+}
+
+// unknownNoDownsample is unknownNoCompact for the no-downsample mark.
+func unknownNoDownsample(id ulid.ULID, err error) *NoDownsampleMark {
+	return &NoDownsampleMark{ID: id, Version: markVersion, Details: err.Error(), Reason: ReasonManual}
 }
 
 func readMark[T any](ctx context.Context, bkt Bucket, id ulid.ULID, filename string) (*T, error) {
@@ -148,30 +170,30 @@ func readMark[T any](ctx context.Context, bkt Bucket, id ulid.ULID, filename str
 	if err != nil {
 		return nil, fmt.Errorf("block %s: read %s: %w", id, filename, err)
 	}
-	mark := new(T)
-	if err := parseMark(id, filename, data, mark); err != nil {
-		return nil, err
-	}
-	return mark, nil
+	return parseMark[T](id, filename, data)
 }
 
-// parseMark reads data into mark, a pointer to one of the three kinds, and
-// checks what all of them have in common.
-func parseMark(id ulid.ULID, filename string, data []byte, mark any) error {
+// parseMark reads one of the three kinds of marks and checks what all of them
+// have in common. Of a version that isn't known nothing else is looked at.
+func parseMark[T any](id ulid.ULID, filename string, data []byte) (*T, error) {
 	var head struct {
-		ID      ulid.ULID `json:"id"`
-		Version int       `json:"version"`
+		Version int `json:"version"`
 	}
-	if err := cmp.Or(json.Unmarshal(data, &head), json.Unmarshal(data, mark)); err != nil {
-		return fmt.Errorf("block %s: %s of %d bytes: %w: %w; write it anew or remove it", id, filename, len(data), ErrCorrupt, err)
+	var of struct {
+		ID ulid.ULID `json:"id"`
 	}
-	if head.Version != markVersion {
-		return fmt.Errorf("block %s: %s: %w %d, this program reads %d; upgrade it", id, filename, ErrUnknownVersion, head.Version, markVersion)
+	mark := new(T)
+	err := json.Unmarshal(data, &head)
+	if err == nil && head.Version != markVersion {
+		return nil, fmt.Errorf("block %s: %s: %w %d, this program reads %d; upgrade it", id, filename, ErrUnknownVersion, head.Version, markVersion)
 	}
-	if head.ID != id {
-		return fmt.Errorf("block %s: %s: %w: it is that of block %s; write it anew or remove it", id, filename, ErrCorrupt, head.ID)
+	if err = cmp.Or(err, json.Unmarshal(data, &of), json.Unmarshal(data, mark)); err != nil {
+		return nil, fmt.Errorf("block %s: %s of %d bytes: %w: %w; write it anew or remove it", id, filename, len(data), ErrCorrupt, err)
 	}
-	return nil
+	if of.ID != id {
+		return nil, fmt.Errorf("block %s: %s: %w: it is that of block %s; write it anew or remove it", id, filename, ErrCorrupt, of.ID)
+	}
+	return mark, nil
 }
 
 // Small objects are read whole, but never more than this many bytes of them.

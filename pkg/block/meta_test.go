@@ -168,6 +168,7 @@ func TestMarks(t *testing.T) {
 
 	for data, want := range map[string]error{
 		`{"id":"` + id.String() + `","version":2}`:        block.ErrUnknownVersion,
+		`{"id":{"of":1},"version":2,"details":[]}`:        block.ErrUnknownVersion,
 		`{"id":"` + testID(2).String() + `","version":1}`: block.ErrCorrupt,
 		`{"id":"` + id.String()[:4]:                       block.ErrCorrupt,
 	} {

@@ -37,7 +37,7 @@ func TestTornDeletionMark(t *testing.T) {
 // stops nothing: the block is taken as not marked so, which the log says.
 func TestOtherTornMarks(t *testing.T) {
 	for _, filename := range []string{block.NoCompactMarkFilename, block.NoDownsampleMarkFilename} {
-		for name, mark := range map[string]string{"empty": "", "garbage": "{\"id\"", "newer": `{"id":"%","version":7}`, "of another": `{"id":"01ARZ3NDEKTSV4RRFFQ69G5FAV","version":1}`} {
+		for name, mark := range map[string]string{"empty": "", "garbage": "{\"id\"", "of another": `{"id":"01ARZ3NDEKTSV4RRFFQ69G5FAV","version":1}`} {
 			t.Run(filename+" "+name, func(t *testing.T) {
 				w := days(t)
 				m := w.liveRaw()[0]
@@ -51,6 +51,42 @@ func TestOtherTornMarks(t *testing.T) {
 				w.clock.add(100 * 24 * time.Hour)
 				require.NoError(t, c.Once(t.Context()))
 				require.False(t, w.has(m.ULID, filename), "it went with its block")
+			})
+		}
+	}
+}
+
+// A no-compact or no-downsample mark of a version to come keeps its block out as
+// any other does: that it is there says so. The block stays as it is while the
+// others of its group are merged, and is counted with those that others have
+// marked. RELIABILITY P15, C4
+func TestMarksOfUnknownVersion(t *testing.T) {
+	for _, filename := range []string{block.NoCompactMarkFilename, block.NoDownsampleMarkFilename} {
+		for name, mark := range map[string]string{"as ours": `{"id":"%","version":7}`, "otherwise": `{"version":7,"id":{"block":"%"},"reason":17}`} {
+			t.Run(filename+" "+name, func(t *testing.T) {
+				w := days(t)
+				m := w.liveRaw()[0]
+				before := len(w.liveRaw())
+				body := bytes.ReplaceAll([]byte(mark), []byte("%"), []byte(m.ULID.String()))
+				require.NoError(t, w.bkt.Upload(t.Context(), block.Name(m.ULID, filename), bytes.NewReader(body)))
+				c, reg := w.watched(nil)
+				for range 2 {
+					require.NoError(t, c.Once(t.Context()))
+					require.Len(t, c.Status().SetAside, 1)
+					require.Equal(t, m.ULID.String(), c.Status().SetAside[0].Block)
+					require.Contains(t, c.Status().SetAside[0].Why, "unknown version 7")
+					require.EqualValues(t, 1, value(t, reg, "set_aside_blocks", "others"))
+					require.Less(t, len(w.liveRaw()), before, "the others are merged")
+					require.False(t, w.has(m.ULID, block.DeletionMarkFilename))
+					require.Equal(t, body, w.bkt.Objects()[block.Name(m.ULID, filename)])
+					w.requireSamples()
+					w.clock.add(100 * 24 * time.Hour)
+				}
+				for _, coarse := range w.live() {
+					if coarse.Resolution() != 0 && filename == block.NoDownsampleMarkFilename {
+						require.GreaterOrEqual(t, coarse.MinTime, m.MaxTime)
+					}
+				}
 			})
 		}
 	}
