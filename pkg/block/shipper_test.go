@@ -370,7 +370,7 @@ func TestShipperReleases(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
-	require.Eventually(t, func() bool { return !r.Status().LastSuccess.IsZero() }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !r.Status().LastSuccess.IsZero() }, 5*time.Minute, time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
 	second := r.twin()

@@ -465,7 +465,7 @@ func TestRun(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, s.Run(ctx)) })
 	eventually := func(what string, f func() bool) {
-		require.Eventually(t, f, 30*time.Second, 5*time.Millisecond, what)
+		require.Eventually(t, f, 5*time.Minute, 5*time.Millisecond, what)
 	}
 	loaded := func() []ulid.ULID {
 		v := s.view.Load()

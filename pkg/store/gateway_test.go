@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
@@ -42,9 +43,17 @@ func newGatewayOf(t testing.TB, bkt block.Bucket, cfg Config) *Store {
 	t.Helper()
 	s, err := New(cfg, bkt, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
+	s.now = standing()
 	require.NoError(t, s.sync(t.Context()))
 	t.Cleanup(s.dropAll)
 	return s
+}
+
+// standing is a clock that stands still, so that the minute for which a broken
+// block is left alone is never over before a test is.
+func standing() func() time.Time {
+	at := time.Now()
+	return func() time.Time { return at }
 }
 
 // upload writes a block and sends it to bkt.

@@ -62,6 +62,7 @@ func logged(t testing.TB, bkt block.Bucket, args ...string) (*Store, *bytes.Buff
 	var log bytes.Buffer
 	s, err := New(newConfig(t, args...), bkt, slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry())
 	require.NoError(t, err)
+	s.now = standing()
 	t.Cleanup(s.dropAll)
 	require.NoError(t, s.sync(t.Context()))
 	return s, &log

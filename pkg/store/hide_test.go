@@ -256,12 +256,12 @@ func TestHiddenWithinTheInterval(t *testing.T) {
 			return len(got) == want
 		}
 	}
-	require.Eventually(t, shown(10), 30*time.Second, 5*time.Millisecond)
+	require.Eventually(t, shown(10), 5*time.Minute, 5*time.Millisecond)
 	r := hide(t, bkt, 0, 7_200_000, `metric_1`)
-	require.Eventually(t, shown(9), 30*time.Second, 5*time.Millisecond)
+	require.Eventually(t, shown(9), 5*time.Minute, 5*time.Millisecond)
 	_, err = block.CancelDelete(t.Context(), bkt, r.ID)
 	require.NoError(t, err)
-	require.Eventually(t, shown(10), 30*time.Second, 5*time.Millisecond)
+	require.Eventually(t, shown(10), 5*time.Minute, 5*time.Millisecond)
 }
 
 // deletesAway is a bucket whose delete requests can't be listed.
