@@ -292,7 +292,8 @@ func TestPausedPastItsClaim(t *testing.T) {
 			w := fresh.copy(t)
 			paused, goOn := make(chan struct{}), make(chan struct{})
 			first := true
-			a := w.compactor(func(_ *compact.Config, parts *compact.Parts) {
+			a := w.compactor(func(cfg *compact.Config, parts *compact.Parts) {
+				cfg.LeaseTTL = duration(time.Hour) // it renews its claim each quarter of that by the machine's clock
 				parts.Fault = func(_ context.Context, at, _ string) error {
 					if at == point && first {
 						first = false
@@ -305,7 +306,7 @@ func TestPausedPastItsClaim(t *testing.T) {
 			ended := make(chan error)
 			go func() { ended <- a.Once(context.Background()) }()
 			<-paused
-			w.clock.add(30 * time.Minute) // six times the claim's life
+			w.clock.add(6 * time.Hour) // six times the claim's life
 
 			b := w.compactor(nil)
 			require.NoError(t, b.Once(context.Background()))
