@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/ingest/internal/replay"
 )
 
 // TestIsDamage: what a system could not do is no damage, whatever it is wrapped in.
@@ -80,7 +81,7 @@ func TestRetryAfter(t *testing.T) {
 func TestUnreadableSegment(t *testing.T) {
 	path := wlog.SegmentName(t.TempDir(), 3)
 	require.NoError(t, os.Mkdir(path, 0o755)) // can be opened, but not read
-	err := eachRecord(path, func([]byte) error { return nil })
+	err := replay.EachRecord(path, func([]byte) error { return nil })
 	var corrupt *wlog.CorruptionErr
 	require.ErrorAs(t, err, &corrupt)
 	require.ErrorIs(t, err, syscall.EISDIR)

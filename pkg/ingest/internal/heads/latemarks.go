@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/util/compression"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/ingest/internal/replay"
 )
 
 // lateMark stands in the log of late samples for a chunk of these that was given to the head
@@ -75,7 +76,7 @@ func (l *lostMarks) readLog(segments []numberedFile) (named map[lateMark]struct{
 	open := map[uint64]struct{}{} // series with samples that no mark stands for
 	d := recordReader{dec: newDecoder(), refs: &refRange{}}
 	for _, s := range segments {
-		err := eachRecord(filepath.Join(l.dir, wblDir, s.name), func(rec []byte) error {
+		err := replay.EachRecord(filepath.Join(l.dir, wblDir, s.name), func(rec []byte) error {
 			d.samples, d.histograms, d.floats, d.markers = d.samples[:0], d.histograms[:0], d.floats[:0], d.markers[:0]
 			if err := d.read(rec); err != nil {
 				return err
@@ -169,7 +170,7 @@ func (l *lostMarks) rewrite(path string) (err error) {
 		return err
 	}
 	dec := newDecoder()
-	err = eachRecord(path, func(rec []byte) error {
+	err = replay.EachRecord(path, func(rec []byte) error {
 		if dec.Type(rec) != record.MmapMarkers {
 			return w.Log(rec)
 		}
@@ -202,23 +203,6 @@ func replaceSynced(path, by string) error {
 		return err
 	}
 	return block.SyncDir(filepath.Dir(path))
-}
-
-// eachRecord calls do for each record of a segment.
-func eachRecord(path string, do func(rec []byte) error) error {
-	seg, err := wlog.OpenReadSegment(path)
-	if err != nil {
-		return err
-	}
-	buf := wlog.NewSegmentBufReader(seg)
-	defer buf.Close()
-	r := wlog.NewReader(buf)
-	for r.Next() {
-		if err := do(r.Record()); err != nil {
-			return err
-		}
-	}
-	return r.Err()
 }
 
 func newDecoder() record.Decoder {

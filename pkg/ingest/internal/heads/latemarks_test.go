@@ -17,6 +17,8 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/record"
 	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/ingest/internal/replay"
 )
 
 // TestLateSamplesKilledTwice: a chunk of late samples is lost with its buffer while the mark that
@@ -251,7 +253,7 @@ func lateLog(t *testing.T, dir string) (marks []lateMark, others [][]byte) {
 	require.NoError(t, err)
 	dec := newDecoder()
 	for _, s := range segments {
-		require.NoError(t, eachRecord(filepath.Join(dir, wblDir, s.name), func(rec []byte) error {
+		require.NoError(t, replay.EachRecord(filepath.Join(dir, wblDir, s.name), func(rec []byte) error {
 			if dec.Type(rec) != record.MmapMarkers {
 				others = append(others, slices.Clone(rec))
 				return nil

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/prometheus/util/compression"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/ingest/internal/replay"
 )
 
 // logPage is what a log is written in: a segment that is cut is filled up with
@@ -238,7 +239,7 @@ func badStart(dir string, segments []numberedFile) (bool, error) {
 		if p.index != i {
 			return true, nil
 		}
-		err := eachRecord(filepath.Join(checkpoint, p.name), func([]byte) error { records++; return nil })
+		err := replay.EachRecord(filepath.Join(checkpoint, p.name), func([]byte) error { records++; return nil })
 		if ofSystem(err) {
 			return false, err
 		}

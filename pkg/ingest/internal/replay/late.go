@@ -1,15 +1,12 @@
 package replay
 
 import (
-	"errors"
-	"io/fs"
 	"log/slog"
 	"path/filepath"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/record"
-	"github.com/prometheus/prometheus/tsdb/wlog"
 )
 
 // checkLate makes sure that the log of out-of-order samples, which the TSDB reads
@@ -24,22 +21,8 @@ func (p *replaying) checkLate() error {
 	if len(p.series.aliases) == 0 && p.chunks.mu.added == 0 {
 		return nil
 	}
-	in, err := wlog.NewSegmentsReader(filepath.Join(p.dir, wblDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	r := wlog.NewReader(in)
 	l := lateRecords{replaying: p, dec: record.NewDecoder(labels.NewSymbolTable(), slog.New(slog.DiscardHandler))}
-	for r.Next() {
-		if err := l.check(r.Record()); err != nil {
-			return err
-		}
-	}
-	return r.Err()
+	return eachLogged(filepath.Join(p.dir, wblDir), 0, l.check)
 }
 
 // lateRecords are those of the log of out-of-order samples.

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"hash/maphash"
 	"path/filepath"
-	"slices"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/record"
-	"github.com/prometheus/prometheus/tsdb/wlog"
 )
 
 // What a head takes of memory while it is loaded, in bytes, next to labels and open chunks: measured,
@@ -60,41 +58,42 @@ func Measure(dir string, more func(Memory) error) error {
 	if err != nil || len(l.segments) == 0 {
 		return nil //nolint:nilerr // see above
 	}
-	ranges := []wlog.SegmentRange{{Dir: l.dir, First: l.segments[0], Last: -1}}
+	m := measuring{seen: map[uint64]struct{}{}, seed: maphash.MakeSeed(), more: more}
 	if l.checkpoint != "" {
-		ranges = slices.Insert(ranges, 0, wlog.SegmentRange{Dir: l.checkpoint, First: -1, Last: -1})
+		err = eachLogged(l.checkpoint, 0, m.record)
 	}
-	in, err := wlog.NewSegmentsRangeReader(ranges...)
-	if err != nil {
-		return nil //nolint:nilerr // see above
+	if err == nil {
+		_ = eachLogged(l.dir, l.segments[0], m.record)
 	}
-	defer in.Close()
-	return measureSeries(wlog.NewReader(in), more)
+	return m.full
 }
 
-// measureSeries tells more each series of a log once, whatever its references.
-func measureSeries(r *wlog.Reader, more func(Memory) error) error {
-	seen, seed := map[uint64]struct{}{}, maphash.MakeSeed()
-	for r.Next() {
-		rec := r.Record()
-		if len(rec) == 0 || record.Type(rec[0]) != record.Series {
+// measuring tells more each series of a log once, whatever its references.
+type measuring struct {
+	seen map[uint64]struct{}
+	seed maphash.Seed
+	more func(Memory) error
+	full error // of more
+}
+
+func (m *measuring) record(rec []byte) error {
+	if len(rec) == 0 || record.Type(rec[0]) != record.Series {
+		return nil
+	}
+	for b := rec[1:]; len(b) > 8; {
+		size, err := labelBytes(b[8:])
+		if err != nil {
+			return err
+		}
+		lset := b[8 : 8+size]
+		b = b[8+size:]
+		hash := maphash.Bytes(m.seed, lset)
+		if _, known := m.seen[hash]; known {
 			continue
 		}
-		for b := rec[1:]; len(b) > 8; {
-			size, err := labelBytes(b[8:])
-			if err != nil {
-				return nil //nolint:nilerr // damage is the TSDB's to find
-			}
-			lset := b[8 : 8+size]
-			b = b[8+size:]
-			hash := maphash.Bytes(seed, lset)
-			if _, known := seen[hash]; known {
-				continue
-			}
-			seen[hash] = struct{}{}
-			if err := more(memoryOf(lset)); err != nil {
-				return err
-			}
+		m.seen[hash] = struct{}{}
+		if m.full = m.more(memoryOf(lset)); m.full != nil {
+			return m.full
 		}
 	}
 	return nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
+	"github.com/prometheus/prometheus/tsdb/wlog"
 	"github.com/stretchr/testify/require"
 )
 
@@ -113,6 +116,42 @@ func checkMemory(t *testing.T, dir string, o *tsdb.Options) {
 	t.Logf("%+v: %d bytes, took %d (%.2f); a series %d", told, told.Size(), took, share, took/int64(told.Series))
 	require.Less(t, share, 1.1)
 	require.Greater(t, share, 0.4)
+}
+
+// TestOneSegmentAtATime: however many segments a log has, one is open at a time: descriptors are not counted for
+// more of them, and a list that is opened in vain stays open.
+//
+// RELIABILITY I9
+func TestOneSegmentAtATime(t *testing.T) {
+	const fds = "/proc/self/fd"
+	count := func() int {
+		all, err := os.ReadDir(fds)
+		require.NoError(t, err)
+		return len(all)
+	}
+	if _, err := os.Stat(fds); err != nil {
+		t.Skip("the system does not tell how many files are open")
+	}
+	o := tsdbOptions(false)
+	dir := kind{series: 5000, samples: 20, lset: func(i int) labels.Labels { return labels.FromStrings("__name__", fmt.Sprint("m", i)) }}.killed(t, o)
+	_, last, err := wlog.Segments(filepath.Join(dir, walDir))
+	require.NoError(t, err)
+	const few = 3
+	require.Greater(t, last, 2*few)
+	before, most := count(), 0
+	require.NoError(t, Measure(dir, func(m Memory) error {
+		if most == 0 && m.Series > 0 {
+			most = count() - before
+		}
+		return nil
+	}))
+	require.LessOrEqual(t, most, few)
+	most = 0
+	require.NoError(t, eachLogged(filepath.Join(dir, walDir), 0, func([]byte) error {
+		most = max(most, count()-before)
+		return nil
+	}))
+	require.LessOrEqual(t, most, few)
 }
 
 // liveBytes is what is in use after a collection.

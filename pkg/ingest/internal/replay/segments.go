@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/prometheus/prometheus/tsdb/wlog"
@@ -179,4 +180,39 @@ func (r *segmentReader) end(head byte) {
 func (r *segmentReader) flush() {
 	r.pass(r.now)
 	r.now = nil
+}
+
+// EachRecord calls do for each record of a segment, and ends with the first error.
+func EachRecord(path string, do func(rec []byte) error) error {
+	seg, err := wlog.OpenReadSegment(path)
+	if err != nil {
+		return err
+	}
+	in := wlog.NewSegmentBufReader(seg)
+	defer in.Close()
+	r := wlog.NewReader(in)
+	for r.Next() {
+		if err := do(r.Record()); err != nil {
+			return err
+		}
+	}
+	return r.Err()
+}
+
+// eachLogged calls do for each record of a log's segments in a folder, from number first on. One of
+// them is open at a time, however many there are. No folder has none.
+func eachLogged(dir string, first int, do func(rec []byte) error) error {
+	oldest, last, err := wlog.Segments(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for n := max(oldest, first); n <= last && last >= 0; n++ {
+		if err := EachRecord(wlog.SegmentName(dir, n), do); err != nil {
+			return err
+		}
+	}
+	return nil
 }
