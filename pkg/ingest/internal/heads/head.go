@@ -178,6 +178,7 @@ func (h *head) close(ctx context.Context) error {
 	inOrder := h.startedFrom != startedByTSDB && h.failure() == nil && h.keepReferences() == nil
 	series, chunks := int(h.db.Head().NumSeries()), int(h.counters.value(headChunks))
 	err := errors.Join(h.families.save(), h.db.Close())
+	h.letGo()
 	if err == nil && inOrder {
 		err = h.noteEnd(series, chunks)
 	}
@@ -185,6 +186,13 @@ func (h *head) close(ctx context.Context) error {
 		return fmt.Errorf("tenant %s: close: %w", h.id, err)
 	}
 	return nil
+}
+
+// letGo drops the TSDB, which is closed: whoever opens it anew has h until then, and what it holds would
+// count as in use.
+func (h *head) letGo() {
+	h.db = nil
+	h.counters.forget() // they look into it
 }
 
 // errInUse is a head that can't be closed, since reads or writes go on for long.
