@@ -10,7 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
+
+	"github.com/firnline/firnline/pkg/proctest"
 )
 
 var update = flag.Bool("update", false, "write golden files and docs/reference/flags.md")
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asFirnline) != "" {
 		main()
 	}
-	goleak.VerifyTestMain(m)
+	proctest.Main(m)
 }
 
 // cli is a command line run to its end.

@@ -18,15 +18,15 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/firnline/firnline/pkg/bucket"
+	"github.com/firnline/firnline/pkg/proctest"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "run this seed alone")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { proctest.Main(m) }
 
 // TestRandomRuns writes, ships, compacts and reads under random settings, faults
 // and restarts, in one process. At any time what is read was once written; with

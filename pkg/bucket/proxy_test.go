@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/firnline/firnline/pkg/bucket"
+	"github.com/firnline/firnline/pkg/proctest"
 )
 
 // proxied starts an S3 with a handler of the test's before it. The handler calls
@@ -183,7 +184,7 @@ func TestSelfTest(t *testing.T) {
 
 // Credentials rotated in the file are used at once; a bad file changes nothing. // RELIABILITY S7, K1, K3
 func TestCredentialsRotated(t *testing.T) {
-	defer noneLeft(t, goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
+	defer proctest.NoLeaks(t, goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"), goleak.IgnoreAnyFunction("net/http/httptest.(*Server).goServe.func1"),
 		goleak.IgnoreAnyFunction("net/http.(*conn).serve"))
 	var key atomic.Value
@@ -234,17 +235,6 @@ func TestCredentialsRotated(t *testing.T) {
 	require.NoError(t, put(), "the request that is refused is the one that learns the new key")
 	require.InDelta(t, 1, value(t, reg, "firnline_objstore_config_last_reload_successful"), 0)
 	require.InDelta(t, 2, value(t, reg, "firnline_objstore_config_reload_failures_total"), 0)
-}
-
-// noneLeft waits until no goroutine is left but those that options name.
-func noneLeft(t *testing.T, options ...goleak.Option) {
-	t.Helper()
-	late := time.Now().Add(time.Minute)
-	err := goleak.Find(options...)
-	for err != nil && time.Now().Before(late) {
-		err = goleak.Find(options...)
-	}
-	require.NoError(t, err)
 }
 
 // value returns the one value of a metric without labels.

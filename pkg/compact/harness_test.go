@@ -25,12 +25,12 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/stretchr/testify/require"
 	"github.com/thanos-io/objstore"
-	"go.uber.org/goleak"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/blocktest"
 	"github.com/firnline/firnline/pkg/bucket"
 	"github.com/firnline/firnline/pkg/compact"
+	"github.com/firnline/firnline/pkg/proctest"
 )
 
 func TestMain(m *testing.M) {
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	proctest.Main(m)
 }
 
 // epoch is where data begins: the start of a window of 14 days.

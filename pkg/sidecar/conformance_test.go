@@ -16,13 +16,13 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"github.com/firnline/firnline/pkg/proctest"
 	"github.com/firnline/firnline/pkg/storeapi"
 	"github.com/firnline/firnline/pkg/storeapi/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { proctest.Main(m) }
 
 func defaults(t testing.TB) Config {
 	t.Helper()

@@ -10,16 +10,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/blocktest"
 	"github.com/firnline/firnline/pkg/bucket"
+	"github.com/firnline/firnline/pkg/proctest"
 	"github.com/firnline/firnline/pkg/storeapi"
 	"github.com/firnline/firnline/pkg/storeapi/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { proctest.Main(m) }
 
 // newConfig are the defaults, with args set.
 func newConfig(t testing.TB, args ...string) Config {

@@ -24,12 +24,12 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/index"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/block/blocktest"
 	"github.com/firnline/firnline/pkg/bucket"
 	"github.com/firnline/firnline/pkg/compact/internal/input"
+	"github.com/firnline/firnline/pkg/proctest"
 )
 
 // dump is all that a block holds, as text.
@@ -195,7 +195,7 @@ func TestReadAll(t *testing.T) {
 		"many segments":    {SegmentBytes: 4096, SamplesPerChunk: 7},
 	} {
 		t.Run(name, func(t *testing.T) {
-			defer goleak.VerifyNone(t)
+			defer proctest.NoLeaks(t)
 			bkt, m, dir := upload(t, series(40, 300), opts)
 			want := twin(t, dir)
 			for _, window := range []int64{0, 1, 3, 16, 100, 1000, 10_000, 1 << 20} {
@@ -338,7 +338,7 @@ func TestOnTheWay(t *testing.T) {
 // TestFaults: a request that fails ends the reading with the bucket's error,
 // which is not held against the block, and leaves nothing behind.
 func TestFaults(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer proctest.NoLeaks(t)
 	bkt, m, _ := upload(t, series(20, 60), blocktest.Options{SamplesPerChunk: 10, SegmentBytes: 4096})
 	lost := errors.New("connection reset")
 	for n := int64(0); ; n++ {
@@ -396,7 +396,7 @@ func TestVersions(t *testing.T) {
 // TestContext: a context that is done ends a call; another call goes on where
 // the one before stopped, though its reading ahead is lost.
 func TestContext(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer proctest.NoLeaks(t)
 	bkt, m, dir := upload(t, series(40, 100), blocktest.Options{SamplesPerChunk: 10})
 	want := twin(t, dir)
 	b, err := input.Open(t.Context(), bkt, m, input.Config{WindowBytes: 1000})

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
+	"github.com/firnline/firnline/pkg/proctest"
 	"github.com/firnline/firnline/pkg/storeapi"
 	"github.com/firnline/firnline/pkg/storeapi/storetest"
 	"github.com/firnline/firnline/pkg/tenant"
@@ -191,7 +192,7 @@ func everything() *labels.Matcher { return labels.MustNewMatcher(labels.MatchReg
 func verifyNoLeaks(m *testing.M) {
 	// The TSDB leaves its log open when reading it fails (TestNoRoomToOpen). Those
 	// that are open have other goroutines, too.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/prometheus/prometheus/tsdb/wlog.(*WL).run"))
+	proctest.Main(m, goleak.IgnoreTopFunction("github.com/prometheus/prometheus/tsdb/wlog.(*WL).run"))
 }
 
 // TestConformance runs the suite of every Store over a head.

@@ -19,17 +19,17 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/firnline/firnline/pkg/ingest/internal/batch"
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 	"github.com/firnline/firnline/pkg/ingest/internal/ring"
+	"github.com/firnline/firnline/pkg/proctest"
 	"github.com/firnline/firnline/pkg/storeapi"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { proctest.Main(m) }
 
 // heads is a plain Owner: it knows series by session and number, and keeps all samples.
 type heads struct {

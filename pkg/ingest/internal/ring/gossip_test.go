@@ -19,6 +19,7 @@ import (
 
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
 	"github.com/firnline/firnline/pkg/ingest/internal/ring"
+	"github.com/firnline/firnline/pkg/proctest"
 	"github.com/firnline/firnline/pkg/tenant"
 )
 
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	// A connection that comes while dskit stops is handed to nobody, and stays.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/grafana/dskit/kv/memberlist.(*TCPTransport).handleConnection"))
+	proctest.Main(m, goleak.IgnoreTopFunction("github.com/grafana/dskit/kv/memberlist.(*TCPTransport).handleConnection"))
 }
 
 // node is a Gossip ring that runs.

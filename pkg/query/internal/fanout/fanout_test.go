@@ -19,14 +19,14 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"github.com/firnline/firnline/pkg/proctest"
 	"github.com/firnline/firnline/pkg/query/internal/endpoint"
 	"github.com/firnline/firnline/pkg/storeapi"
 	"github.com/firnline/firnline/pkg/storeapi/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { proctest.Main(m) }
 
 // fixed is a list of peers that doesn't change.
 type fixed []endpoint.Peer

@@ -21,14 +21,14 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/prometheus/prometheus/util/teststorage"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/firnline/firnline/pkg/dedup"
+	"github.com/firnline/firnline/pkg/proctest"
 	"github.com/firnline/firnline/pkg/storeapi"
 	"github.com/firnline/firnline/pkg/storeapi/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { proctest.Main(m) }
 
 // factory makes a Factory over one store.
 func factory(kind dedup.Kind, store storeapi.Store) *Queriers {

@@ -11,12 +11,12 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/index"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/firnline/firnline/pkg/block/layout"
+	"github.com/firnline/firnline/pkg/proctest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { proctest.Main(m) }
 
 // encodeEntry writes a series entry as an index has it, without length and checksum.
 func encodeEntry(e entry) []byte {
