@@ -117,6 +117,41 @@ func runOut(t *testing.T, within bool) {
 	}
 }
 
+// TestDescriptorsAreLeft: looking for descriptors takes none from others where there are too few.
+func TestDescriptorsAreLeft(t *testing.T) {
+	if !alone(t, nil) {
+		return
+	}
+	dir := t.TempDir()
+	var normal syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &normal))
+	limitDescriptors(t, spareDescriptors/2, normal)
+	stop, others := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				others <- nil
+				return
+			default:
+			}
+			f, err := os.Open(dir)
+			if err != nil {
+				others <- err
+				return
+			}
+			_ = f.Close()
+		}
+	}()
+	for range 1000 {
+		require.ErrorIs(t, checkDescriptors(dir), syscall.EMFILE)
+	}
+	close(stop)
+	require.NoError(t, <-others)
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &normal))
+	require.NoError(t, checkDescriptors(dir))
+}
+
 // TestRights: files and folders that the process has no rights to are an obstacle like others. Root has
 // them all, and lets somebody else try.
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/firnline/firnline/pkg/block"
 )
@@ -14,11 +15,15 @@ const spareDescriptors = 32
 
 // checkDescriptors tells why the TSDB in dir can't be opened for want of file descriptors, or nil. When it
 // runs out of them, the TSDB ends the whole process if it was writing a chunk, and
-// else leaves open what it had. So there have to be as many at this moment as it will take.
+// else leaves open what it had. So there have to be as many at this moment as it will take. They are
+// taken only where there are: others, such as a log that goes on to its next segment, would miss them.
 func checkDescriptors(dir string) (err error) {
 	need, err := openFiles(dir)
 	if err != nil {
 		return err
+	}
+	if free, known := freeDescriptors(); known && free < need {
+		return fmt.Errorf("opening it takes %d file descriptors, %d are free: %w", need, free, syscall.EMFILE)
 	}
 	open := make([]*os.File, 0, need)
 	defer func() {
