@@ -185,7 +185,10 @@ func (in *Ingester) Checks() map[string]func() error {
 		if refused, ok := errors.AsType[*refuse.Error](err); ok && refused.Reason == refuse.UnknownTenant {
 			return nil // hashrings may list others only
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return in.away()
 	}}
 	if in.owned != nil {
 		out["heads"] = in.owned.Ready

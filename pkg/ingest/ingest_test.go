@@ -40,15 +40,18 @@ type node struct {
 func start(t testing.TB, dir string, args ...string) *node {
 	t.Helper()
 	n := launch(t, dir, args...)
-	require.Eventually(t, func() bool {
-		for _, check := range n.in.Checks() {
-			if check() != nil {
-				return false
-			}
-		}
-		return true
-	}, 2*time.Minute, 10*time.Millisecond)
+	require.Eventually(t, n.ready, 2*time.Minute, time.Millisecond)
 	return n
+}
+
+// ready is what it says of itself.
+func (n *node) ready() bool {
+	for _, check := range n.in.Checks() {
+		if check() != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // launch is start that does not wait until writes are taken.
@@ -189,6 +192,17 @@ func TestNotReady(t *testing.T) {
 			code, text, _ := n.post("/api/v1/write", protobuf, rw1(time.Now(), 1, "up"))
 			return code == http.StatusServiceUnavailable && strings.Contains(text, "[not-ready]")
 		}, 2*time.Minute, 10*time.Millisecond)
+		n.stop()
+	}
+}
+
+// RELIABILITY P9: who says that it is ready takes writes, for the first time and again.
+func TestReadyTakesWrites(t *testing.T) {
+	dir := t.TempDir()
+	for range 3 {
+		n := start(t, dir)
+		code, text, _ := n.post("/api/v1/write", protobuf, rw1(time.Now(), 1, "up"))
+		require.Equal(t, http.StatusNoContent, code, text)
 		n.stop()
 	}
 }
