@@ -72,12 +72,15 @@ func ask(ctx context.Context, c *stack.Clusters, path string, params url.Values)
 	return a.Result()
 }
 
+// patience is how long eventually waits at the least. Only a test that fails takes so long.
+const patience = 5 * time.Minute
+
 // eventually waits for what a machine that has nothing else to do brings about
-// within a time. This one may run other tests, too.
+// within a time. This one may be slow, and run other tests, too.
 func eventually(t *testing.T, within time.Duration, check func() error) {
 	t.Helper()
 	var err error
-	within *= 4
+	within = max(4*within, patience)
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if err = check(); err == nil {
 			return

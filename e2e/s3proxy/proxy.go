@@ -80,7 +80,8 @@ func Start(target Target) (*Proxy, error) {
 	p := &Proxy{
 		target: target,
 		plain:  plain,
-		client: &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64}},
+		// Idle connections are given up before the store does that, which could meet a request on its way.
+		client: &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64, IdleConnTimeout: 5 * time.Second}},
 		addr:   l.Addr().String(),
 		done:   make(chan struct{}),
 	}

@@ -64,6 +64,11 @@ func traffic(ctx context.Context, reg prometheus.Registerer, rng *rand.Rand) {
 		Name: "app_response_size_bytes", Help: "Size of a response.",
 		NativeHistogramBucketFactor: 1.1,
 	}, []string{"method"})
+	for _, method := range []string{"GET", "POST"} { // all series are there from the beginning
+		for _, code := range []string{"200", "500"} {
+			requests.WithLabelValues(method, code)
+		}
+	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; ; n++ {

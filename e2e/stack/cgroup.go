@@ -90,11 +90,10 @@ func (g *MemoryGroup) Killed() (int, error) {
 
 // Close removes the group once its processes are gone.
 func (g *MemoryGroup) Close() (err error) {
-	for range 100 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if err = os.Remove(g.dir); err == nil || errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	return err
 }

@@ -159,7 +159,7 @@ func (c *Clusters) startStore(ctx context.Context) (err error) {
 }
 
 func (c *Clusters) startQuery(ctx context.Context) (err error) {
-	args := []string{"query", "--query.replica-label=replica", "--endpoint=" + c.Store.GRPC}
+	args := []string{"query", "--query.replica-label=replica", "--endpoint=" + c.Store.GRPC, "--endpoint.info-timeout=1m"}
 	for _, r := range c.Replicas {
 		args = append(args, "--endpoint="+r.Sidecar.GRPC)
 	}

@@ -3,6 +3,7 @@ package stack
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,18 +68,36 @@ func StartMinIO(ctx context.Context, dir, addr string, buckets ...string) (*MinI
 		return nil, err
 	}
 	m := &MinIO{Process: p, Addr: addr}
-	client, err := m.Client()
-	if err != nil {
-		m.Kill()
-		return nil, err
-	}
 	for _, b := range buckets {
-		if err := client.MakeBucket(ctx, b, minio.MakeBucketOptions{}); err != nil && minio.ToErrorResponse(err).Code != "BucketAlreadyOwnedByYou" {
+		if err := m.makeBucket(ctx, b); err != nil {
 			m.Kill()
 			return nil, fmt.Errorf("make bucket %s: %w", b, err)
 		}
 	}
 	return m, nil
+}
+
+// makeBucket goes on trying: a MinIO that says it lives may still be looking at its disk.
+func (m *MinIO) makeBucket(ctx context.Context, name string) error {
+	client, err := m.Client()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := client.MakeBucket(ctx, name, minio.MakeBucketOptions{})
+		if err == nil || minio.ToErrorResponse(err).Code == "BucketAlreadyOwnedByYou" {
+			return nil
+		}
+		select {
+		case <-m.Done():
+			return errors.Join(err, m.Err())
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // Client returns a client with full rights.

@@ -19,6 +19,10 @@ import (
 	"time"
 )
 
+// patience is how long a program may take to start, to end or to stand still:
+// far more than one does, even where everything else is busy as well.
+const patience = 5 * time.Minute
+
 // Process is a running program. Stop it.
 type Process struct {
 	Name    string
@@ -39,7 +43,7 @@ type Spec struct {
 	Args    []string
 	Env     []string      // added to ours
 	Ready   string        // a URL that answers 2xx when it is ready; empty: at once
-	Timeout time.Duration // to become ready; 0: a minute
+	Timeout time.Duration // to become ready; 0: as long as patience lasts
 }
 
 // Start runs a program and waits until it is ready.
@@ -49,7 +53,7 @@ func Start(ctx context.Context, s Spec) (*Process, error) {
 		return nil, err
 	}
 	if s.Timeout == 0 {
-		s.Timeout = time.Minute
+		s.Timeout = patience
 	}
 	if err := p.waitReady(ctx, s.Ready, s.Timeout); err != nil {
 		p.Kill()
@@ -148,7 +152,7 @@ func (p *Process) Freeze() error {
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("freeze %s: %w", p.Name, err)
 	}
-	for end := time.Now().Add(frozenWithin); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		running, err := p.running()
 		if err != nil {
 			return fmt.Errorf("freeze %s: %w", p.Name, err)
@@ -157,13 +161,10 @@ func (p *Process) Freeze() error {
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("freeze %s: after %s there is still %s", p.Name, frozenWithin, running)
+			return fmt.Errorf("freeze %s: after %s there is still %s", p.Name, patience, running)
 		}
 	}
 }
-
-// frozenWithin is far more than a stop takes, even on a busy machine.
-const frozenWithin = 30 * time.Second
 
 // running tells of a thread that is not stopped; empty: all are.
 func (p *Process) running() (string, error) {
@@ -191,12 +192,12 @@ func (p *Process) running() (string, error) {
 	return "", nil
 }
 
-// Stop asks the program to end and, after twenty seconds, makes it.
+// Stop asks the program to end and, when it doesn't, makes it.
 func (p *Process) Stop() {
 	_ = p.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		p.Kill()
 	}
 }
@@ -217,18 +218,37 @@ func (p *Process) Tail(lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// FreeAddr returns a loopback host:port that nobody listens on right now. It is
-// below the ports that the kernel gives to outgoing connections, one of which
-// could else take it before the program that it is for.
+// FreeAddr returns a loopback host:port that nobody listens on, and that nobody else
+// is given while this process lives: it may stay unused for as long as its program
+// takes to start, and between two lives of it. It is below the ports that the kernel
+// gives to outgoing connections, one of which could else take it meanwhile.
 func FreeAddr() (string, error) {
 	const from, to = 15_000, 32_000
 	var err error
 	for range 100 {
-		var l net.Listener
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", from+rand.IntN(to-from))); err == nil {
-			defer l.Close()
-			return l.Addr().String(), nil
+		addr := fmt.Sprintf("127.0.0.1:%d", from+rand.IntN(to-from))
+		if err = reserve(addr); err == nil {
+			return addr, nil
 		}
 	}
 	return "", fmt.Errorf("find a free port: %w", err)
+}
+
+// reserve takes the port of UDP, which none of our programs uses, as the sign to
+// other tests that the one of TCP is given out.
+func reserve(addr string) error {
+	sign, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return errors.Join(err, sign.Close())
+	}
+	// Until this process ends: a socket that nobody refers to would be closed.
+	go func() {
+		for err := error(nil); err == nil; _, _, err = sign.ReadFrom(make([]byte, 1)) {
+		}
+	}()
+	return l.Close()
 }
