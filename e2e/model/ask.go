@@ -12,10 +12,11 @@ import (
 // Engine evaluates PromQL over models.
 type Engine struct{ ng *promql.Engine }
 
-// NewEngine returns an engine with Prometheus' own defaults. Close it.
+// NewEngine returns an engine with Prometheus' own defaults, but for a timeout that
+// holds on busy machines, too. Close it.
 func NewEngine() *Engine {
 	return &Engine{promql.NewEngine(promql.EngineOpts{
-		MaxSamples: 50_000_000, Timeout: 2 * time.Minute, LookbackDelta: 5 * time.Minute, Parser: parser.NewParser(parser.Options{}),
+		MaxSamples: 50_000_000, Timeout: 20 * time.Minute, LookbackDelta: 5 * time.Minute, Parser: parser.NewParser(parser.Options{}),
 		NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() }, EnableAtModifier: true, EnableNegativeOffset: true,
 	})}
 }

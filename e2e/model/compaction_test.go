@@ -236,7 +236,7 @@ func (h *history) glance() {
 	s, stop := openGateway(h, h.memory, h.clock.now, h.readerFlags()...)
 	defer stop()
 	err := h.check(s)
-	for end := time.Now().Add(time.Minute); errors.Is(err, errDeleted) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(soon); errors.Is(err, errDeleted) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		err = h.check(s)
 	}
 	require.NoError(h, err)
@@ -261,7 +261,7 @@ func (h *history) eventually(s storeapi.Store) {
 func (h *history) until(check func() error) {
 	h.Helper()
 	var err error
-	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(soon); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}

@@ -64,7 +64,7 @@ func openGateway(t testing.TB, bkt block.Bucket, now func() time.Time, args ...s
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, s.Run(ctx)) })
-	require.Eventually(t, func() bool { return s.Ready() == nil }, 2*time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Ready() == nil }, soon, time.Millisecond)
 	return s, func() { cancel(); wg.Wait() }
 }
 
@@ -90,14 +90,14 @@ func startQuerier(t *testing.T, endpoints []string, args ...string) http.Handler
 	for _, e := range endpoints {
 		args = append(args, "--endpoint="+e)
 	}
-	require.NoError(t, flags.Parse(append(args, "--query.replica-label=replica", "--endpoint.info-timeout=1m")))
+	require.NoError(t, flags.Parse(append(args, "--query.replica-label=replica", "--endpoint.info-timeout=1m", "--query.timeout=20m")))
 	q, err := query.New(cfg, query.Parts{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, q.Run(ctx)) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	require.Eventually(t, func() bool { return q.Ready() == nil }, 2*time.Minute, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return q.Ready() == nil }, soon, 5*time.Millisecond)
 	return q.Handler()
 }
 
@@ -105,7 +105,7 @@ func startQuerier(t *testing.T, endpoints []string, args ...string) http.Handler
 func oracle(t *testing.T, m *Model) http.Handler {
 	p := parser.NewParser(parser.Options{})
 	ng := promql.NewEngine(promql.EngineOpts{
-		MaxSamples: 50_000_000, Timeout: 2 * time.Minute, LookbackDelta: 5 * time.Minute, Parser: p,
+		MaxSamples: 50_000_000, Timeout: 20 * time.Minute, LookbackDelta: 5 * time.Minute, Parser: p,
 		NoStepSubqueryIntervalFn: func(int64) int64 { return minute }, EnableAtModifier: true, EnableNegativeOffset: true,
 	})
 	t.Cleanup(func() { require.NoError(t, ng.Close()) })
