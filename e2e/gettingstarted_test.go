@@ -87,7 +87,7 @@ func TestGettingStarted(t *testing.T) {
 	started["all"].Stop() // it leaves, and its last samples are in the bucket
 	require.NoError(t, started["all"].Err(), started["all"].Tail(20))
 	require.Contains(t, started["all"].Tail(50), "everything is shipped and verified in the bucket")
-	r.knowsHello(r.start("query", "--endpoint="+started["store"].GRPC, "--query.replica-label=ingest"))
+	r.knowsHello(r.querier("--endpoint="+started["store"].GRPC, "--query.replica-label=ingest"))
 }
 
 // curl runs a command until it is answered with success.

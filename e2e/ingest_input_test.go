@@ -101,12 +101,13 @@ func TestLimitsAreReloaded(t *testing.T) {
 	file := filepath.Join(r.dir, "limits.yml")
 	r.write(file, "write: {}\n")
 	in := r.ingest("a", "--receive.limits-config-file="+file, "--receive.limits-config-reload-timer=100ms")
-	n := 0
+	n, began := 0, time.Now()
 	send := func(tenant string) stack.Posted {
 		n++
+		at := began.Add(time.Duration(n) * time.Millisecond) // each time once
 		var series []prompb.TimeSeries
 		for i := range 20 {
-			series = append(series, floats([]string{"__name__", "limited", "i", strconv.Itoa(i)}, sampleAt(time.Now(), float64(n))))
+			series = append(series, floats([]string{"__name__", "limited", "i", strconv.Itoa(i)}, sampleAt(at, float64(n))))
 		}
 		return push(t, in, tenant, series...)
 	}

@@ -175,7 +175,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	in, end = run(160)
 	takes := func(b *bomb) {
 		t.Helper()
-		eventually(t, time.Minute, func() error { // ready, it is about to join its ring
+		eventually(t, time.Minute, func() error {
 			if a := push(t, in, b.tenant, floats([]string{"__name__", "known"}, sampleAt(now.Add(time.Second), 1))); a.Status != http.StatusNoContent {
 				return fmt.Errorf("%d: %s", a.Status, a.Body)
 			}

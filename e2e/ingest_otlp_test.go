@@ -32,11 +32,12 @@ func TestOTLPClient(t *testing.T) {
 	ctx := t.Context()
 	var exporters []sdkmetric.Exporter
 	for _, to := range []struct{ url, tenant string }{{p.URL + "/api/v1/otlp/v1/metrics", ""}, {"http://" + in.HTTP + "/v1/metrics", "http"}} {
-		e, err := otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(to.url), otlpmetrichttp.WithHeaders(map[string]string{"X-Scope-OrgID": to.tenant}))
+		e, err := otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(to.url), otlpmetrichttp.WithTimeout(patience),
+			otlpmetrichttp.WithHeaders(map[string]string{"X-Scope-OrgID": to.tenant}))
 		require.NoError(t, err)
 		exporters = append(exporters, e)
 	}
-	overGRPC, err := otlpmetricgrpc.New(ctx, otlpmetricgrpc.WithEndpoint(in.GRPC), otlpmetricgrpc.WithInsecure(),
+	overGRPC, err := otlpmetricgrpc.New(ctx, otlpmetricgrpc.WithEndpoint(in.GRPC), otlpmetricgrpc.WithInsecure(), otlpmetricgrpc.WithTimeout(patience),
 		otlpmetricgrpc.WithHeaders(map[string]string{"thanos-tenant": "grpc"}), otlpmetricgrpc.WithCompressor("gzip"))
 	require.NoError(t, err)
 	exporters = append(exporters, overGRPC)
@@ -53,7 +54,7 @@ func TestOTLPClient(t *testing.T) {
 			return err
 		})
 		for _, expr := range []string{
-			`shop_orders_total{%s}`, `increase(shop_orders_total{%s}[10s])`, `shop_queue_length{%s}`, `shop_latency_seconds_bucket{%s}`,
+			`shop_orders_total{%s}`, `increase(shop_orders_total{%s}[5m])`, `shop_queue_length{%s}`, `shop_latency_seconds_bucket{%s}`,
 			`histogram_quantile(0.9, sum by (le) (shop_latency_seconds_bucket{%s}))`, `shop_size_bytes{%s}`, `histogram_quantile(0.5, shop_size_bytes{%s})`,
 			`target_info{%s}`, `{__name__=~"(shop|target).*"%s}`,
 		} {

@@ -15,7 +15,10 @@ import (
 )
 
 // bareRig starts nothing: for tests that need no object store.
-func bareRig(t *testing.T) *rig { return &rig{t: t, dir: t.TempDir()} }
+func bareRig(t *testing.T) *rig {
+	t.Helper()
+	return &rig{t: t, dir: t.TempDir(), hour: time.Now().Truncate(time.Hour)}
+}
 
 // ingestArgs are those of a node with this name, which has its ring for itself
 // unless told whom to join.
@@ -26,10 +29,11 @@ func (r *rig) ingestArgs(name string, args ...string) []string {
 	return r.ringArgs(name, gossip, args...)
 }
 
+// ringArgs have a node wait for itself and others as long as on a busy machine it may take.
 func (r *rig) ringArgs(name, gossip string, args ...string) []string {
 	return append([]string{"ingest", "--tsdb.path=" + filepath.Join(r.dir, name), fmt.Sprintf("--label=ingest=%q", name),
 		"--remote-write.address=", "--ring.instance-id=" + name, "--ring.bind-address=" + gossip, "--ring.tokens=64",
-		"--ring.heartbeat-period=1s", "--ring.heartbeat-timeout=5s", "--shutdown-delay=100ms"}, args...)
+		"--ring.heartbeat-period=1s", "--ring.heartbeat-timeout=1m", "--receive-forward-timeout=2m", "--shutdown-delay=100ms"}, args...)
 }
 
 // ingest runs a node by itself.
@@ -41,11 +45,11 @@ func (r *rig) ingest(name string, args ...string) *stack.Firnline {
 // asks runs a querier over endpoints; ingesters with the same data are one.
 func (r *rig) asks(endpoints ...*stack.Firnline) *stack.Firnline {
 	r.t.Helper()
-	args := []string{"query", "--query.replica-label=ingest"}
+	args := []string{"--query.replica-label=ingest"}
 	for _, e := range endpoints {
 		args = append(args, "--endpoint="+e.GRPC)
 	}
-	return r.start(args...)
+	return r.querier(args...)
 }
 
 // ofTenant is the header of a tenant's requests.

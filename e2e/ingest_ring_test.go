@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -33,7 +34,7 @@ type setWriter struct {
 	nodes []string // host:port of those to write to
 	sent  []int    // samples of each series, by lane: all of them or their requests were tried
 	acked []int
-	tries int
+	tries []int                  // by lane
 	said  map[string]map[int]int // how many answers of a node had a status; 0: none came
 	odd   error                  // an answer that no fault explains
 }
@@ -41,13 +42,13 @@ type setWriter struct {
 // setStep is the time between two samples of a series.
 const setStep = 250
 
-// setTimeout is how long an answer is waited for.
-const setTimeout = 2 * time.Second
+// setTimeout is how long an answer is waited for: longer than a node waits for another.
+const setTimeout = 4 * time.Second
 
 func newSetWriter(nodes ...*stack.Firnline) *setWriter {
 	w := &setWriter{tenant: "set", lanes: 4, series: 10, pause: 20 * time.Millisecond,
 		base: time.Now().Add(-10*time.Minute).UnixMilli() / setStep * setStep}
-	w.sent, w.acked, w.said = make([]int, w.lanes), make([]int, w.lanes), map[string]map[int]int{}
+	w.sent, w.acked, w.tries, w.said = make([]int, w.lanes), make([]int, w.lanes), make([]int, w.lanes), map[string]map[int]int{}
 	w.use(nodes...)
 	return w
 }
@@ -94,7 +95,7 @@ func (w *setWriter) next(lane, n int) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sent[lane] = n + 1
-	w.tries++
+	w.tries[lane]++
 	return w.nodes[rand.IntN(len(w.nodes))]
 }
 
@@ -139,6 +140,24 @@ func (w *setWriter) acknowledged() (n int) {
 		n += a
 	}
 	return n
+}
+
+// comesBack waits until each lane has been told, or has given up, what it asked before.
+func (w *setWriter) comesBack(t *testing.T) {
+	t.Helper()
+	w.mu.Lock()
+	before := slices.Clone(w.tries)
+	w.mu.Unlock()
+	eventually(t, time.Minute, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for lane, n := range w.tries {
+			if n == before[lane] {
+				return fmt.Errorf("lane %d waits", lane)
+			}
+		}
+		return nil
+	})
 }
 
 // goesOn waits until more is acknowledged in each lane.
@@ -260,7 +279,7 @@ func TestRingSet(t *testing.T) {
 	stop()
 	<-done
 	require.NoError(t, w.odd)
-	t.Logf("%d of %d requests acknowledged", w.acknowledged(), w.tries)
+	t.Logf("%d requests acknowledged, of %d by lane", w.acknowledged(), w.tries)
 
 	q := r.asks(a, b, d, r.store())
 	eventually(t, 30*time.Second, func() error { return w.verify(t, q) })

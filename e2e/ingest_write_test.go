@@ -44,7 +44,7 @@ func TestRemoteWriteEqualsPrometheus(t *testing.T) {
 	app, err := stack.StartApp("127.0.0.1:0", "eu1", 1)
 	require.NoError(t, err)
 	t.Cleanup(app.Close)
-	in := r.ingest("a", "--tsdb.max-exemplars=1000")
+	in := r.ingest("a", "--tsdb.max-exemplars=100000") // as many as Prometheus keeps
 	q := r.asks(in)
 	to := "http://" + in.HTTP + "/api/v1/write"
 	p, _ := r.prometheusOf(stack.PrometheusConfig{
@@ -56,21 +56,35 @@ func TestRemoteWriteEqualsPrometheus(t *testing.T) {
 		Args: []string{"--enable-feature=metadata-wal-records"},
 	})
 	tenants := []string{"one", "two"}
-	var begin time.Time // by then both queues run
-	eventually(t, 30*time.Second, func() error {
-		begin = time.Now()
-		return reached(t, q, begin.Add(-2*time.Second), tenants...)
+	eventually(t, 30*time.Second, func() error { return reached(t, q, time.Now().Add(-time.Hour), tenants...) })
+	begin := time.Now() // both queues run
+	var end time.Time
+	eventually(t, 40*time.Second, func() error {
+		end = time.Now()
+		return scrapedAll(t, p, begin, end)
 	})
-	end := begin.Add(13 * time.Second)
-	eventually(t, 40*time.Second, func() error { return reached(t, q, end.Add(time.Second), tenants...) })
+	eventually(t, 40*time.Second, func() error { return reached(t, q, end, tenants...) })
 	for _, tenant := range tenants {
 		matcher := fmt.Sprintf("tenant_id=%q", tenant)
 		for _, expr := range pushed {
-			samePromQL(t, p, q, fmt.Sprintf(expr, ""), fmt.Sprintf(expr, matcher), begin.Add(11*time.Second), end)
+			samePromQL(t, p, q, fmt.Sprintf(expr, ""), fmt.Sprintf(expr, matcher), end.Add(-2*time.Second), end)
 		}
 	}
 	t.Run("metadata", func(t *testing.T) { pushedMetadata(t, p, q) })
 	t.Run("exemplars", func(t *testing.T) { pushedExemplars(t, p, q, tenants, begin, end) })
+}
+
+// scrapedAll is nil once there are 13 seconds in which hardly a scrape has failed.
+func scrapedAll(t *testing.T, p *stack.Prometheus, begin, end time.Time) error {
+	t.Helper()
+	if end.Sub(begin) < 13*time.Second {
+		return errors.New("they are not over")
+	}
+	r, err := result(t, p.URL, "query", url.Values{"query": {`count_over_time(app_queue_length[13s]) > 10`}, "time": {unix(end)}})
+	if err == nil && len(r.Result) == 0 {
+		err = errors.New("scrapes fail")
+	}
+	return err
 }
 
 // reached is nil once all tenants have samples from a time on.

@@ -37,23 +37,26 @@ func TestMixin(t *testing.T) {
 	files, err := filepath.Glob("../deploy/mixin/dashboards/*.json")
 	require.NoError(t, err)
 	require.Len(t, files, 7)
-	asked, empty := 0, 0
-	for _, f := range files {
-		for panel, exprs := range panelsOf(t, f) {
-			for _, expr := range exprs {
-				r, err := ask(t.Context(), c, "query", url.Values{"query": {expr}})
-				require.NoError(t, err, "%s: %s: %s", f, panel, expr)
-				asked++
-				if len(r.Result) == 0 {
-					empty++
-					t.Logf("nothing in %s: %s: %s", filepath.Base(f), panel, expr)
+	// What counts mishaps by kind has no series before the first; other things take a while to happen.
+	eventually(t, 2*time.Minute, func() error {
+		asked, empty := 0, []string{}
+		for _, f := range files {
+			for panel, exprs := range panelsOf(t, f) {
+				for _, expr := range exprs {
+					r, err := ask(t.Context(), c, "query", url.Values{"query": {expr}})
+					require.NoError(t, err, "%s: %s: %s", f, panel, expr)
+					if asked++; len(r.Result) == 0 {
+						empty = append(empty, fmt.Sprintf("%s: %s: %s", filepath.Base(f), panel, expr))
+					}
 				}
 			}
 		}
-	}
-	// What counts mishaps by kind has no series before the first.
-	require.Less(t, 10*empty, 3*asked, "%d of %d queries of dashboards show nothing", empty, asked)
-	checkRules(t, c.Monitor)
+		if 10*len(empty) >= 3*asked {
+			return fmt.Errorf("%d of %d queries of dashboards show nothing:\n%s", len(empty), asked, strings.Join(empty, "\n"))
+		}
+		return nil
+	})
+	eventually(t, time.Minute, func() error { return checkRules(t, c.Monitor) })
 }
 
 // panelsOf returns the queries of a dashboard by panel, with everything chosen.
@@ -77,8 +80,9 @@ func panelsOf(t *testing.T, path string) map[string][]string {
 	return out
 }
 
-// checkRules: Prometheus evaluates all rules without error, and nothing critical is the matter.
-func checkRules(t *testing.T, p *stack.Prometheus) {
+// checkRules is nil once Prometheus has evaluated all rules. It insists that none has
+// an error, and that nothing is the matter.
+func checkRules(t *testing.T, p *stack.Prometheus) error {
 	t.Helper()
 	a, err := stack.Ask(t.Context(), p.URL, "rules", nil)
 	require.NoError(t, err)
@@ -92,9 +96,13 @@ func checkRules(t *testing.T, p *stack.Prometheus) {
 	for _, g := range data.Groups {
 		for _, r := range g.Rules {
 			n++
+			if r.Health == "unknown" {
+				return fmt.Errorf("%s has not been evaluated yet", r.Name)
+			}
 			require.Equal(t, "ok", r.Health, "%s: %s", r.Name, r.LastError)
 			require.NotEqual(t, "firing", r.State, r.Name)
 		}
 	}
 	require.Greater(t, n, 60)
+	return nil
 }

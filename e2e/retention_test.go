@@ -255,7 +255,7 @@ func (h *history) reopen() {
 		for _, args := range [][]string{{"--ignore-deletion-marks-delay=50y"}, nil} {
 			s := h.store(args...)
 			h.stores = append(h.stores, s)
-			h.queriers = append(h.queriers, h.start("query", "--endpoint="+s.GRPC, "--query.replica-label=replica"))
+			h.queriers = append(h.queriers, h.querier("--endpoint="+s.GRPC, "--query.replica-label=replica"))
 		}
 		return
 	}

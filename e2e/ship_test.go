@@ -126,16 +126,17 @@ func TestEqualExternalLabels(t *testing.T) {
 	first, _ := r.prometheus("first", external("x"))
 	second, _ := r.prometheus("second", external("x"))
 	one, two := r.cut(first, 3), r.cut(second, 2)
-	a := r.start(r.sidecarArgs(first)...)
+	const lease = "--shipper.lease-ttl=1m" // far more than the first may stand still
+	a := r.start(r.sidecarArgs(first, lease)...)
 	eventually(t, time.Minute, func() error { return r.shipped(first, one) })
-	b := r.launch(nil, r.sidecarArgs(second)...)
+	b := r.launch(nil, r.sidecarArgs(second, lease)...)
 	eventually(t, time.Minute, func() error { return unready(t, b, "another shipper has the same external labels", "external_labels") })
 	_, metrics := get(t, "http://"+b.HTTP+"/metrics")
 	require.Contains(t, metrics, "firnline_shipper_held 1\n")
 	require.Error(t, r.shipped(second, two))
 	require.False(t, r.visible(two))
 
-	q := r.start("query", "--endpoint="+b.GRPC)
+	q := r.querier("--endpoint=" + b.GRPC)
 	eventually(t, time.Minute, func() error { return servesLive(t, q) })
 
 	a.Kill()
@@ -163,7 +164,7 @@ func TestBucketFailsForAWhile(t *testing.T) {
 	r := newRig(t)
 	p, _ := r.prometheus("prometheus", external("x"))
 	f := r.start(r.sidecarArgs(p)...)
-	q := r.start("query", "--endpoint="+f.GRPC)
+	q := r.querier("--endpoint=" + f.GRPC)
 	eventually(t, time.Minute, func() error { return servesLive(t, q) })
 	heal := r.proxy.Inject(s3proxy.Match{}, s3proxy.Fault{Status: http.StatusServiceUnavailable})
 	ids := []ulid.ULID{r.cut(p, 2), r.cut(p, 5), r.cut(p, 3)} // not in the order of their data
@@ -232,7 +233,13 @@ func TestExternalLabelsLive(t *testing.T) {
 	set("x")
 	require.Equal(t, "x", r.clusterOf(old))
 	set("y")
-	time.Sleep(10 * time.Second) // the sidecar asks each second
+	eventually(t, time.Minute, func() error { // the sidecar has noted that there are others from now on
+		own, err := os.ReadFile(filepath.Join(p.DataDir, "firnline.shipper.json"))
+		if err == nil && !regexp.MustCompile(`"cluster": ?"y"`).Match(own) {
+			err = fmt.Errorf("its state is %s", own)
+		}
+		return err
+	})
 	later := r.cut(p, 2)
 	eventually(t, time.Minute, func() error { return r.shipped(p, later) })
 	require.Equal(t, "y", r.clusterOf(later))
