@@ -102,12 +102,12 @@ func (f *family) newCover(blocks []*entry) cover {
 
 // covers tells whether all of e is there.
 func (c cover) covers(e *entry) bool {
-	for _, s := range e.sources {
-		if c.whole == nil || !c.whole[s] && !fills(e.span, c.parts[s]) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(e.sources, func(s int32) bool { return !c.has(s, e.span) })
+}
+
+// has tells whether some series of a source are there.
+func (c cover) has(source int32, series span) bool {
+	return c.whole != nil && (c.whole[source] || fills(series, c.parts[source]))
 }
 
 // touches tells whether some of e is there.

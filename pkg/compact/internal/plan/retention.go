@@ -101,12 +101,19 @@ func lacking(e *entry, t *tier, keep time.Duration) string {
 // it, without a gap, and what lies before that is too old to be kept there.
 //
 // What is missing can't be of a later time, where the tier has something: nothing
-// is merged into a block before it is in the coarser tier, or too old for it. That
+// is merged into a block before it is in the coarser tier, or too old for it, unless
+// downsampling was off. So it has to be of sources that are too old for the tier
+// themselves: a block has no samples from after it was made. That
 // much is only said of blocks that series have left. The tier is made anew from
 // any other; from these it can't be, so they would wait for nothing.
 func (p *planner) outlived(e *entry, t *tier, keep time.Duration) bool {
 	if !e.ext.Thinned || slices.ContainsFunc(t.bad, func(b *entry) bool { return share(b.sources, e.sources) }) {
 		return false
+	}
+	for _, source := range level1(e.meta, e.ext) {
+		if !t.cover.has(t.family.numbers[source], e.span) && !p.over(int64(source.Time()), keep) {
+			return false
+		}
 	}
 	w, at := window{e.meta.MinTime, e.meta.MaxTime}, e.meta.MinTime
 	for _, b := range t.live { // by time
