@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,15 +40,15 @@ func TestKilledAtEachPut(t *testing.T) {
 	for ; r.shipped(p, ids...) != nil; lives++ {
 		require.Less(t, lives, 30)
 		before := len(r.puts())
-		heal := r.proxy.Inject(s3proxy.Match{Ops: []s3proxy.Op{s3proxy.Put}, Key: blockKeys, After: 1}, s3proxy.Fault{Hang: true})
+		var next atomic.Bool
+		heal := r.proxy.Inject(s3proxy.Match{Ops: []s3proxy.Op{s3proxy.Put}, Key: blockKeys, After: 1}, s3proxy.Fault{Hang: true, Reached: func() { next.Store(true) }})
 		life := r.launch(nil, r.sidecarArgs(p)...)
 		eventually(t, time.Minute, func() error {
-			if len(r.puts()) > before || r.shipped(p, ids...) == nil {
+			if len(r.puts()) > before && next.Load() || r.shipped(p, ids...) == nil {
 				return nil
 			}
-			return errors.New("nothing was sent")
+			return errors.New("nothing was sent, or nothing after that")
 		})
-		time.Sleep(200 * time.Millisecond) // the next PUT begins
 		life.Kill()
 		heal()
 		r.complete()
@@ -294,6 +295,7 @@ func TestCrashPoints(t *testing.T) {
 			r.sameAsLocal(p, id)
 		}
 	}
+	t.Logf("%d lives ended before the block was listed", kills)
 	require.Greater(t, kills, 4, "lives that ended before the block was listed")
 }
 

@@ -1,9 +1,11 @@
 package stack
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,7 +20,7 @@ type MemoryGroup struct {
 }
 
 // NewMemoryGroup makes one of so many bytes. The error says why there can be none here.
-func NewMemoryGroup(name string, bytes int64) (*MemoryGroup, error) {
+func NewMemoryGroup(name string, most int64) (*MemoryGroup, error) {
 	own, v2, err := ownMemoryGroup()
 	if err != nil {
 		return nil, fmt.Errorf("make a memory cgroup: %w", err)
@@ -29,13 +31,26 @@ func NewMemoryGroup(name string, bytes int64) (*MemoryGroup, error) {
 		limit = "memory.max"
 	}
 	if err == nil {
-		err = os.WriteFile(filepath.Join(g.dir, limit), []byte(strconv.FormatInt(bytes, 10)), 0o600)
+		err = os.WriteFile(filepath.Join(g.dir, limit), []byte(strconv.FormatInt(most, 10)), 0o600)
+	}
+	if err == nil {
+		err = g.try()
 	}
 	if err != nil {
 		_ = g.Close()
 		return nil, fmt.Errorf("make a memory cgroup: %w", err)
 	}
 	return g, nil
+}
+
+// try tells whether a program may be put into the group, and the kernel says whom it kills.
+func (g *MemoryGroup) try() error {
+	prefix := g.Prefix()
+	if out, err := exec.Command(prefix[0], append(prefix[1:], "true")...).CombinedOutput(); err != nil {
+		return fmt.Errorf("run a program in it: %w: %s", err, bytes.TrimSpace(out))
+	}
+	_, err := g.Killed()
+	return err
 }
 
 // ownMemoryGroup is the folder of the memory cgroup that this process is in.

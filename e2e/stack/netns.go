@@ -35,7 +35,7 @@ func OwnNetwork(ctx context.Context, args ...string) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("make network namespaces: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	cmd := exec.CommandContext(ctx, unshare[0], append(append(unshare[1:], os.Args[0]), args...)...)
-	cmd.Env = append(os.Environ(), insideNetwork+"=1")
+	cmd.Env = append(os.Environ(), insideNetwork+"=1", "NO_PROXY=*", "no_proxy=*") // there is no way to a proxy
 	return cmd, nil
 }
 
