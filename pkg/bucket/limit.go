@@ -51,7 +51,13 @@ func withLimit(b Bucket, l *limiter) Bucket {
 			return err
 		}
 		throttled := false
-		defer func() { l.release(throttled) }() // also when do panics
+		defer func() { // also when do panics
+			if ctx.Err() != nil && !throttled {
+				l.leave() // whoever asked has given up, which tells nothing of the store
+				return
+			}
+			l.release(throttled)
+		}()
 		err := do(ctx)
 		throttled = classify(err) == classThrottled
 		return err
@@ -123,7 +129,7 @@ func (l *limiter) abandon(place chan struct{}) {
 	l.leave()
 }
 
-// leave gives back a place that was not used.
+// leave gives back a place that was not used, or from which nothing is learned.
 func (l *limiter) leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

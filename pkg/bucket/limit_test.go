@@ -81,6 +81,32 @@ func TestThrottlingStorm(t *testing.T) {
 	})
 }
 
+// Whoever gives up on a request learns nothing of the store: the storm goes on. // RELIABILITY B2
+func TestLimitOfThoseWhoGiveUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{Memory: NewMemory()}
+		s.down.Store(true)
+		l := newLimiter(16, newMetrics(prometheus.NewRegistry()))
+		b := withLimit(s, l)
+		for range 8 {
+			_, err := b.Exists(t.Context(), "o")
+			require.ErrorIs(t, err, errThrottled)
+			time.Sleep(fallEvery)
+		}
+		limit, streak := l.mu.limit, l.mu.streak
+		for range 20 {
+			time.Sleep(pauseMost)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond) // half of what an answer takes
+			_, err := b.Exists(ctx, "o")
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			cancel()
+		}
+		require.Equal(t, limit, l.mu.limit)
+		require.Equal(t, streak, l.mu.streak)
+		require.Zero(t, l.mu.inFlight)
+	})
+}
+
 // Whoever stops waiting leaves no place taken.
 func TestLimitWaitersLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
