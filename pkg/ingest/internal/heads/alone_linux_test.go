@@ -118,6 +118,8 @@ func runOut(t *testing.T, within bool) {
 }
 
 // TestDescriptorsAreLeft: looking for descriptors takes none from others where there are too few.
+//
+// RELIABILITY I2
 func TestDescriptorsAreLeft(t *testing.T) {
 	if !alone(t, nil) {
 		return

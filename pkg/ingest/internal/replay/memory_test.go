@@ -121,7 +121,7 @@ func checkMemory(t *testing.T, dir string, o *tsdb.Options) {
 // TestOneSegmentAtATime: however many segments a log has, one is open at a time: descriptors are not counted for
 // more of them, and a list that is opened in vain stays open.
 //
-// RELIABILITY I9
+// RELIABILITY I2
 func TestOneSegmentAtATime(t *testing.T) {
 	const fds = "/proc/self/fd"
 	count := func() int {
