@@ -43,7 +43,7 @@ func TestCompactOnce(t *testing.T) {
 	require.Zero(t, code, errs)
 	require.Contains(t, out, "3 blocks")
 
-	args := []string{"compact", objstore, "--http-address=" + freeAddr(t), "--shutdown-delay=0s"}
+	args := []string{"compact", objstore, "--http-address=127.0.0.1:0", "--shutdown-delay=0s"}
 	code, _, errs = cli(t, append(args, "--data-dir="+t.TempDir(), "--compact.disk=1B")...)
 	require.Equal(t, exitProblem, code, errs)
 	require.Contains(t, errs, "--compact.disk is 1 B")

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block/blocktest"
+	"github.com/firnline/firnline/pkg/proctest"
 )
 
 // Where the commands of the docs find a running Firnline.
@@ -245,7 +246,7 @@ func docWorld(t *testing.T) {
 // docAll runs firnline all and returns its addresses.
 func docAll(t *testing.T) (addr, grpc string) {
 	t.Helper()
-	addr, grpc = freeAddr(t), freeAddr(t)
+	addr, grpc = proctest.Addr(t), proctest.Addr(t)
 	cmd := exec.Command(os.Args[0], "all", "--data-dir="+filepath.Join(t.TempDir(), "data"), "--http-address="+addr, "--grpc-address="+grpc, "--self-scrape.interval=1s",
 		"--web.enable-admin-api", "--web.enable-lifecycle")
 	cmd.Env = append(os.Environ(), asFirnline+"=1")

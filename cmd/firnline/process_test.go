@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -18,7 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang/snappy"
 	"github.com/stretchr/testify/require"
+
+	"github.com/firnline/firnline/pkg/proctest"
 )
 
 // daemon is a component in a process of its own.
@@ -28,14 +30,6 @@ type daemon struct {
 	stderr *bytes.Buffer
 	exited chan struct{}
 	err    error // valid once exited
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func storeArgs(t *testing.T, httpAddr, grpcAddr string) []string {
@@ -50,13 +44,13 @@ func bucketArg(t *testing.T) string {
 
 func startStore(t *testing.T, args ...string) *daemon {
 	t.Helper()
-	return startDaemon(t, func(http string) []string { return append(storeArgs(t, http, freeAddr(t)), args...) })
+	return startDaemon(t, func(http string) []string { return append(storeArgs(t, http, proctest.Addr(t)), args...) })
 }
 
 // startDaemon starts a command line, made for an address, and waits until it is ready.
 func startDaemon(t *testing.T, args func(http string) []string) *daemon {
 	t.Helper()
-	d := &daemon{http: freeAddr(t), stderr: &bytes.Buffer{}, exited: make(chan struct{})}
+	d := &daemon{http: proctest.Addr(t), stderr: &bytes.Buffer{}, exited: make(chan struct{})}
 	d.Cmd = exec.Command(os.Args[0], args(d.http)...)
 	d.Env = append(os.Environ(), asFirnline+"=1")
 	d.Stderr = d.stderr
@@ -73,14 +67,8 @@ func startDaemon(t *testing.T, args func(http string) []string) *daemon {
 	return d
 }
 
-func (d *daemon) get(path string) (int, string, error) { return d.ask(context.Background(), path) }
-
-func (d *daemon) ask(ctx context.Context, path string) (int, string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.http+path, nil)
-	if err != nil {
-		return 0, "", err
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}).Do(req)
+func (d *daemon) get(path string) (int, string, error) {
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}).Get("http://" + d.http + path)
 	if err != nil {
 		return 0, "", err
 	}
@@ -108,16 +96,16 @@ func (d *daemon) ended(t *testing.T) int {
 // The page at / of components without a user interface tells of routes that there are.
 func TestLandingPages(t *testing.T) {
 	for name, args := range map[string]func(http string) []string{
-		"store": func(http string) []string { return storeArgs(t, http, freeAddr(t)) },
+		"store": func(http string) []string { return storeArgs(t, http, proctest.Addr(t)) },
 		"all": func(http string) []string {
-			return []string{"all", "--http-address=" + http, "--grpc-address=" + freeAddr(t), "--data-dir=" + t.TempDir()}
+			return []string{"all", "--http-address=" + http, "--grpc-address=" + proctest.Addr(t), "--data-dir=" + t.TempDir()}
 		},
 		"compact": func(http string) []string {
 			return []string{"compact", "--wait", "--http-address=" + http, "--data-dir=" + t.TempDir(), bucketArg(t)}
 		},
 		"ingest": func(http string) []string {
 			return []string{
-				"ingest", "--http-address=" + http, "--grpc-address=" + freeAddr(t), "--remote-write.address=", "--ring.bind-address=127.0.0.1:0",
+				"ingest", "--http-address=" + http, "--grpc-address=" + proctest.Addr(t), "--remote-write.address=", "--ring.bind-address=127.0.0.1:0",
 				"--tsdb.path=" + t.TempDir(), `--label=replica="a"`,
 			}
 		},
@@ -142,25 +130,59 @@ func TestLandingPages(t *testing.T) {
 	}
 }
 
+// post sends what body will have, and tells of the moment when the component reads it.
+func (d *daemon) post(path string, body io.Reader, reading func()) (code int, err error) {
+	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{Got100Continue: reading})
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+d.http+path, body)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Expect", "100-continue")
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, ExpectContinueTimeout: time.Hour}}).Do(req)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, resp.Body.Close()
+}
+
 // RELIABILITY K2
 func TestSIGTERMUnderLoad(t *testing.T) {
-	d := startStore(t, "--shutdown-delay=8s")
-	sent, running := make(chan struct{}), make(chan error, 1)
-	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { close(sent) }})
+	dir := t.TempDir()
+	d := startDaemon(t, func(http string) []string {
+		return []string{"all", "--http-address=" + http, "--grpc-address=127.0.0.1:0", "--data-dir=" + dir, "--shutdown-delay=0s"}
+	})
+	type answer struct {
+		code int
+		err  error
+	}
+	reading, answered := make(chan struct{}), make(chan answer, 1)
+	body, rest := io.Pipe()
 	go func() {
-		code, body, err := d.ask(ctx, "/debug/pprof/trace?seconds=10") // a request that takes its time
-		if err == nil && (code != 200 || !strings.HasPrefix(body, "go 1")) {
-			err = fmt.Errorf("status %d, %d bytes", code, len(body))
-		}
-		running <- err
+		code, err := d.post("/api/v1/write", body, func() { close(reading) })
+		answered <- answer{code, err}
 	}()
-	<-sent
+	select {
+	case <-reading:
+	case a := <-answered:
+		t.Fatalf("answered without its body: %+v", a)
+	}
 	require.NoError(t, d.Process.Signal(syscall.SIGTERM))
 	require.Eventually(t, func() bool {
-		code, body, _ := d.get("/-/ready")
-		return code == 503 && strings.Contains(body, "stopping")
-	}, time.Minute, 10*time.Millisecond, "not ready first, for eight seconds")
-	require.NoError(t, <-running, "what runs is finished")
+		c, err := net.Dial("tcp", d.http)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	}, 2*time.Minute, 10*time.Millisecond, "nothing new is taken")
+	select {
+	case <-d.exited:
+		t.Fatal("ended with a request running")
+	default:
+	}
+	_, err := rest.Write(snappy.Encode(nil, nil))
+	require.NoError(t, err)
+	require.NoError(t, rest.Close())
+	require.Equal(t, answer{code: http.StatusNoContent}, <-answered, "what runs is finished")
 	require.Zero(t, d.ended(t))
 	require.Contains(t, d.stderr.String(), "msg=stopped")
 }
@@ -169,7 +191,10 @@ func TestSIGTERMUnderLoad(t *testing.T) {
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	d := startStore(t, "--shutdown-delay=1h")
 	require.NoError(t, d.Process.Signal(syscall.SIGTERM))
-	require.Eventually(t, func() bool { code, _, _ := d.get("/-/ready"); return code == 503 }, 2*time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool {
+		code, body, _ := d.get("/-/ready")
+		return code == 503 && strings.Contains(body, "stopping")
+	}, 2*time.Minute, 10*time.Millisecond, "not ready first")
 	require.NoError(t, d.Process.Signal(syscall.SIGTERM))
 	require.Equal(t, -1, d.ended(t), "ended by the signal")
 }

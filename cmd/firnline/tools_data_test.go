@@ -128,7 +128,6 @@ func TestToolsReady(t *testing.T) {
 		out, errs string
 	}{
 		"no":           {[]string{"--url=" + plain.URL}, exitProblem, "", plain.URL + "/-/ready: not ready: waiting for prometheus: connection refused; bucket: first listing\n"},
-		"not in time":  {[]string{"--url=" + plain.URL, "--wait=3s"}, exitProblem, "", "after 3s: "},
 		"waits":        {[]string{"--url=" + plain.URL + "/other/", "--wait=5m"}, exitOK, "ready\n", ""},
 		"TLS":          {[]string{"--url=" + secure.URL + "/other"}, exitOK, "ready\n", ""},
 		"another path": {[]string{"--url=" + plain.URL + "/x"}, exitProblem, "", "it answers 404 Not Found; the address may lack a path"},
@@ -144,6 +143,26 @@ func TestToolsReady(t *testing.T) {
 			require.Equal(t, tc.out, out)
 			require.Contains(t, errs, tc.errs)
 		})
+	}
+}
+
+// TestToolsReadyInVain: once the time is over it says what was waited for. A machine on
+// which nobody answers within a second has more.
+func TestToolsReadyInVain(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "not ready, waiting for\nprometheus: connection refused", http.StatusServiceUnavailable)
+	}))
+	defer srv.Close()
+	for _, wait := range []string{"1s", "10s", "2m"} {
+		code, out, errs := cli(t, "tools", "ready", "--url="+srv.URL, "--wait="+wait)
+		if code == exitUnreachable && wait != "2m" {
+			continue
+		}
+		require.Equal(t, exitProblem, code, errs)
+		require.Empty(t, out)
+		require.Contains(t, errs, "after "+wait+": ")
+		require.Contains(t, errs, "not ready: waiting for prometheus: connection refused")
+		return
 	}
 }
 
