@@ -16,6 +16,7 @@ import (
 type httpSD struct {
 	urls     []string
 	interval time.Duration
+	timeout  time.Duration // of one answer
 	client   ClientConfig
 	asked    time.Time
 	answers  map[string][]string // addresses, by URL, as last told
@@ -36,7 +37,7 @@ func (h *httpSD) refresh(ctx context.Context, now time.Time) error {
 	h.asked = now
 	var errs []error
 	for _, url := range h.urls {
-		addresses, err := ask(ctx, url)
+		addresses, err := h.ask(ctx, url)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("endpoints of %s: %w", url, err))
 			continue
@@ -49,8 +50,8 @@ func (h *httpSD) refresh(ctx context.Context, now time.Time) error {
 	return errors.Join(errs...)
 }
 
-func ask(ctx context.Context, url string) (_ []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, httpSDTimeout)
+func (h *httpSD) ask(ctx context.Context, url string) (_ []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

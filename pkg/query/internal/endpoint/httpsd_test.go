@@ -21,7 +21,7 @@ func TestHTTPSD(t *testing.T) {
 		_, _ = w.Write([]byte(`[{"targets":["b:2","c:3"]}]`))
 	}))
 	defer other.Close()
-	h := &httpSD{urls: []string{srv.URL, other.URL}, interval: time.Minute}
+	h := &httpSD{urls: []string{srv.URL, other.URL}, interval: time.Minute, timeout: 2 * time.Minute}
 	now := time.Now()
 	addresses := func() (out []string) {
 		for _, s := range h.specs() {

@@ -56,7 +56,7 @@ func New(cfg Config, locals []Local, log *slog.Logger, reg prometheus.Registerer
 		cfg: cfg, log: log, metrics: newMetrics(reg), now: time.Now,
 		dialer:   dialer{retry: time.Duration(cfg.InfoInterval), timeout: 2 * time.Duration(cfg.InfoTimeout), extra: dial, metrics: storeapi.NewClientMetrics(reg)},
 		resolver: newResolver(cfg), failing: map[string]string{},
-		urls:  &httpSD{urls: cfg.URLs, interval: time.Duration(cfg.URLsInterval), client: cfg.Client},
+		urls:  &httpSD{urls: cfg.URLs, interval: time.Duration(cfg.URLsInterval), timeout: httpSDTimeout, client: cfg.Client},
 		files: &fileSD{patterns: cfg.Files, interval: time.Duration(cfg.FilesInterval), client: cfg.Client},
 	}
 	s.mu.members = map[string]*member{}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/grafana/dskit/dns"
@@ -23,6 +24,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/firnline/firnline/pkg/proctest"
 	"github.com/firnline/firnline/pkg/storeapi"
@@ -40,12 +42,19 @@ func infoOf(component string) storeapi.Info {
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-// serve serves a store at address and returns where, and what stops it.
-func serve(t *testing.T, address string, store storeapi.Store, opts ...grpc.ServerOption) (string, func()) {
+// serve serves a store and returns where, and what stops it. The address is the test's until it ends.
+func serve(t *testing.T, store storeapi.Store, opts ...grpc.ServerOption) (string, func()) {
+	t.Helper()
+	address := proctest.Addr(t)
+	return address, serveAt(t, address, store, opts...)
+}
+
+// serveAt serves a store at an address at which serve did before.
+func serveAt(t *testing.T, address string, store storeapi.Store, opts ...grpc.ServerOption) (stop func()) {
 	t.Helper()
 	lis, err := net.Listen("tcp", address)
 	require.NoError(t, err)
-	return lis.Addr().String(), serveOn(t, lis, store, opts...)
+	return serveOn(t, lis, store, opts...)
 }
 
 func serveOn(t *testing.T, lis net.Listener, store storeapi.Store, opts ...grpc.ServerOption) (stop func()) {
@@ -68,7 +77,7 @@ func start(t *testing.T, change func(*Config)) *Set {
 }
 
 // build makes a Set whose endpoints have all the time to answer, and are asked often.
-func build(t *testing.T, change func(*Config)) *Set {
+func build(t *testing.T, change func(*Config), dial ...grpc.DialOption) *Set {
 	t.Helper()
 	cfg, err := defaults(t)
 	require.NoError(t, err)
@@ -76,7 +85,7 @@ func build(t *testing.T, change func(*Config)) *Set {
 	cfg.DNSInterval = model.Duration(time.Millisecond)
 	change(&cfg)
 	require.NoError(t, cfg.Validate())
-	s, err := New(cfg, nil, quiet(), prometheus.NewRegistry())
+	s, err := New(cfg, nil, quiet(), prometheus.NewRegistry(), dial...)
 	require.NoError(t, err)
 	return s
 }
@@ -91,13 +100,23 @@ func run(t *testing.T, s *Set) {
 	require.Eventually(t, func() bool { return s.Ready() == nil }, 2*time.Minute, time.Millisecond)
 }
 
+// rounds waits until a Set with one endpoint has found and checked it from the
+// beginning, all of it after now.
+func rounds(t *testing.T, s *Set) {
+	t.Helper()
+	for range 2 { // the first may have begun before
+		last := s.Endpoints()[0].LastCheck
+		eventually(t, "a round", func() bool { return s.Endpoints()[0].LastCheck.After(last) })
+	}
+}
+
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	require.Eventually(t, f, 2*time.Minute, 5*time.Millisecond, what)
 }
 
 func TestEndpointGoesAndComes(t *testing.T) {
-	address, stop := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("sidecar")))
+	address, stop := serve(t, storetest.NewFake(nil, infoOf("sidecar")))
 	s := start(t, func(c *Config) { c.Addresses = []string{address} })
 	st := s.Endpoints()[0]
 	require.Empty(t, st.LastError)
@@ -114,7 +133,7 @@ func TestEndpointGoesAndComes(t *testing.T) {
 	require.Equal(t, "sidecar", p.Info.Component, "what it last told")
 	require.NotContains(t, s.Endpoints()[0].LastError, address+": "+address, "named once")
 
-	serve(t, address, storetest.NewFake(nil, infoOf("store")))
+	serveAt(t, address, storetest.NewFake(nil, infoOf("store")))
 	eventually(t, "up again", func() bool { return s.Peers()[0].Down == nil })
 	require.Equal(t, "store", s.Peers()[0].Info.Component)
 }
@@ -128,7 +147,7 @@ func labelsOf(st Status) string {
 }
 
 func TestStrictEndpointIsAsked(t *testing.T) {
-	address, stop := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("sidecar")))
+	address, stop := serve(t, storetest.NewFake(nil, infoOf("sidecar")))
 	s := start(t, func(c *Config) { c.Strict = []string{address} })
 	stop()
 	eventually(t, "failing", func() bool { return s.Endpoints()[0].LastError != "" })
@@ -137,18 +156,17 @@ func TestStrictEndpointIsAsked(t *testing.T) {
 	require.Equal(t, "sidecar", p.Info.Component)
 }
 
-// RELIABILITY Q1 and bad input: what is no StoreAPI, hangs or sends garbage is
-// named with what is wrong with it, and costs the others nothing.
+// RELIABILITY Q1 and bad input: what is no StoreAPI or sends garbage is named with
+// what is wrong with it, and costs the others nothing.
 func TestNotAnEndpoint(t *testing.T) {
-	good, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("store")))
-	web := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Second}
+	good, _ := serve(t, storetest.NewFake(nil, infoOf("store")))
+	web := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Hour}
 	for name, c := range map[string]struct {
 		address string
 		want    []string
 	}{
 		"nobody there": {"127.0.0.1:1", []string{"nothing listens there; ", "? connection refused"}},
 		"junk":         {listen(t, sendJunk), []string{"not a gRPC endpoint"}},
-		"hangs":        {listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), []string{"no answer to a health check within 3s"}},
 		"hangs up":     {listen(t, func(net.Conn) {}), []string{"not a gRPC endpoint"}},
 		"HTTP":         {listenHTTP(t, web), []string{"not a gRPC endpoint: it answers HTTP/1"}},
 		"other gRPC":   {serveNothing(t), []string{"not a StoreAPI endpoint"}},
@@ -157,12 +175,7 @@ func TestNotAnEndpoint(t *testing.T) {
 		"overloaded":   {refusing(t, fmt.Errorf("%w: too many streams", storeapi.ErrLimit)), []string{"limit exceeded: too many streams"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, func(cfg *Config) {
-				cfg.Addresses = []string{good, c.address}
-				if name == "hangs" {
-					cfg.InfoTimeout = model.Duration(3 * time.Second)
-				}
-			})
+			s := start(t, func(cfg *Config) { cfg.Addresses = []string{good, c.address} })
 			states := map[string]Status{}
 			eventually(t, "it costs the other nothing", func() bool {
 				for _, st := range s.Endpoints() {
@@ -185,11 +198,40 @@ func TestNotAnEndpoint(t *testing.T) {
 	}
 }
 
+// RELIABILITY Q1: one that takes connections and says nothing is named, too, by the
+// time that it had. The clock is the test's, so that nobody else is late.
+func TestHangingEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		good, hangs := bufconn.Listen(1<<16), bufconn.Listen(1<<16)
+		serveOn(t, good, storetest.NewFake(nil, infoOf("store")))
+		treat(t, hangs, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+		s := build(t, func(c *Config) {
+			c.Addresses, c.InfoTimeout = []string{"good:1", "hangs:1"}, model.Duration(3*time.Second)
+		}, grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return map[string]*bufconn.Listener{"good:1": good, "hangs:1": hangs}[address].DialContext(ctx)
+		}))
+		began := time.Now()
+		run(t, s)
+		require.WithinDuration(t, began.Add(3*time.Second), time.Now(), time.Millisecond, "one timeout for all")
+		for _, st := range s.Endpoints() {
+			if st.Name == "good:1" {
+				require.Empty(t, st.LastError)
+				continue
+			}
+			require.Contains(t, st.LastError, "no answer to a health check within 3s")
+			require.Equal(t, "unknown", st.Component)
+		}
+		for _, p := range s.Peers() {
+			require.Equal(t, p.Name == "hangs:1", p.Down != nil)
+		}
+	})
+}
+
 // What an endpoint says of itself can't break the page of metrics.
 func TestConnectionsOfOddEndpoint(t *testing.T) {
 	odd := infoOf("store\xff\xff")
 	odd.LabelSets = []labels.Labels{labels.FromStrings("a\xff", "b\xff")}
-	address, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, odd))
+	address, _ := serve(t, storetest.NewFake(nil, odd))
 	s := start(t, func(cfg *Config) { cfg.Addresses = []string{address} })
 	reg := prometheus.NewPedanticRegistry()
 	reg.MustRegister(newConnections(s, nil))
@@ -225,6 +267,12 @@ func listen(t *testing.T, handle func(net.Conn)) string {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	treat(t, lis, handle)
+	return lis.Addr().String()
+}
+
+func treat(t *testing.T, lis net.Listener, handle func(net.Conn)) {
+	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -239,7 +287,6 @@ func listen(t *testing.T, handle func(net.Conn)) string {
 		}
 	})
 	t.Cleanup(func() { _ = lis.Close(); wg.Wait() })
-	return lis.Addr().String()
 }
 
 func listenHTTP(t *testing.T, srv *http.Server) string {
@@ -269,7 +316,7 @@ func refusing(t *testing.T, err error) string {
 	t.Helper()
 	f := storetest.NewFake(nil, infoOf("store"))
 	f.Behave(storetest.Behaviour{Err: err})
-	address, _ := serve(t, "127.0.0.1:0", f)
+	address, _ := serve(t, f)
 	return address
 }
 
@@ -278,12 +325,27 @@ type names struct {
 	mu      sync.Mutex
 	answers map[string][]string
 	err     error
+	asked   int
 }
 
 func (n *names) Resolve(_ context.Context, name string, _ dns.QType) ([]string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.asked++
 	return n.answers[name], n.err
+}
+
+func (n *names) lookups() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asked
+}
+
+// used waits until an answer that is given from now on has been gone by.
+func (n *names) used(t *testing.T) {
+	t.Helper()
+	before := n.lookups()
+	eventually(t, "another lookup", func() bool { return n.lookups() >= before+2 })
 }
 
 func (n *names) set(name string, err error, addresses ...string) {
@@ -294,8 +356,8 @@ func (n *names) set(name string, err error, addresses ...string) {
 }
 
 func TestDNS(t *testing.T) {
-	a, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("a")))
-	b, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("b")))
+	a, _ := serve(t, storetest.NewFake(nil, infoOf("a")))
+	b, _ := serve(t, storetest.NewFake(nil, infoOf("b")))
 	fake := &names{}
 	fake.set("stores:1", nil, a, b)
 	s := build(t, func(c *Config) { c.Addresses, c.UnhealthyTimeout = []string{"dns+stores:1"}, model.Duration(time.Hour) })
@@ -304,7 +366,7 @@ func TestDNS(t *testing.T) {
 	require.Len(t, s.Peers(), 2)
 
 	fake.set("stores:1", errors.New("server misbehaving"))
-	time.Sleep(300 * time.Millisecond)
+	fake.used(t)
 	require.Len(t, s.Peers(), 2, "the last good answer stays")
 
 	fake.set("stores:1", nil, b)
@@ -347,8 +409,8 @@ func TestStaleEndpoint(t *testing.T) {
 
 // RELIABILITY K1: a bad configuration leaves the old one in force.
 func TestReload(t *testing.T) {
-	a, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("a")))
-	b, _ := serve(t, "127.0.0.1:0", storetest.NewFake(nil, infoOf("b")))
+	a, _ := serve(t, storetest.NewFake(nil, infoOf("a")))
+	b, _ := serve(t, storetest.NewFake(nil, infoOf("b")))
 	file := filepath.Join(t.TempDir(), "endpoints.yaml")
 	write := func(content string) { require.NoError(t, os.WriteFile(file, []byte(content), 0o600)) }
 	write("endpoints:\n- address: " + a + "\n")
@@ -361,7 +423,7 @@ func TestReload(t *testing.T) {
 		ok, at := s.LastReload()
 		require.False(t, ok)
 		require.Equal(t, first, at)
-		time.Sleep(300 * time.Millisecond)
+		rounds(t, s)
 		require.Equal(t, a, s.Peers()[0].Name)
 	}
 	write("endpoints:\n- address: " + b + "\n")
@@ -376,8 +438,8 @@ func TestReload(t *testing.T) {
 // A group is one endpoint; its members are asked in turn, and one that is gone is left out.
 func TestGroup(t *testing.T) {
 	one, two := storetest.NewFake(nil, infoOf("ingest")), storetest.NewFake(nil, infoOf("ingest"))
-	a, stopA := serve(t, "127.0.0.1:0", one)
-	b, _ := serve(t, "127.0.0.1:0", two)
+	a, stopA := serve(t, one)
+	b, _ := serve(t, two)
 	fake := &names{}
 	fake.set("group:1", nil, a, b)
 	s := build(t, func(c *Config) { c.Groups = []string{"dns+group:1"} })
@@ -397,6 +459,6 @@ func TestGroup(t *testing.T) {
 		require.NoError(t, ask())
 	}
 	fake.set("group:1", nil, b)
-	time.Sleep(300 * time.Millisecond)
+	fake.used(t)
 	require.NoError(t, ask())
 }

@@ -89,7 +89,7 @@ func TestRotation(t *testing.T) {
 	}
 	install(ours, "first")
 	store := storetest.NewFake(nil, infoOf("store"))
-	address, stop := serve(t, "127.0.0.1:0", store, server)
+	address, stop := serve(t, store, server)
 	s := start(t, func(c *Config) {
 		c.Addresses = []string{address}
 		c.Client.Secure, c.Client.CAFile, c.Client.CertFile, c.Client.KeyFile = true, path("ca.pem"), path("cert.pem"), path("key.pem")
@@ -102,14 +102,14 @@ func TestRotation(t *testing.T) {
 	require.NoError(t, s.Peers()[0].Down, "the old connection lives on")
 	stop()
 	eventually(t, "down", func() bool { return s.Peers()[0].Down != nil })
-	_, stop = serve(t, address, store, server)
+	stop = serveAt(t, address, store, server)
 	eventually(t, "up", func() bool { return s.Peers()[0].Down == nil })
 	require.Equal(t, "second", seen.Load())
 
 	// A CA that did not sign the server's certificate, and files that are gone, are told of.
 	require.NoError(t, os.WriteFile(path("ca.pem"), newAuthority(t).pem, 0o600))
 	stop()
-	serve(t, address, store, server)
+	serveAt(t, address, store, server)
 	eventually(t, "unknown authority", func() bool { return contains(s, "x509: certificate signed by unknown authority") })
 	require.NoError(t, os.Remove(path("ca.pem")))
 	eventually(t, "no file", func() bool { return contains(s, "ca.pem") })
