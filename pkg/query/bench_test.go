@@ -36,7 +36,7 @@ func BenchmarkQueryRange(b *testing.B) {
 	for _, replicas := range []string{"a", "ab"} {
 		var args []string
 		for _, r := range replicas {
-			address, _ := listen(b, "127.0.0.1:0", storeapi.Services{Store: manyCounters(b, string(r), series, samples)})
+			address, _ := listen(b, storeapi.Services{Store: manyCounters(b, string(r), series, samples)})
 			args = append(args, "--endpoint="+address)
 		}
 		q := startQuery(b, args...)

@@ -82,8 +82,8 @@ func numbers(t testing.TB) *storetest.Fake {
 // RELIABILITY section 6, "As Grafana asks it": the requests that its Prometheus
 // data source makes, over a wire, and what it must get.
 func TestGrafana(t *testing.T) {
-	x, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: counter(t, "cluster", "x", "replica", "a")})
-	z, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: numbers(t)})
+	x, _ := listen(t, storeapi.Services{Store: counter(t, "cluster", "x", "replica", "a")})
+	z, _ := listen(t, storeapi.Services{Store: numbers(t)})
 	g := newGrafana(t, startQuery(t, "--endpoint="+x, "--endpoint="+z))
 	const span = "start=2970.5&end=3030.25&"
 	for _, tc := range []struct{ name, method, path, params, want string }{
@@ -174,7 +174,7 @@ func TestGrafana(t *testing.T) {
 // a query beyond its limits is the second, too many of them are the third.
 func TestGrafanaErrors(t *testing.T) {
 	slow := counter(t, "cluster", "x")
-	at, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: slow})
+	at, _ := listen(t, storeapi.Services{Store: slow})
 	q := startQuery(t, "--endpoint="+at, "--query.max-concurrent=1", "--query.max-queued=0", "--query.max-samples=5")
 	g := newGrafana(t, q)
 	panel := url.Values{"query": {"requests_total"}, "start": {"0"}, "end": {"3000"}, "step": {"15"}}

@@ -48,8 +48,8 @@ func hide(t testing.TB, bkt block.Bucket, mint, maxt int64, selector string) *bl
 // TestLiveDataIsHidden: what a sidecar answers is hidden as soon as the request
 // is seen, by the HTTP API and for queriers above, and shows again after it was cancelled.
 func TestLiveDataIsHidden(t *testing.T) {
-	a, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: counter(t, "cluster", "eu", "replica", "a")})
-	b, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: counter(t, "cluster", "us", "replica", "a")})
+	a, _ := listen(t, storeapi.Services{Store: counter(t, "cluster", "eu", "replica", "a")})
+	b, _ := listen(t, storeapi.Services{Store: counter(t, "cluster", "us", "replica", "a")})
 	bkt := bucket.NewMemory()
 	q := startHiding(t, bkt, "--endpoint="+a, "--endpoint="+b)
 	count := func(at string) func(string) bool {

@@ -35,8 +35,8 @@ func startLocal(t *testing.T, locals []Local, args ...string) *Query {
 // limits, warnings and errors that they give over gRPC.
 func TestLocalAnswersAsOverTheWire(t *testing.T) {
 	a, b := counter(t, "cluster", "x", "replica", "a"), counter(t, "cluster", "x", "replica", "b")
-	atA, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: a})
-	atB, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: b})
+	atA, _ := listen(t, storeapi.Services{Store: a})
+	atB, _ := listen(t, storeapi.Services{Store: b})
 	locals := []Local{{Name: atA, Services: storeapi.Services{Store: a}}, {Name: atB, Services: storeapi.Services{Store: b}}}
 	for _, limit := range []string{"0", "100"} {
 		near, far := startLocal(t, locals, "--store.limits.request-samples="+limit), startQuery(t, "--endpoint="+atA, "--endpoint="+atB, "--store.limits.request-samples="+limit)
@@ -67,10 +67,16 @@ func TestLocalEndsWithItsRequest(t *testing.T) {
 	slow := counter(t, "cluster", "x")
 	q := startLocal(t, []Local{{Name: "store", Services: storeapi.Services{Store: slow}}})
 	slow.Behave(storetest.Behaviour{SeriesDelay: time.Hour})
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
 	rec := httptest.NewRecorder()
-	q.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/api/v1/query?query=requests_total&time=3000", nil).WithContext(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		q.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/api/v1/query?query=requests_total&time=3000", nil).WithContext(ctx))
+	})
+	eventually(t, func() bool { return slow.Open() > 0 })
+	leave()
+	wg.Wait()
 	require.NotEqual(t, 200, rec.Code)
 	eventually(t, func() bool { return slow.Open() == 0 })
 }

@@ -45,7 +45,7 @@ func (r *remote) Querier(mint, maxt int64) (storage.Querier, error) {
 // overGRPC returns what a querier with one endpoint selects from, deduplicating.
 func overGRPC(t testing.TB, store storeapi.Store) storage.Queryable {
 	t.Helper()
-	at, _ := listen(t, "127.0.0.1:0", storeapi.Services{Store: store})
+	at, _ := listen(t, storeapi.Services{Store: store})
 	var cfg Config
 	fs := flag.NewFlagSet("test", flag.PanicOnError)
 	cfg.RegisterFlags(fs)
