@@ -6,7 +6,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -26,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/block"
+	"github.com/firnline/firnline/pkg/proctest"
 	"github.com/firnline/firnline/pkg/storeapi/storetest"
 )
 
@@ -50,10 +50,7 @@ func newPrometheus(t *testing.T, config string, args ...string) *promServer {
 	p.config = filepath.Join(p.dir, "prometheus.yml")
 	p.writeConfig(config)
 	require.NoError(t, os.Mkdir(p.tsdb(), 0o755))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := l.Addr().String()
-	require.NoError(t, l.Close())
+	address := proctest.Addr(t)
 	p.url = "http://" + address
 	p.args = append([]string{
 		"--config.file=" + p.config, "--storage.tsdb.path=" + p.tsdb(), "--web.listen-address=" + address,

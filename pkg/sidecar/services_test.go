@@ -33,7 +33,7 @@ func TestServices(t *testing.T) {
 	rules := filepath.Join(p.dir, "rules.yml")
 	require.NoError(t, os.WriteFile(rules, []byte(testRules), 0o600))
 	p.writeConfig(fmt.Sprintf(`
-global: {external_labels: {cluster: eu-1, replica: a}, scrape_interval: 200ms}
+global: {external_labels: {cluster: eu-1, replica: a}, scrape_interval: 2s} # in which a scrape must be over, too
 rule_files: [%s]
 storage: {exemplars: {max_exemplars: 1000}}
 scrape_configs:

@@ -212,9 +212,7 @@ func TestClientLeaves(t *testing.T) {
 		go func() { done <- do(a, httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/v1/"+path, nil)) }()
 		<-st.blocked
 		leave()
-		left := time.Now()
 		w := <-done
-		require.Less(t, time.Since(left), 30*time.Second)
 		require.Equal(t, 499, w.Code, path)
 	}
 	st := &store{blocked: make(chan struct{})}

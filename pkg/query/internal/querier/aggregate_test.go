@@ -2,6 +2,7 @@ package querier
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -209,11 +210,15 @@ func TestAllocationsPerSeries(t *testing.T) {
 		in := storeapi.Series{Chunks: storetest.Chunks(t, list, false, 120)}
 		sh := &shape{kind: dedup.Firnline, bounds: bounds{0, int64(samples) * 15_000}}
 		var it chunkenc.Iterator
-		return testing.AllocsPerRun(20, func() {
-			it = newSeries(in, sh).Iterator(it)
-			for it.Next() != chunkenc.ValNone {
-			}
-		})
+		least := math.Inf(1) // others of the process allocate, too
+		for range 10 {
+			least = min(least, testing.AllocsPerRun(20, func() {
+				it = newSeries(in, sh).Iterator(it)
+				for it.Next() != chunkenc.ValNone {
+				}
+			}))
+		}
+		return least
 	}
 	require.LessOrEqual(t, allocs(12_000), allocs(120))
 }
