@@ -48,7 +48,7 @@ type Config struct {
 
 	MaxTenants        int            // open at once
 	MaxSessions       int            // of routers, a tenant
-	ReplayConcurrency int            // tenants whose logs are read at once
+	ReplayConcurrency int            // tenants whose logs are read at once; 0: see replays
 	CutConcurrency    int            // tenants whose heads are cut into blocks at once
 	ShipConcurrency   int            // tenants whose blocks are sent at once
 	IdleFlush         model.Duration // without samples, until a head is cut into blocks whatever its age
@@ -110,7 +110,7 @@ func (c *Config) registerTenants(fs *flag.FlagSet) {
 	fs.StringVar(&c.TenantLabel, "receive.tenant-label-name", "tenant_id", "External label that tells tenants apart.")
 	fs.IntVar(&c.MaxTenants, flagTenants[2:], 1000, "Tenants that may be open at once. Samples of a further one are refused with 503. 0: no limit.")
 	fs.IntVar(&c.MaxSessions, "tsdb.max-sessions", 64, "Routers whose numbers for series are remembered a tenant. A router beyond sends labels again.")
-	fs.IntVar(&c.ReplayConcurrency, "tsdb.replay-concurrency", max(1, runtime.GOMAXPROCS(0)/2), "Tenants whose logs are read at once. Each takes its own head's memory and some 100 MiB.")
+	fs.IntVar(&c.ReplayConcurrency, "tsdb.replay-concurrency", 0, "Tenants whose logs are read at once. Each takes its own head's memory and some 100 MiB. 0: one for every two CPUs.")
 	fs.IntVar(&c.CutConcurrency, "tsdb.cut-concurrency", 1, "Tenants whose heads are cut into blocks at once.")
 	fs.IntVar(&c.ShipConcurrency, "shipper.tenant-concurrency", 4, "Tenants whose blocks are sent at once. Of each one block is.")
 	fs.Var(&c.IdleFlush, "tsdb.idle-flush", "A tenant that sent nothing for so long has its head cut into blocks, which are shipped and free its memory. 0: only by age.")
@@ -167,7 +167,7 @@ func (c *Config) Validate() error {
 		value, least int
 	}{
 		{"tsdb.max-exemplars", c.MaxExemplars, 0}, {flagTenants[2:], c.MaxTenants, 0}, {"tsdb.max-sessions", c.MaxSessions, 1},
-		{"tsdb.replay-concurrency", c.ReplayConcurrency, 1}, {"tsdb.cut-concurrency", c.CutConcurrency, 1}, {"shipper.tenant-concurrency", c.ShipConcurrency, 1}, {"tsdb.max-metadata", c.MaxFamilies, 0},
+		{"tsdb.replay-concurrency", c.ReplayConcurrency, 0}, {"tsdb.cut-concurrency", c.CutConcurrency, 1}, {"shipper.tenant-concurrency", c.ShipConcurrency, 1}, {"tsdb.max-metadata", c.MaxFamilies, 0},
 	} {
 		if n.value < n.least {
 			bad(n.flag, strconv.Itoa(n.value), fmt.Sprintf("%d or more", n.least))
@@ -180,6 +180,15 @@ func (c *Config) Validate() error {
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, c.Shipper.Validate(), c.Notes.Validate(""))...)
+}
+
+// replays is how many tenants' logs are read at once. The flag's own value is the
+// same on every machine, so that it can be told of in the documentation.
+func (c *Config) replays() int {
+	if c.ReplayConcurrency > 0 {
+		return c.ReplayConcurrency
+	}
+	return max(1, runtime.GOMAXPROCS(0)/2)
 }
 
 // external returns the labels of --label.

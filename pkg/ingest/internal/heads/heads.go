@@ -98,7 +98,7 @@ func New(cfg Config, p Parts) *Heads {
 	hs := &Heads{
 		cfg: cfg, bkt: p.Bucket, log: p.Log, metrics: newMetrics(p.Metrics), notes: notes.NewMetrics(p.Metrics),
 		now: p.Now, limits: p.Limits, ring: p.RingLabels, fault: p.Fault, memory: p.Memory.withDefaults(), crowded: p.Crowded,
-		replays: make(chan struct{}, cfg.ReplayConcurrency),
+		replays: make(chan struct{}, cfg.replays()),
 		cuts:    make(chan struct{}, cfg.CutConcurrency),
 	}
 	if hs.now == nil {
@@ -183,7 +183,7 @@ func (hs *Heads) openAll(ctx context.Context, f *folder) error {
 	hs.gc.seldom()
 	defer hs.gc.asBefore()
 	var g errgroup.Group
-	g.SetLimit(hs.cfg.ReplayConcurrency)
+	g.SetLimit(hs.cfg.replays())
 	for _, id := range ids {
 		g.Go(func() error {
 			if ctx.Err() == nil {
@@ -446,7 +446,7 @@ func (hs *Heads) closeAll(ctx context.Context) {
 	}
 	hs.mu.Unlock()
 	var g errgroup.Group
-	g.SetLimit(max(hs.cfg.ReplayConcurrency, 4))
+	g.SetLimit(max(hs.cfg.replays(), 4))
 	for _, s := range slots {
 		g.Go(func() error {
 			<-s.done

@@ -16,7 +16,7 @@ import (
 func (hs *Heads) tend(ctx context.Context) {
 	hs.retryFailed(ctx)
 	var g errgroup.Group
-	g.SetLimit(hs.cfg.ReplayConcurrency + hs.cfg.CutConcurrency)
+	g.SetLimit(hs.cfg.replays() + hs.cfg.CutConcurrency)
 	for _, h := range hs.retained() {
 		g.Go(func() error {
 			if err := h.tend(ctx); err != nil && ctx.Err() == nil {
