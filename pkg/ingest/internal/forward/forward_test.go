@@ -59,6 +59,14 @@ func (r *receiver) limit(requests int) { r.mu.Lock(); defer r.mu.Unlock(); r.mos
 
 func (r *receiver) samples() []string { r.mu.Lock(); defer r.mu.Unlock(); return slices.Clone(r.got) }
 
+// away is an endpoint that never takes anything. What is sent on goes to another one: a request that was given up may
+// still be on its way, and would be taken as well.
+func away(t *testing.T) *receiver {
+	r := newReceiver(t)
+	r.set(http.StatusServiceUnavailable)
+	return r
+}
+
 func (r *receiver) serve(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -230,10 +238,8 @@ func TestRemoteWrite2(t *testing.T) {
 // A dead endpoint holds up nothing; what waited is sent, in order, after a
 // restart and when the endpoint is back.
 func TestQueueSurvives(t *testing.T) {
-	recv := newReceiver(t)
-	recv.set(http.StatusServiceUnavailable)
-	dir := t.TempDir()
-	f := start(t, dir, rules(recv.URL, ""))
+	recv, dir := newReceiver(t), t.TempDir()
+	f := start(t, dir, rules(away(t).URL, ""))
 	for i := range 50 {
 		f.Offer(write("a", int64(i), "x", "yy"))
 	}
@@ -242,7 +248,6 @@ func TestQueueSurvives(t *testing.T) {
 	f.stop()
 	f = start(t, dir, rules(recv.URL, ""))
 	f.Offer(write("a", 50, "x", "yy"))
-	recv.set(0)
 	eventually(t, func() bool { return len(recv.samples()) == 102 })
 	var xs []string
 	for _, s := range recv.samples() {
@@ -306,10 +311,8 @@ func TestFullQueue(t *testing.T) {
 }
 
 func TestTornQueue(t *testing.T) {
-	recv := newReceiver(t)
-	recv.set(http.StatusServiceUnavailable)
-	dir := t.TempDir()
-	f := start(t, dir, rules(recv.URL, "  headers: {A: b}\n"))
+	recv, dir := newReceiver(t), t.TempDir()
+	f := start(t, dir, rules(away(t).URL, "  headers: {A: b}\n"))
 	for i := range 10 {
 		f.Offer(write("a", int64(i), "x"))
 	}
@@ -324,7 +327,6 @@ func TestTornQueue(t *testing.T) {
 		}
 		require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(s), "sent"), []byte("{torn"), 0o600))
 	}
-	recv.set(0)
 	f = start(t, dir, rules(recv.URL, "  headers: {A: b}\n"))
 	f.Offer(write("a", 100, "x"))
 	eventually(t, func() bool {
@@ -425,7 +427,9 @@ func TestRemovedEndpoint(t *testing.T) {
 	recv.set(0)
 	eventually(t, func() bool { return len(f.Status()) == 0 })
 	eventually(t, func() bool { _, err := os.Stat(filepath.Join(dir, "saas")); return os.IsNotExist(err) })
-	require.Len(t, recv.samples(), 22)
+	got := recv.samples() // some twice, if a request that was given up with the old rules has come late
+	slices.Sort(got)
+	require.Len(t, slices.Compact(got), 22)
 	for _, name := range []string{"firnline_ingest_forward_queue_bytes", "firnline_ingest_forward_sent_timestamp_seconds"} {
 		eventually(t, func() bool { return f.value(name) == nil })
 	}
@@ -434,11 +438,9 @@ func TestRemovedEndpoint(t *testing.T) {
 // TestLeftQueue: a queue that no rule names at the start is kept, and sent once one does.
 func TestLeftQueue(t *testing.T) {
 	recv, dir := newReceiver(t), t.TempDir()
-	recv.set(http.StatusServiceUnavailable)
-	f := start(t, dir, rules(recv.URL, ""))
+	f := start(t, dir, rules(away(t).URL, ""))
 	f.Offer(write("a", 1, "x"))
 	f.stop()
-	recv.set(0)
 	f, set := follow(t, dir, "endpoints: []")
 	require.EqualValues(t, 1, f.gauge("firnline_ingest_forward_left_queues"))
 	require.NoError(t, set(rules(recv.URL, "")))
@@ -448,21 +450,21 @@ func TestLeftQueue(t *testing.T) {
 // TestPositionOfMixedTenants: how far a queue is sent is noted though the next
 // load, of another tenant, has been begun.
 func TestPositionOfMixedTenants(t *testing.T) {
-	recv, dir := newReceiver(t), t.TempDir()
-	recv.limit(10)
-	yaml := rules(recv.URL, "  tenant_header: X-Scope-OrgID\n")
-	f := start(t, dir, yaml)
+	first, second, dir := newReceiver(t), newReceiver(t), t.TempDir()
+	first.limit(10)
+	const header = "  tenant_header: X-Scope-OrgID\n"
+	f := start(t, dir, rules(first.URL, header))
 	for i := range 20 {
 		f.Offer(write(tenant.ID([]string{"a", "b"}[i%2]), int64(i), "x"))
 	}
-	eventually(t, func() bool { return len(recv.samples()) == 10 && f.metric("firnline_ingest_forward_retries_total") > 0 })
+	eventually(t, func() bool {
+		return len(first.samples()) == 10 && f.metric("firnline_ingest_forward_retries_total") > 0
+	})
 	f.stop()
-	recv.limit(0)
-	recv.set(0)
-	f = start(t, dir, yaml)
-	eventually(t, func() bool { return len(recv.samples()) >= 20 })
+	f = start(t, dir, rules(second.URL, header))
+	eventually(t, func() bool { return len(second.samples()) >= 10 })
 	f.stop()
-	require.Len(t, recv.samples(), 20, "none is sent twice")
+	require.Len(t, append(first.samples(), second.samples()...), 20, "none is sent twice")
 }
 
 // TestTablesAreBounded: what is known of series has its limit, and series beyond it are sent all the same.
