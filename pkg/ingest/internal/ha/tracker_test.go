@@ -377,16 +377,18 @@ func FuzzCodec(f *testing.F) {
 // TestMemberlist: what we tell goes by dskit's gossip store as it is.
 func TestMemberlist(t *testing.T) {
 	store := gossipStore(t)
+	rules := testRules
+	rules.Failover = time.Hour // the clock is a real one: nobody is silent for that long
 	one, stopOne := start(t, store, 0)
 	defer stopOne()
-	require.Equal(t, Elected, one.send("a"))
+	require.Equal(t, Elected, one.Take(testPair, "a", rules, one.now()))
 	two, stopTwo := start(t, store, 0)
 	defer stopTwo()
 	require.Eventually(t, func() bool {
 		s := two.Status()
 		return len(s) == 1 && s[0].Replica == "a"
 	}, 2*time.Minute, 10*time.Millisecond)
-	require.Equal(t, Standby, two.send("b"))
+	require.Equal(t, Standby, two.Take(testPair, "b", rules, two.now()))
 
 	v, err := store.Get(t.Context(), keyPrefix+"team")
 	require.NoError(t, err)
