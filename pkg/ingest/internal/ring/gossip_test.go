@@ -289,8 +289,9 @@ func TestGossipQuiet(t *testing.T) {
 	t.Parallel()
 	var out lockedBuffer
 	log := slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn})
-	b := startNode(t, nodeOptions{id: "b", log: log})
-	atB := b.gossip(t)
+	atB := proctest.Addr(t)
+	b := startNode(t, nodeOptions{id: "b", bind: atB, log: log})
+	_ = b.gossip(t)
 	b.stop()
 	a := startNode(t, nodeOptions{id: "a", join: []string{atB}, log: log})
 	join := []string{a.gossip(t)}
