@@ -161,7 +161,7 @@ func (noPlace) Leave()           {}
 func startNode(t testing.TB, cfg Config) *node {
 	t.Helper()
 	n := &node{heads: &heads{}}
-	n.addr, n.stop = serve(t, "127.0.0.1:0", n.heads, cfg)
+	n.addr, n.stop = serve(t, proctest.Addr(t), n.heads, cfg)
 	return n
 }
 

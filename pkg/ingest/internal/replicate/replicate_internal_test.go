@@ -337,7 +337,8 @@ func TestSetUnderFaults(t *testing.T) {
 	cl := startCluster(t, 5, 3, cfg)
 	routers := []*router{newRouter("one"), newRouter("two")}
 	acked, sent := map[string][]int64{}, map[string]bool{}
-	for step := range int64(150) {
+	steps, total := int64(0), 0
+	for ; steps < 150 || total <= 100; steps++ { // a slow machine takes more for all that answers in time
 		n := cl.nodes[r.Intn(len(cl.nodes))]
 		switch r.Intn(12) {
 		case 0:
@@ -356,9 +357,9 @@ func TestSetUnderFaults(t *testing.T) {
 		default:
 			n.set(nil)
 		}
-		at := step
+		at := steps
 		if r.Intn(3) == 0 {
-			at = r.Int63n(step + 1) // an old one again, or late
+			at = r.Int63n(steps + 1) // an old one again, or late
 		}
 		series := names(r, 1+r.Intn(60), 100)
 		for _, s := range series {
@@ -368,18 +369,17 @@ func TestSetUnderFaults(t *testing.T) {
 			for _, s := range series {
 				acked[s] = append(acked[s], at)
 			}
+			total += len(series)
 		}
 	}
-	total := 0
+	t.Logf("%d samples acknowledged in %d steps", total, steps)
 	for s, times := range acked {
 		for _, at := range times {
-			total++
 			require.GreaterOrEqual(t, cl.copies(s, at), 2, "series %s at %d", s, at)
 		}
 	}
-	require.Greater(t, total, 100)
 	for s := range 100 {
-		for at := range int64(150) {
+		for at := range steps {
 			name := fmt.Sprintf("m%d", s)
 			if !sent[fmt.Sprint(name, at)] {
 				require.Zero(t, cl.copies(name, at))
