@@ -26,7 +26,7 @@ func alone(t *testing.T, attr *syscall.SysProcAttr, env ...string) bool {
 		return true
 	}
 	// Whoever it runs as need not have rights to the path of the binary.
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=20m")
 	cmd.Env = append(append(os.Environ(), envAlone+"=1"), env...)
 	cmd.SysProcAttr = attr
 	out, err := cmd.CombinedOutput()

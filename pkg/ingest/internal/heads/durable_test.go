@@ -156,7 +156,7 @@ func runVictim(t *testing.T, dir string, from int, rnd *rand.Rand, atStep bool, 
 	require.NoError(t, err)
 	cmd.Stderr = os.Stderr
 	require.NoError(t, cmd.Start())
-	kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	kill := time.AfterFunc(5*time.Minute, func() { _ = cmd.Process.Kill() })
 	defer kill.Stop()
 	soon := sync.OnceFunc(func() { // however long the start has taken, something is acknowledged
 		if !atStep {
@@ -565,7 +565,8 @@ func TestOvertakenAfterDelay(t *testing.T) {
 	asRefuse(t, err, refuse.Unavailable)
 }
 
-// TestConcurrentWrites: many routers at once, each with its own session; all that is acknowledged is there.
+// TestConcurrentWrites: many routers at once, each with its own session, while tenants are tended and read; all that is
+// acknowledged is there.
 func TestConcurrentWrites(t *testing.T) {
 	r := newRig(t, func(c *Config, _ *Parts) { c.MaxSessions = 3 })
 	var wg sync.WaitGroup
@@ -581,7 +582,17 @@ func TestConcurrentWrites(t *testing.T) {
 			}
 		})
 	}
-	wg.Wait()
+	written := make(chan struct{})
+	go func() { wg.Wait(); close(written) }()
+	for writing := true; writing; {
+		select {
+		case <-written:
+			writing = false
+		default:
+			r.tend(t.Context())
+			require.LessOrEqual(t, len(r.read(t.Context(), everything())), 12)
+		}
+	}
 	got := r.read(t.Context(), everything())
 	require.Len(t, got, 12)
 	for name, samples := range got {

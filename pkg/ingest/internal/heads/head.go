@@ -134,8 +134,10 @@ func (h *head) open(stats *tsdb.DBStats) error {
 		return err
 	}
 	h.notes = h.openNotes()
-	// Cuts are ours to make: a few tenants at a time.
+	// Cuts are ours to make: a few tenants at a time. The TSDB's loop looks at that without the lock that
+	// guards it, but not before it has taken the one of its blocks, which orders the two.
 	h.db.DisableCompactions()
+	_ = h.db.Blocks()
 	h.window.Store(h.windowOf(lim))
 	h.startTimestamps, h.openedAt = lim.StartTimestamps, h.heads.now()
 	h.floats.open(h.counters.drops(), "float")

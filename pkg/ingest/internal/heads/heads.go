@@ -42,6 +42,7 @@ type Heads struct {
 	replays  chan struct{} // a place in it is the right to open a TSDB
 	beside   sync.RWMutex  // held for writing by an opening that wants all memory for itself
 	cuts     chan struct{} // and that to cut a head
+	every    func(ctx context.Context, interval time.Duration, f func(context.Context))
 
 	mu struct {
 		sync.Mutex
@@ -100,6 +101,7 @@ func New(cfg Config, p Parts) *Heads {
 		now: p.Now, limits: p.Limits, ring: p.RingLabels, fault: p.Fault, memory: p.Memory.withDefaults(), crowded: p.Crowded,
 		replays: make(chan struct{}, cfg.replays()),
 		cuts:    make(chan struct{}, cfg.CutConcurrency),
+		every:   every,
 	}
 	if hs.now == nil {
 		hs.now = time.Now
@@ -157,7 +159,7 @@ const tendInterval = 5 * time.Second
 const closeTimeout = 30 * time.Second
 
 // every calls f at once and then each interval until ctx is done.
-func (hs *Heads) every(ctx context.Context, interval time.Duration, f func(context.Context)) {
+func every(ctx context.Context, interval time.Duration, f func(context.Context)) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {

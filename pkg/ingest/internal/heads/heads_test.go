@@ -26,13 +26,15 @@ import (
 // start is the time of the tests' first sample: two hours' bound, long ago, so that clocks play no part.
 const start = int64(1_700_006_400_000)
 
-// rig is Heads that run.
+// rig is Heads that run. They are tended and shipped when a test says so: how soon it is done
+// besides depends on the machine.
 type rig struct {
 	*Heads
-	t    testing.TB
-	cfg  Config
-	p    Parts
-	stop func()
+	t      testing.TB
+	cfg    Config
+	p      Parts
+	byself bool // they are tended and shipped as always
+	stop   func()
 
 	mu struct {
 		sync.Mutex
@@ -70,6 +72,9 @@ func (r *rig) run() {
 	p := r.p
 	p.Metrics = prometheus.NewPedanticRegistry()
 	r.Heads = New(r.cfg, p)
+	if !r.byself {
+		r.every = func(ctx context.Context, _ time.Duration, _ func(context.Context)) { <-ctx.Done() }
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -178,6 +179,7 @@ func openSmall(t *testing.T, dir string) *tsdb.DB {
 	o := tsdb.DefaultOptions()
 	o.OutOfOrderTimeWindow, o.OutOfOrderCapMax = 10*hour, 4
 	o.HeadChunksWriteBufferSize = chunks.MinWriteBufferSize
+	o.BlockReloadInterval = 24 * time.Hour // chunks are written when a test says so
 	db, err := tsdb.Open(dir, slog.New(slog.DiscardHandler), nil, o, nil)
 	require.NoError(t, err)
 	db.DisableCompactions()

@@ -21,6 +21,7 @@ import (
 	"github.com/firnline/firnline/pkg/block"
 	"github.com/firnline/firnline/pkg/bucket"
 	"github.com/firnline/firnline/pkg/ingest/internal/refuse"
+	"github.com/firnline/firnline/pkg/storeapi/storetest"
 	"github.com/firnline/firnline/pkg/tenant"
 )
 
@@ -39,12 +40,11 @@ func (b *failing) ListSizes(ctx context.Context, prefix string, f func(block.Obj
 	return b.Bucket.ListSizes(ctx, prefix, f)
 }
 
-// shipRig has a bucket, and does by itself what a test does not call for: nothing for a minute.
+// shipRig has a bucket.
 func shipRig(t *testing.T, change ...func(*Config, *Parts)) (*rig, *failing) {
 	bkt := &failing{Bucket: bucket.NewMemory()}
 	r := newRig(t, append(change, func(c *Config, p *Parts) {
 		c.OutOfOrderWindow, c.TooFarAhead = model.Duration(time.Hour), 0
-		c.Shipper.Interval = model.Duration(time.Hour)
 		p.Bucket = bkt
 		p.RingLabels = func(id tenant.ID) labels.Labels {
 			return labels.FromStrings("ring", "one", "tenant_id", "somebody else")
@@ -118,35 +118,49 @@ func TestFlushRefusesWrites(t *testing.T) {
 	r.put(write("t", 1, one("up", 1, 1)))
 }
 
-// TestWritesDuringFlushes: what is acknowledged while heads are cut over and over is there.
+// TestWritesDuringFlushes: what is acknowledged while heads are cut over and over is there, also for who reads
+// meanwhile. What is refused comes again.
 func TestWritesDuringFlushes(t *testing.T) {
 	r, _ := shipRig(t)
-	acked := map[int64]bool{}
+	const writes = 50
+	var acked atomic.Int64
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for i := range int64(50) {
-			if res, err := r.Append(context.Background(), write("t", 1, one("up", float64(i*60_000), float64(i)))); err == nil && len(res.Refused) == 0 {
-				acked[start+i*60_000] = true
+		for acked.Load() < writes {
+			i := acked.Load()
+			res, err := r.Append(context.Background(), write("t", 1, one("up", float64(i*60_000), float64(i))))
+			switch {
+			case err == nil && len(res.Refused)+len(res.Unknown) == 0:
+				acked.Add(1)
+			case refuse.ReasonOf(err) != refuse.NotReady:
+				t.Errorf("%v %v", err, res)
+				return
 			}
 		}
 	}()
+	read := func() []storetest.Sample {
+		return r.read(t.Context(), everything())[`{__name__="up", replica="a", ring="one", tenant_id="t"}`]
+	}
+	check := func() {
+		least := acked.Load()
+		got := read()
+		require.GreaterOrEqual(t, int64(len(got)), least)
+		for i, s := range got {
+			require.Equal(t, storetest.Sample{T: start + int64(i)*60_000, V: float64(i)}, s)
+		}
+	}
 	for running := true; running; {
 		select {
 		case <-done:
 			running = false
 		default:
 			require.NoError(t, r.FlushAll(t.Context()))
+			check()
 		}
 	}
-	have := map[int64]bool{}
-	for _, samples := range r.read(t.Context(), everything()) {
-		for _, s := range samples {
-			have[s.T] = true
-		}
-	}
-	require.Equal(t, acked, have)
-	require.NotEmpty(t, acked)
+	check()
+	require.Len(t, read(), writes)
 }
 
 // TestCut: a head that has grown long enough is cut and the block is shipped, without being asked to.
@@ -184,6 +198,29 @@ func TestCut(t *testing.T) {
 	require.Equal(t, n, local(), "in the bucket, but not for long enough")
 	r.advance(time.Duration(r.cfg.SyncDelay))
 	require.Equal(t, 6, local(), "what is within retention stays")
+}
+
+// TestTendedByItself: all of that is done without being asked for, also at the start.
+func TestTendedByItself(t *testing.T) {
+	r, bkt := shipRig(t)
+	for i := range int64(8) {
+		r.put(write("t", 1, one("up", float64(i*hour/2), float64(i))))
+	}
+	want := r.dump()
+	r.byself = true
+	r.restart()
+	require.Eventually(t, func() bool {
+		n := 0
+		err := bkt.Iter(context.Background(), "", func(name string) error {
+			if exists, err := bkt.Exists(context.Background(), name+block.MetaFilename); err != nil || !exists {
+				return err
+			}
+			n++
+			return nil
+		})
+		return err == nil && n == 1
+	}, 2*time.Minute, 10*time.Millisecond)
+	require.Equal(t, want, r.dump())
 }
 
 // TestIdle: a tenant that sends nothing is flushed, then closed and removed when all of it is in the bucket.

@@ -47,6 +47,7 @@ func tsdbOptions(st bool) *tsdb.Options {
 	o.OutOfOrderTimeWindow, o.OutOfOrderCapMax = 2*blockRange, 8
 	o.EnableExemplarStorage, o.MaxExemplars = true, 50
 	o.EnableOverlappingCompaction = false
+	o.BlockReloadInterval = 24 * time.Hour // nothing happens by the clock
 	if st {
 		o.EnableSTStorage, o.EnableHistogramSTEncoding = true, true
 		o.FloatChunkEncoding = chunkenc.EncXOR2
