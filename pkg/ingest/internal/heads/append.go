@@ -50,6 +50,7 @@ func (h *head) append(ctx context.Context, w *batch.Write) (batch.Result, error)
 	if err := h.apply(h.heads.limits(h.id)); err != nil {
 		return batch.Result{}, unavailable(h.id, err)
 	}
+	h.offered.Store(h.heads.now().UnixNano()) // before there are samples, which may be of long ago
 	result, err := h.commitBetweenCuts(ctx, w)
 	if err != nil {
 		return batch.Result{}, err

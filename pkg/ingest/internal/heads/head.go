@@ -53,7 +53,8 @@ type head struct {
 	startedFrom     string
 	openedAt        time.Time
 	window          atomic.Int64 // out of order, ms
-	appended        atomic.Int64 // when samples last came, ns; 0: not since the opening
+	offered         atomic.Int64 // when a write began last, ns; 0: none since the opening
+	appended        atomic.Int64 // when one last came to its commit's end, ns
 	broken          atomic.Pointer[error]
 
 	// cutting is held by appends for reading, and for writing while the whole

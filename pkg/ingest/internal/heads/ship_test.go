@@ -14,6 +14,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
@@ -246,6 +247,47 @@ func TestIdle(t *testing.T) {
 	require.Len(t, metas(t, bkt), 3)
 	r.put(write("t", 1, one("up", float64(3*24*hour), 1)))
 	require.Len(t, r.dump(), 1)
+}
+
+// TestOldSamplesAreNoIdleness: a tenant whose first samples are of long ago is not taken for one that sends nothing,
+// not even in the moment in which they are there and their write has not come to its end. Its head is not cut, which
+// would refuse what it sends next.
+func TestOldSamplesAreNoIdleness(t *testing.T) {
+	var first, there atomic.Bool
+	reached, proceed := make(chan struct{}), make(chan struct{})
+	r, _ := shipRig(t, func(_ *Config, p *Parts) {
+		clock := p.Now
+		p.Now = func() time.Time {
+			if there.CompareAndSwap(true, false) { // asked when they are there
+				close(reached)
+				<-proceed
+			}
+			return clock()
+		}
+		p.Fault = func(step string) error {
+			if step == "append/commit" && first.CompareAndSwap(true, false) {
+				there.Store(true)
+			}
+			return nil
+		}
+	})
+	r.advance(3 * 24 * time.Hour)
+	first.Store(true)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.Append(context.Background(), write("t", 1, one("up", 0, 1)))
+		ended <- err
+	}()
+	<-reached
+	require.EqualValues(t, 1, head1Series(t, r))
+	r.tend(t.Context())
+	require.EqualValues(t, 1, head1Series(t, r))
+	close(proceed)
+	require.NoError(t, <-ended)
+	require.Zero(t, testutil.CollectAndCount(r.metrics.flushes))
+	r.advance(time.Duration(r.cfg.IdleFlush))
+	r.tend(t.Context())
+	require.Zero(t, head1Series(t, r))
 }
 
 // TestTenantLimit: one tenant too many is refused by the flag's name, the others go on.

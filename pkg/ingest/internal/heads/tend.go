@@ -114,10 +114,10 @@ func (h *head) tend(ctx context.Context) error {
 // sample's time stands for when it was sent.
 func (h *head) idle() time.Duration {
 	now := h.heads.now()
-	if last := h.appended.Load(); last != 0 {
+	_, maxt, ok := h.bounds() // first: where there are samples of a write it is known to have begun
+	if last := h.offered.Load(); last != 0 {
 		return now.Sub(time.Unix(0, last))
 	}
-	_, maxt, ok := h.bounds()
 	if !ok {
 		return now.Sub(h.openedAt)
 	}
