@@ -89,6 +89,7 @@ func (h *head) options(lim Limits) *tsdb.Options {
 	o.OutOfOrderCapMax = int64(cfg.OutOfOrderCapMax)
 	o.EnableOverlappingCompaction = false // the compactor's work
 	o.StripeSize, o.HeadChunksWriteBufferSize = stripeSize, chunkWriteBuffer
+	o.BlockReloadInterval = h.heads.reload
 	o.EnableExemplarStorage, o.MaxExemplars = cfg.MaxExemplars > 0, int64(cfg.MaxExemplars)
 	o.SeriesLifecycleCallback = h.census
 	o.BlocksToDelete = h.shipping.deletable

@@ -43,6 +43,7 @@ type Heads struct {
 	beside   sync.RWMutex  // held for writing by an opening that wants all memory for itself
 	cuts     chan struct{} // and that to cut a head
 	every    func(ctx context.Context, interval time.Duration, f func(context.Context))
+	reload   time.Duration // between two looks of a TSDB at its blocks and full chunks
 
 	mu struct {
 		sync.Mutex
@@ -102,6 +103,7 @@ func New(cfg Config, p Parts) *Heads {
 		replays: make(chan struct{}, cfg.replays()),
 		cuts:    make(chan struct{}, cfg.CutConcurrency),
 		every:   every,
+		reload:  time.Minute,
 	}
 	if hs.now == nil {
 		hs.now = time.Now

@@ -26,8 +26,8 @@ import (
 // start is the time of the tests' first sample: two hours' bound, long ago, so that clocks play no part.
 const start = int64(1_700_006_400_000)
 
-// rig is Heads that run. They are tended and shipped when a test says so: how soon it is done
-// besides depends on the machine.
+// rig is Heads that run. They are tended and shipped, and their full chunks written, when a test says so: how soon
+// that is done besides depends on the machine.
 type rig struct {
 	*Heads
 	t      testing.TB
@@ -74,6 +74,7 @@ func (r *rig) run() {
 	r.Heads = New(r.cfg, p)
 	if !r.byself {
 		r.every = func(ctx context.Context, _ time.Duration, _ func(context.Context)) { <-ctx.Done() }
+		r.reload = 24 * time.Hour
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
