@@ -117,6 +117,31 @@ func runOut(t *testing.T, within bool) {
 	}
 }
 
+// TestReopenWithFewDescriptors: a tenant that is read only is opened anew with the descriptors that it has, if there
+// are not as many beside them: it would stay so for ever.
+//
+// RELIABILITY I2
+func TestReopenWithFewDescriptors(t *testing.T) {
+	if !alone(t, nil) {
+		return
+	}
+	r := worn(t)
+	h, err := r.acquire(t.Context(), "t")
+	require.NoError(t, err)
+	need, err := openFiles(h.dir)
+	require.NoError(t, err)
+	require.Greater(t, need, spareDescriptors+1)
+	h.fail(errTorn)
+	h.release()
+	var normal syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &normal))
+	limitDescriptors(t, uint64(need-1), normal)
+	r.tend(t.Context())
+	_, err = r.Append(t.Context(), write("t", 1, one("a", float64(9*hour), 1)))
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &normal))
+	require.NoError(t, err)
+}
+
 // TestDescriptorsAreLeft: looking for descriptors takes none from others where there are too few.
 //
 // RELIABILITY I2

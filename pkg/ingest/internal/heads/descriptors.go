@@ -17,11 +17,19 @@ const spareDescriptors = 32
 // runs out of them, the TSDB ends the whole process if it was writing a chunk, and
 // else leaves open what it had. So there have to be as many at this moment as it will take. They are
 // taken only where there are: others, such as a log that goes on to its next segment, would miss them.
-func checkDescriptors(dir string) (err error) {
+func checkDescriptors(dir string) error {
 	need, err := openFiles(dir)
 	if err != nil {
 		return err
 	}
+	return takeDescriptors(dir, need)
+}
+
+// checkReopening is checkDescriptors for a TSDB that is open: what it has comes back when it is closed.
+func checkReopening(dir string) error { return takeDescriptors(dir, spareDescriptors) }
+
+// takeDescriptors takes so many for a moment.
+func takeDescriptors(dir string, need int) (err error) {
 	if free, known := freeDescriptors(); known && free < need {
 		return fmt.Errorf("opening it takes %d file descriptors, %d are free: %w", need, free, syscall.EMFILE)
 	}

@@ -71,7 +71,7 @@ func (h *head) tend(ctx context.Context) error {
 	}()
 	h.sessions.expire()
 	if err := h.failure(); err != nil {
-		if !passes(err) || h.heads.disk.check() != nil || h.heads.disk.checkOpening(h.dir) != nil || checkDescriptors(h.dir) != nil {
+		if !passes(err) || h.heads.disk.check() != nil || h.heads.disk.checkOpening(h.dir) != nil || checkReopening(h.dir) != nil {
 			return nil // what is open can be read
 		}
 		held = false
