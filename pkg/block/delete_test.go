@@ -81,6 +81,50 @@ func TestDeleteRequestLives(t *testing.T) {
 	require.ErrorContains(t, err, "its samples are gone")
 }
 
+// counted counts the bytes of objects that were read under a condition.
+type counted struct {
+	block.Bucket
+	bytes int
+}
+
+func (c *counted) GetIf(ctx context.Context, name, etag string) ([]byte, string, error) {
+	body, newETag, err := c.Bucket.GetIf(ctx, name, etag)
+	c.bytes += len(body)
+	return body, newETag, err
+}
+
+// A request that is pending is asked for with each list, and comes when it has
+// changed; one that is finished is not asked for.
+func TestDeleteReader(t *testing.T) {
+	bkt, ctx := &counted{Bucket: deleteBucket()}, t.Context()
+	a := create(t, bkt, request("a"))
+	var reader block.DeleteReader
+	list := func(want *block.DeleteRequest) int {
+		bkt.bytes = 0
+		all, err := reader.List(ctx, bkt)
+		require.NoError(t, err)
+		require.Equal(t, []*block.DeleteRequest{want}, all)
+		return bkt.bytes
+	}
+	require.Positive(t, list(a))
+	require.Zero(t, list(a))
+	a.Clean = []ulid.ULID{a.ID}
+	require.NoError(t, block.UpdateDelete(ctx, bkt, a.ID, func(r *block.DeleteRequest) error {
+		r.Clean = a.Clean
+		return nil
+	}))
+	require.Positive(t, list(a))
+	require.Zero(t, list(a))
+	a, err := block.CancelDelete(ctx, bkt, a.ID)
+	require.NoError(t, err)
+	require.Positive(t, list(a))
+	require.Zero(t, list(a))
+	require.NoError(t, bkt.Delete(ctx, "firnline/deletes/"+a.ID.String()+".json"))
+	all, err := reader.List(ctx, bkt)
+	require.NoError(t, err)
+	require.Empty(t, all)
+}
+
 func TestOldDeletesAreRemoved(t *testing.T) {
 	bkt, ctx := deleteBucket(), t.Context()
 	done, pending := create(t, bkt, request("a")), create(t, bkt, request("b"))

@@ -107,23 +107,25 @@ func putDelete(ctx context.Context, bkt Bucket, id ulid.ULID, data []byte, etag 
 
 // GetDelete reads one request. The error wraps ErrNoDelete, ErrCorrupt or ErrUnknownVersion.
 func GetDelete(ctx context.Context, bkt Bucket, id ulid.ULID) (*DeleteRequest, error) {
-	r, _, err := readDelete(ctx, bkt, id)
+	r, _, err := readDelete(ctx, bkt, id, "")
 	return r, err
 }
 
-func readDelete(ctx context.Context, bkt Bucket, id ulid.ULID) (*DeleteRequest, string, error) {
-	data, etag, err := bkt.GetIf(ctx, deleteName(id), "")
-	if err != nil && bkt.IsObjNotFoundErr(err) {
+// readDelete reads one request, unless its ETag is still etag: then r is nil.
+func readDelete(ctx context.Context, bkt Bucket, id ulid.ULID, etag string) (r *DeleteRequest, newETag string, err error) {
+	data, newETag, err := bkt.GetIf(ctx, deleteName(id), etag)
+	switch {
+	case err != nil && bkt.IsObjNotFoundErr(err):
 		return nil, "", fmt.Errorf("delete request %s: %w", id, ErrNoDelete)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, "", fmt.Errorf("delete request %s: read: %w", id, err)
-	}
-	if len(data) > maxDeleteBytes {
+	case etag != "" && newETag == etag:
+		return nil, etag, nil
+	case len(data) > maxDeleteBytes:
 		return nil, "", fmt.Errorf("delete request %s: object %s has %d bytes, %d are allowed: %w", id, deleteName(id), len(data), maxDeleteBytes, ErrCorrupt)
 	}
-	r, err := parseDelete(id, data)
-	return r, etag, err
+	r, err = parseDelete(id, data)
+	return r, newETag, err
 }
 
 // listDeletes lists the objects of requests, by id.
@@ -152,10 +154,32 @@ func ListDeletes(ctx context.Context, bkt Bucket) ([]*DeleteRequest, error) {
 }
 
 // DeleteReader lists the requests of one bucket again and again. A list costs one
-// request, and one for each that is pending: what is finished never changes, so
-// it is read once. The zero value is ready. One goroutine at a time may use it.
+// request, and one for each that is pending, whose object comes only when it has
+// changed: what is finished never changes, so it is read once. The zero value is
+// ready. One goroutine at a time may use it.
 type DeleteReader struct {
-	finished map[ulid.ULID]*DeleteRequest
+	known map[ulid.ULID]knownDelete
+}
+
+// knownDelete is a request as it was read last.
+type knownDelete struct {
+	request *DeleteRequest
+	etag    string
+}
+
+// read returns a request as it is now.
+func (k knownDelete) read(ctx context.Context, bkt Bucket, id ulid.ULID) (knownDelete, error) {
+	if k.request != nil && k.request.State != DeletePending {
+		return k, nil
+	}
+	r, etag, err := readDelete(ctx, bkt, id, k.etag)
+	if err != nil {
+		return knownDelete{}, err
+	}
+	if r == nil {
+		return k, nil
+	}
+	return knownDelete{r, etag}, nil
 }
 
 // List is as ListDeletes. What it returns must not be changed.
@@ -165,29 +189,25 @@ func (d *DeleteReader) List(ctx context.Context, bkt Bucket) ([]*DeleteRequest, 
 		return nil, err
 	}
 	ids := slices.SortedFunc(maps.Keys(list), ulid.ULID.Compare)
-	out := make([]*DeleteRequest, len(ids))
+	read := make([]knownDelete, len(ids))
 	errs := make([]error, len(ids))
 	var g errgroup.Group // one that can't be read must not stop the others
 	g.SetLimit(deleteReads)
 	for i, id := range ids {
-		if out[i] = d.finished[id]; out[i] != nil {
-			continue
-		}
 		g.Go(func() error {
-			r, err := GetDelete(ctx, bkt, id)
-			if err != nil && !errors.Is(err, ErrNoDelete) { // removed since
+			var err error
+			if read[i], err = d.known[id].read(ctx, bkt, id); !errors.Is(err, ErrNoDelete) { // removed since
 				errs[i] = err
 			}
-			out[i] = r
 			return nil
 		})
 	}
 	_ = g.Wait() // errors are in errs
-	out = slices.DeleteFunc(out, func(r *DeleteRequest) bool { return r == nil })
-	d.finished = map[ulid.ULID]*DeleteRequest{}
-	for _, r := range out {
-		if r.State != DeletePending {
-			d.finished[r.ID] = r
+	var out []*DeleteRequest
+	d.known = map[ulid.ULID]knownDelete{}
+	for i, k := range read {
+		if k.request != nil {
+			out, d.known[ids[i]] = append(out, k.request), k
 		}
 	}
 	return out, errors.Join(errs...)
@@ -199,7 +219,7 @@ func (d *DeleteReader) List(ctx context.Context, bkt Bucket) ([]*DeleteRequest, 
 func UpdateDelete(ctx context.Context, bkt Bucket, id ulid.ULID, change func(*DeleteRequest) error) error {
 	var last error
 	for range deleteUpdateTries {
-		r, etag, err := readDelete(ctx, bkt, id)
+		r, etag, err := readDelete(ctx, bkt, id, "")
 		if err != nil {
 			return err
 		}

@@ -48,6 +48,8 @@ type Compactor struct {
 	orphans   *orphans           // of the cleaning loop alone
 	nextSweep time.Time          // likewise, by our clock
 	deletes   block.DeleteReader // used by looks alone
+
+	cleanBlocks cleanBlocks
 }
 
 // Parts is what a Compactor is given beside its configuration.
@@ -121,7 +123,10 @@ func (c *Compactor) Close() error { return c.dir.close() }
 // outlives it.
 func (c *Compactor) Run(ctx context.Context) error {
 	var g sync.WaitGroup
-	defer g.Wait()
+	defer func() {
+		g.Wait()
+		c.writeCleanAtEnd(ctx)
+	}()
 	for _, l := range []loop{
 		{name: "looking at the bucket", every: time.Duration(c.cfg.WaitInterval), step: c.look, wake: c.wanted},
 		{name: "marking blocks", every: time.Duration(c.cfg.CleanupInterval), step: c.mark, wake: c.view.next},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -110,24 +109,17 @@ func (a *attempt) needed(ctx context.Context) (bool, error) {
 		for _, class := range l.classes {
 			keys = append(keys, plan.ClassKey(m.ULID, class))
 		}
-		for _, id := range l.deletes {
-			if err := a.clean(ctx, id, m.ULID); err != nil {
-				return false, err
-			}
+		if len(l.deletes) > 0 {
+			a.noted = true
+			a.noteClean(m.ULID, l.deletes)
 		}
 	}
+	a.writeCleanIfDue(ctx)
 	a.log.Info("nothing is to be taken out of the blocks; they stay")
+	if len(keys) == 0 {
+		return false, nil
+	}
 	return false, a.finds.add(a.known.snap.Metas, keys...)
-}
-
-// clean notes in a delete request that a block holds nothing of it.
-func (a *attempt) clean(ctx context.Context, request, id ulid.ULID) error {
-	return block.UpdateDelete(ctx, a.bkt, request, func(r *block.DeleteRequest) error {
-		if r.State == block.DeletePending && !slices.Contains(r.Clean, id) {
-			r.Clean = append(r.Clean, id)
-		}
-		return nil
-	})
 }
 
 // lookInto reads a block's index until each of the job's deletes and classes has

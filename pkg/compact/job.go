@@ -35,6 +35,9 @@ type attempt struct {
 	dir      string // of its own, for results
 	progress *progress
 	log      *slog.Logger
+	// noted: what it has found is in the delete requests soon. Its claim is not
+	// given up, but lapses, so that no other finds it out meanwhile.
+	noted bool
 }
 
 // releaseTimeout bounds giving up a claim when the process is told to stop.
@@ -68,11 +71,8 @@ func (c *Compactor) do(ctx context.Context, a *attempt) error {
 	if gone := os.RemoveAll(a.dir); gone != nil {
 		a.log.Warn("results of a job stay on disk until the next start", "err", gone)
 	}
-	// Even when we are told to stop: nobody should have to wait for our claim to lapse.
-	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-	defer cancel()
-	if err := a.claim.release(release); err != nil {
-		a.log.Warn("claim is not given up; it will lapse", "err", err)
+	if err != nil || !a.noted {
+		a.giveUp(ctx)
 	}
 	c.jobs.stop(a.job)
 	c.jobs.took(time.Since(clock))
@@ -81,6 +81,16 @@ func (c *Compactor) do(ctx context.Context, a *attempt) error {
 	c.metrics.jobSeconds.WithLabelValues(string(a.job.Kind)).Observe(c.now().Sub(began).Seconds())
 	c.wantLook()
 	return err
+}
+
+// giveUp gives the claim up, even when we are told to stop: nobody should have to
+// wait for it to lapse.
+func (a *attempt) giveUp(ctx context.Context) {
+	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	if err := a.claim.release(release); err != nil {
+		a.log.Warn("claim is not given up; it will lapse", "err", err)
+	}
 }
 
 // note takes note of how an attempt went.

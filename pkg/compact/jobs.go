@@ -385,6 +385,7 @@ func (c *Compactor) work(ctx context.Context) {
 			_ = c.do(ctx, a) // it is noted
 			continue
 		}
+		c.tryWriteClean(ctx)
 		c.await(ctx, changed)
 	}
 }
@@ -460,6 +461,10 @@ func (c *Compactor) tryJob(ctx context.Context, p *planned, j *plan.Job) *attemp
 	}
 	a := c.newAttempt(p, j)
 	if !c.jobs.start(j, a.progress, limit) {
+		return nil
+	}
+	if c.foundClean(j) {
+		c.jobs.stop(j)
 		return nil
 	}
 	if a.claim, err = c.claims.acquire(ctx, j.Key, describe(j)); err == nil {

@@ -44,7 +44,7 @@ func (c *Compactor) Once(ctx context.Context) error {
 			break
 		}
 	}
-	err := errors.Join(c.mark(ctx), c.closeDeletes(ctx), c.clean(ctx))
+	err := errors.Join(c.mark(ctx), c.writeClean(ctx), c.closeDeletes(ctx), c.clean(ctx))
 	if failed := c.leftUndone(); failed != nil {
 		err = errors.Join(err, failed)
 	}
@@ -72,6 +72,7 @@ func (c *Compactor) workUntilIdle(ctx context.Context, since time.Time) {
 					_ = c.do(ctx, a) // it is noted
 					continue
 				}
+				c.tryWriteClean(ctx)
 				if c.jobs.idle() && time.Since(c.jobs.idleSince(since)) >= c.jobs.patience() {
 					return
 				}

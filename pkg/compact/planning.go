@@ -112,7 +112,7 @@ func (c *Compactor) make(p *planned, failed map[string]time.Time, unmatched map[
 	}()
 	return c.planner.by(planConfig(c.cfg, p.policy), plan.Input{
 		Metas: p.snap.Metas, LeftOut: p.snap.LeftOut, Marks: p.snap.Marks, Partial: p.snap.Partial, Problems: p.snap.Problems,
-		Deletes: p.snap.deletes, Unmatched: unmatched, Failed: failed,
+		Deletes: p.snap.deletes, Clean: p.snap.clean, Unmatched: unmatched, Failed: failed,
 	}, p.at), nil
 }
 

@@ -18,6 +18,7 @@ import (
 type snapshot struct {
 	block.View
 	deletes []*block.DeleteRequest
+	clean   map[ulid.ULID][]ulid.ULID // by request, blocks found here to hold nothing of it, which it doesn't say yet
 	// fault is why nothing may be removed by this snapshot: the look failed, or
 	// the listing lacked blocks.
 	fault error
@@ -121,6 +122,7 @@ func (v *view) take(s *snapshot) {
 	for _, c := range v.mu.ours {
 		apply(&s.View, c.Change)
 	}
+	s.keepClean(v.mu.snap)
 	v.mu.snap = s
 	v.tellLocked()
 }

@@ -42,7 +42,7 @@ func (p *planner) requests() {
 		if len(d.matchers) < len(r.Selectors) || len(r.Selectors) == 0 {
 			continue
 		}
-		for _, id := range r.Clean {
+		for _, id := range slices.Concat(r.Clean, p.in.Clean[r.ID]) {
 			d.clean[id] = true
 		}
 		p.deletes = append(p.deletes, d)

@@ -47,6 +47,7 @@ type Input struct {
 	Partial  map[ulid.ULID]time.Time
 	Problems map[ulid.ULID]error
 	Deletes  []*block.DeleteRequest
+	Clean    map[ulid.ULID][]ulid.ULID // by request, blocks that hold nothing of it beside those that it names itself
 	// Unmatched are the blocks that a compactor has looked into in vain, and
 	// remembers: by ClassKey those without a series of a retention class, by
 	// EmptyKey those of which nothing is left at a coarser resolution, by VoidKey
