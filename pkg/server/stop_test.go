@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/firnline/firnline/pkg/proctest"
 )
 
 // echo is a service with one unary and one streaming call, both run by a function.
@@ -56,7 +58,9 @@ func unary(ctx context.Context, conn *grpc.ClientConn) error {
 
 // RELIABILITY K2
 func TestStopIsNotReadyFirstThenDrains(t *testing.T) {
-	h := newHarness(t, testConfig())
+	cfg := testConfig()
+	cfg.HTTP.Address = proctest.Addr(t) // nobody else listens there afterwards
+	h := newHarness(t, cfg)
 	delayed, entered, leave := make(chan struct{}), make(chan struct{}, 2), make(chan struct{})
 	h.sleep = func(time.Duration) { <-delayed }
 	h.Handle("/slow", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

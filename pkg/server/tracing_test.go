@@ -61,6 +61,7 @@ config:
   endpoint: ` + strings.TrimPrefix(srv.URL, "http://") + `
   compression: gzip
   sampler_type: neversample
+  timeout: 2m
 `}, "firnline-test", "v1")
 	require.NoError(t, err)
 
@@ -80,6 +81,7 @@ config:
 	resp.Body.Close()
 	require.Equal(t, "0af7651916cd43dd8448eb211c80319c", resp.Header.Get("X-Thanos-Trace-Id"))
 
+	require.NoError(t, tracing.sdk.ForceFlush(context.Background()), "for as long as it takes")
 	require.NoError(t, tracing.Shutdown(context.Background()))
 	sink.mu.Lock()
 	defer sink.mu.Unlock()
