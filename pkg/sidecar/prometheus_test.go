@@ -195,12 +195,13 @@ func copyOfFloat(h *histogram.FloatHistogram) *histogram.FloatHistogram {
 	return h.Copy()
 }
 
-// config returns a valid configuration for a Prometheus at an address, with short intervals.
+// testCfg returns a valid configuration for a Prometheus at an address, with short intervals.
 func testCfg(t testing.TB, address string) Config {
 	t.Helper()
 	cfg := defaults(t)
 	cfg.Prometheus.URL = address
 	require.NoError(t, cfg.Prometheus.ConfigInterval.Set("100ms"))
+	require.NoError(t, cfg.Prometheus.ConfigTimeout.Set("5m"))
 	require.NoError(t, cfg.Prometheus.LabelsTTL.Set("0s"))
 	cfg.TSDBPath = t.TempDir()
 	return cfg
