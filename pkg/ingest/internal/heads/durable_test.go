@@ -569,6 +569,9 @@ func TestOvertakenAfterDelay(t *testing.T) {
 // acknowledged is there.
 func TestConcurrentWrites(t *testing.T) {
 	r := newRig(t, func(c *Config, _ *Parts) { c.MaxSessions = 3 })
+	for id := range 2 { // who reads waits for an opening, but not for long
+		r.put(write(tenant.ID(fmt.Sprintf("t%d", id)), 1, one(fmt.Sprintf("r%d", id), 0, 0), one(fmt.Sprintf("s%d", id), 0, 0)))
+	}
 	var wg sync.WaitGroup
 	for router := range 6 {
 		wg.Go(func() {

@@ -124,7 +124,9 @@ func TestFlushRefusesWrites(t *testing.T) {
 func TestWritesDuringFlushes(t *testing.T) {
 	r, _ := shipRig(t)
 	const writes = 50
+	r.put(write("t", 1, one("up", 0, 0))) // who reads waits for an opening, but not for long
 	var acked atomic.Int64
+	acked.Store(1)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
