@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/firnline/firnline/pkg/bucket"
+	"github.com/firnline/firnline/pkg/proctest"
 )
 
 // startup is what a component does with its bucket at the start: its error, in an operator's words.
@@ -46,7 +46,7 @@ func TestStartupErrors(t *testing.T) {
 		{"unknown key", "access_key: minioadmin", "access_key: someone", bucket.CauseCredentials, []string{"access_key"}},
 		{"wrong secret", "secret_key: minioadmin", "secret_key: s3cr3tcanary", bucket.CauseCredentials, []string{"secret_key does not belong"}},
 		{"wrong region", "region: us-east-1", "region: eu-west-7", bucket.CauseRegion, []string{"another region (us-east-1)", "region eu-west-7"}},
-		{"wrong port", "endpoint: " + endpoint, "endpoint: " + deafAddress(t), bucket.CauseUnreachable, []string{"nothing listens"}},
+		{"wrong port", "endpoint: " + endpoint, "endpoint: " + proctest.Addr(t), bucket.CauseUnreachable, []string{"nothing listens"}},
 		{"HTTPS asked", "insecure: true", "insecure: false", bucket.CauseScheme, []string{"insecure: true"}},
 		{"no such name", "endpoint: " + endpoint, "endpoint: nowhere.invalid", bucket.CauseUnreachable, []string{"nowhere.invalid"}},
 	} {
@@ -65,18 +65,6 @@ func TestStartupErrors(t *testing.T) {
 			require.NotContains(t, fmt.Sprintf("%+v", err), ".go:", "no stack trace")
 		})
 	}
-}
-
-// deafAddress is one that nobody listens at until the test ends: a client has it.
-func deafAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	client, err := net.Dial("tcp", l.Addr().String())
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = client.Close() })
-	return client.LocalAddr().String()
 }
 
 func TestStartupCertificate(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -31,6 +30,7 @@ import (
 
 	"github.com/firnline/firnline/pkg/bucket"
 	"github.com/firnline/firnline/pkg/bucket/buckettest"
+	"github.com/firnline/firnline/pkg/proctest"
 )
 
 // open opens a bucket as the command line does, with all its layers.
@@ -111,63 +111,28 @@ func minioBinary(t *testing.T) string {
 }
 
 // startMinIO runs a MinIO until the test ends and returns its address and a client for it.
-// One that ends at once has lost its port to another process, and is started at another.
 func startMinIO(t *testing.T) (endpoint string, admin *minio.Client) {
 	t.Helper()
 	binary := minioBinary(t)
-	for range 10 {
-		endpoint = freeAddress(t)
-		cmd := exec.Command(binary, "server", "--quiet", "--address", endpoint, "--console-address", freeAddress(t), t.TempDir())
-		cmd.Env = append(os.Environ(), "MINIO_UPDATE=off", "MINIO_BROWSER=off", "MINIO_SITE_REGION=us-east-1", "MINIO_ROOT_USER=minioadmin", "MINIO_ROOT_PASSWORD=minioadmin", "HOME="+t.TempDir())
-		require.NoError(t, cmd.Start())
-		ended := make(chan struct{})
-		go func() {
-			_ = cmd.Wait() // reports the kill
-			close(ended)
-		}()
-		t.Cleanup(func() {
-			_ = cmd.Process.Kill()
-			<-ended
-		})
-		if healthy(t, "http://"+endpoint+"/minio/health/live", ended) {
-			admin, err := minio.New(endpoint, &minio.Options{Creds: credentials.NewStaticV4("minioadmin", "minioadmin", "")})
-			require.NoError(t, err)
-			return endpoint, admin
-		}
-	}
-	t.Fatal("MinIO ends at each start")
-	return "", nil
-}
-
-// healthy waits until a server says that it is well; false: it has ended.
-func healthy(t *testing.T, url string, ended <-chan struct{}) bool {
-	t.Helper()
-	late := time.After(5 * time.Minute)
-	for {
-		resp, err := http.Get(url)
-		if err == nil {
-			_ = resp.Body.Close()
-		}
-		select {
-		case <-ended: // and somebody else answers, if anybody does
+	endpoint = proctest.Addr(t)
+	cmd := exec.Command(binary, "server", "--quiet", "--address", endpoint, "--console-address", proctest.Addr(t), t.TempDir())
+	cmd.Env = append(os.Environ(), "MINIO_UPDATE=off", "MINIO_BROWSER=off", "MINIO_SITE_REGION=us-east-1", "MINIO_ROOT_USER=minioadmin", "MINIO_ROOT_PASSWORD=minioadmin", "HOME="+t.TempDir())
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // reports the kill
+	})
+	require.Eventually(t, func() bool {
+		resp, err := http.Get("http://" + endpoint + "/minio/health/live")
+		if err != nil {
 			return false
-		case <-late:
-			t.Fatalf("%s does not say that it is well: %v", url, err)
-		default:
 		}
-		if err == nil && resp.StatusCode == http.StatusOK {
-			return true
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-}
-
-// freeAddress is one that nobody listens at just now. Others may take it.
-func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+		defer func() { _ = resp.Body.Close() }()
+		return resp.StatusCode == http.StatusOK
+	}, 5*time.Minute, 50*time.Millisecond, "MinIO does not start")
+	admin, err := minio.New(endpoint, &minio.Options{Creds: credentials.NewStaticV4("minioadmin", "minioadmin", "")})
 	require.NoError(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return endpoint, admin
 }
 
 func TestMinIO(t *testing.T) {

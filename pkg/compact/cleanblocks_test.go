@@ -200,7 +200,7 @@ func TestCleanBlocksRun(t *testing.T) {
 	c = w.compactor(func(cfg *compact.Config, _ *compact.Parts) { cfg.DisableDownsampling = true })
 	ended := make(chan error)
 	go func() { ended <- c.Run(ctx) }()
-	require.Eventually(t, func() bool { return len(w.noted(request)) == n }, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(w.noted(request)) == n }, 5*time.Minute, 10*time.Millisecond)
 	stop()
 	require.NoError(t, <-ended)
 }
