@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/tsdb"
@@ -15,8 +17,8 @@ import (
 
 // Flush cuts a tenant's whole head into blocks, out-of-order samples too, ships
 // them and verifies all its blocks in the bucket. Meanwhile its writes are
-// refused with 503. Without a bucket the blocks stay local. A tenant that is not
-// open has nothing to flush.
+// refused with 503. Without a bucket the blocks stay local. A tenant that there is
+// none of has nothing to flush.
 func (hs *Heads) Flush(ctx context.Context, id tenant.ID) error {
 	hs.mu.Lock()
 	s := hs.mu.slots[id]
@@ -25,25 +27,26 @@ func (hs *Heads) Flush(ctx context.Context, id tenant.ID) error {
 		return nil
 	}
 	h, err := hs.await(ctx, id, s)
-	if h == nil || err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("tenant %s: flush: %w", id, err)
+	}
+	if h == nil {
+		return nil
 	}
 	defer h.release()
 	return h.flush(ctx, "request")
 }
 
-// FlushAll flushes every tenant. One that fails does not stop the others.
+// FlushAll flushes every tenant. One that fails, or could not be opened, does not stop the others.
 func (hs *Heads) FlushAll(ctx context.Context) error {
-	heads := hs.retained()
-	errs := make([]error, len(heads))
+	hs.mu.Lock()
+	ids := slices.Collect(maps.Keys(hs.mu.slots))
+	hs.mu.Unlock()
+	errs := make([]error, len(ids))
 	var g errgroup.Group
 	g.SetLimit(hs.cfg.ShipConcurrency)
-	for i, h := range heads {
-		g.Go(func() error {
-			defer h.release()
-			errs[i] = h.flush(ctx, "request")
-			return nil
-		})
+	for i, id := range ids {
+		g.Go(func() error { errs[i] = hs.Flush(ctx, id); return nil })
 	}
 	_ = g.Wait() // errors are in errs
 	return errors.Join(errs...)

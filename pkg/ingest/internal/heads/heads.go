@@ -215,6 +215,9 @@ func (hs *Heads) openFound(id tenant.ID) {
 	hs.mu.opened++
 }
 
+// errStopping is told at the end of Run.
+var errStopping = errors.New("the ingester is stopping")
+
 // Ready tells what is waited for before samples are taken, or nil. It names how
 // far the logs have been read.
 func (hs *Heads) Ready() error {
@@ -224,7 +227,7 @@ func (hs *Heads) Ready() error {
 	case serving:
 		return nil
 	case stopping:
-		return errors.New("the ingester is stopping")
+		return errStopping
 	}
 	var under []string
 	for id, s := range hs.mu.slots {
@@ -278,7 +281,7 @@ func (hs *Heads) slot(id tenant.ID) (s *slot, mine bool, err error) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
 	if hs.mu.state == stopping {
-		return nil, false, refuse.Errorf(refuse.NotReady, id, "the ingester is stopping")
+		return nil, false, refuse.Errorf(refuse.NotReady, id, "%s", errStopping)
 	}
 	s = hs.mu.slots[id]
 	if s != nil && (s.err == nil || hs.now().Before(s.retry)) {
@@ -440,7 +443,7 @@ var errClosed = errors.New("it has been closed for having sent nothing; send aga
 
 // closeAll closes all tenants at the end of Run.
 func (hs *Heads) closeAll(ctx context.Context) {
-	ctx, cancel := context.WithTimeoutCause(ctx, closeTimeout, errors.New("the ingester is stopping"))
+	ctx, cancel := context.WithTimeoutCause(ctx, closeTimeout, errStopping)
 	defer cancel()
 	hs.mu.Lock()
 	hs.mu.state = stopping

@@ -112,6 +112,8 @@ func (hs *Heads) await(ctx context.Context, id tenant.ID, s *slot) (*head, error
 		switch {
 		case next == nil:
 			return nil, nil
+		case next == s && s.err == nil: // at the end of Run
+			return nil, errStopping
 		case next == s:
 			return nil, s.err
 		}
