@@ -89,6 +89,7 @@ func openTSDB(t *testing.T, r *rig, delayed bool) *tsdb.DB {
 			return !slices.Contains(list.Uploaded, m.ULID.String())
 		}
 	}
+	opts.BlockReloadInterval = 24 * time.Hour // its loop looks at what DisableCompactions writes, without a lock
 	db, err := tsdb.Open(r.dir, slog.New(slog.DiscardHandler), nil, opts, nil)
 	require.NoError(t, err)
 	db.DisableCompactions()
