@@ -87,6 +87,7 @@ func TestEveryToolHelps(t *testing.T) {
 }
 
 func TestReference(t *testing.T) {
+	t.Setenv("TMPDIR", "/tmp") // the default of --tmp.dir
 	var buf bytes.Buffer
 	writeReference(&buf, components(), toolGroups())
 	golden(t, filepath.Join("..", "..", "docs", "reference", "flags.md"), buf.String())
