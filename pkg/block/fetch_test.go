@@ -336,6 +336,7 @@ func TestFetchMarkBrokenOnItsWay(t *testing.T) {
 	require.NoError(t, block.WriteNoCompactMark(t.Context(), w.bkt, block.NoCompactMark{ID: id, Reason: block.ReasonManual}))
 	var cfg block.FetcherConfig
 	cfg.RegisterFlags(flag.NewFlagSet("", flag.PanicOnError))
+	cfg.Concurrency = 1 // the bucket counts without a lock
 	f, err := block.NewFetcher(cfg, &garbling{faulty: w.bkt, left: 2}, "", slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
 	v, err := f.Fetch(t.Context())
