@@ -511,7 +511,8 @@ func (h *history) checkTier(s storeapi.Store, resolution int64) error {
 // still is of it as raw data, where nothing came late that the coarser tier could
 // not be made anew with. Of replicas that differ another one may have been chosen:
 // a coarser tier that was made of the blocks of a shorter window has begun anew with
-// each of them, and chain takes the move to another counter for a reset in raw data.
+// each of them, so that penalty may hold the other one back; and chain takes the move
+// to another counter for a reset in raw data.
 func (h *history) compareMerged(s storeapi.Store, have map[string]map[int64]Window, resolution int64) error {
 	if !h.replicaLabel {
 		return nil
@@ -538,7 +539,9 @@ func (h *history) compareMerged(s storeapi.Store, have map[string]map[int64]Wind
 				err = p.compare(&series{labels: g.labels}, want, at)
 			} else {
 				p.before = 0
-				err = p.between(g.labels, at, a[at], b[at])
+				if have[key][at].Count > 0 || !h.heldBack(g.labels, sortedTimes(have[key]), at, byTheHour) {
+					err = p.between(g.labels, at, a[at], b[at])
+				}
 			}
 			if err != nil {
 				return fmt.Errorf("at %d s, against raw data: %w", resolution/1000, err)
@@ -663,8 +666,12 @@ func (h *history) anyNear(lset labels.Labels, have map[int64]Window, at int64) b
 			}
 		}
 	}
-	return h.heldBack(lset, sortedTimes(there), at, 3*hour) // both the gap and its end are told by the hour
+	return h.heldBack(lset, sortedTimes(there), at, byTheHour)
 }
+
+// byTheHour is how much longer a replica may seem to be held back where both the gap
+// and its end are told by the hour.
+const byTheHour = 3 * hour
 
 // cut tells whether samples of an hour were deleted.
 func (h *history) cut(lset labels.Labels, at int64) bool { return h.cutBetween(lset, at, at+hour) }
