@@ -57,6 +57,12 @@ func (m *Model) Add(external, lset labels.Labels, samples ...Sample) {
 	}
 }
 
+// taken tells whether a series has a sample of a time.
+func (m *Model) taken(external, lset labels.Labels, t int64) bool {
+	s := m.series[withExternal(lset, external).String()]
+	return s != nil && len(within(s.samples, t, t)) > 0
+}
+
 func (m *Model) remove(external, lset labels.Labels, t int64) {
 	s := m.series[withExternal(lset, external).String()]
 	s.samples = slices.DeleteFunc(s.samples, func(have Sample) bool { return have.Time == t })

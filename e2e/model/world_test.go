@@ -220,7 +220,8 @@ func (r *replica) scrape(start, n int64) (out []appended) {
 // late makes up samples of one series that come out of order: scrapes that were
 // missed, or any at or after from, between those that are there. The latter only
 // of gauges where there is a twin: late values of these counters are new ones, so
-// that they go up and down, and where copies meet a counter must not go down.
+// that they go up and down, and where copies meet a counter must not go down. Of two
+// samples of one time, of which one is late, the TSDB may keep either.
 func (r *replica) late(from int64) (out []appended) {
 	s := r.targets[r.rnd.IntN(len(r.targets))]
 	if s.labels.Get("__name__") == "mixed" {
@@ -233,7 +234,7 @@ func (r *replica) late(from int64) (out []appended) {
 		}
 	}
 	for _, t := range times {
-		if t >= from {
+		if t >= from && !r.model.taken(r.labels, s.labels, t) {
 			sample := s.next(r.rnd)
 			sample.Time = t
 			out = append(out, appended{s.labels, sample, true})
