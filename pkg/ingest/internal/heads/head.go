@@ -28,10 +28,13 @@ const (
 )
 
 // Sizes for many TSDBs in one process: with the module's defaults, eight times as much, an
-// idle tenant costs 3 MiB, and 4 more once a chunk was written.
+// idle tenant costs 3 MiB, and 4 more once a chunk was written. The stripes are those of the map that each
+// sample's series is looked up in: a large tenant takes a sixth less CPU with the default. So
+// the tenants that are opened first have it.
 const (
 	stripeSize       = 2048
 	chunkWriteBuffer = 512 << 10
+	defaultStripes   = 16 // tenants
 )
 
 // head is one tenant's open TSDB.
@@ -88,7 +91,10 @@ func (h *head) options(lim Limits) *tsdb.Options {
 	o.OutOfOrderTimeWindow = h.windowOf(lim)
 	o.OutOfOrderCapMax = int64(cfg.OutOfOrderCapMax)
 	o.EnableOverlappingCompaction = false // the compactor's work
-	o.StripeSize, o.HeadChunksWriteBufferSize = stripeSize, chunkWriteBuffer
+	o.HeadChunksWriteBufferSize = chunkWriteBuffer
+	if h.heads.tenants() > defaultStripes {
+		o.StripeSize = stripeSize
+	}
 	o.BlockReloadInterval = h.heads.reload
 	o.EnableExemplarStorage, o.MaxExemplars = cfg.MaxExemplars > 0, int64(cfg.MaxExemplars)
 	o.SeriesLifecycleCallback = h.census
@@ -101,6 +107,13 @@ func (h *head) options(lim Limits) *tsdb.Options {
 		o.FloatChunkEncoding = chunkenc.EncXOR2
 	}
 	return o
+}
+
+// tenants is how many there are, also those that are being opened or could not be.
+func (hs *Heads) tenants() int {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	return len(hs.mu.slots)
 }
 
 // windowOf is the out-of-order window of a tenant in ms.
