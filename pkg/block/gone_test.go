@@ -28,13 +28,7 @@ func (f *fleet) probes(id ulid.ULID) (n int) {
 // it is put right in the manifest by who publishes, and stays away until it is
 // brought back.
 func TestSuspectGone(t *testing.T) {
-	f := newFleet(t)
-	for _, id := range f.ids(20) {
-		f.put(id)
-	}
-	c, r := f.member("c"), f.member("")
-	c.begin()
-	f.check(r.look())
+	f, c, r := newReadFleet(t, 20)
 	id, there := testID(3), testID(4)
 	f.remove(id)
 	require.Contains(t, r.look().Metas, id, "nobody has missed it")
@@ -70,13 +64,7 @@ func TestSuspectGone(t *testing.T) {
 // A block that is brought back before the manifest has lost it is found again
 // after the next comparison of the manifest with a listing.
 func TestSuspectBroughtBack(t *testing.T) {
-	f := newFleet(t)
-	for _, id := range f.ids(20) {
-		f.put(id)
-	}
-	c, r := f.member("c"), f.member("")
-	c.begin()
-	f.check(r.look())
+	f, c, r := newReadFleet(t, 20)
 	id := testID(3)
 	f.remove(id)
 	r.Suspect(id)
@@ -136,13 +124,7 @@ func TestSuspectMany(t *testing.T) {
 // RELIABILITY B3: a block that a listing lacks is given up when the delay is
 // over, however often the manifest, which lists it, is looked at meanwhile.
 func TestManifestListsWhatIsGone(t *testing.T) {
-	f := newFleet(t)
-	for _, id := range f.ids(20) {
-		f.put(id)
-	}
-	c, r := f.member("c"), f.member("")
-	c.begin()
-	f.check(r.look())
+	f, c, r := newReadFleet(t, 20)
 	id := testID(3)
 	f.remove(id)
 	for range 15 + 5 - 1 {

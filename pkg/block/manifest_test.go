@@ -69,6 +69,18 @@ func newFleet(t testing.TB) *fleet {
 	return f
 }
 
+// newReadFleet is a fleet of so many blocks that one member keeps the manifest of and another has read.
+func newReadFleet(t testing.TB, blocks int) (f *fleet, keeper, reader *member) {
+	f = newFleet(t)
+	for _, id := range f.ids(blocks) {
+		f.put(id)
+	}
+	keeper, reader = f.member("c"), f.member("")
+	keeper.begin()
+	f.check(reader.look())
+	return f, keeper, reader
+}
+
 // member starts a process; with a name it publishes.
 func (f *fleet) member(name string) *member {
 	f.t.Helper()
@@ -310,13 +322,7 @@ func TestManifestAnnounced(t *testing.T) {
 // TestManifestWrongAnnouncements: a block that isn't there, one that went
 // without a word, one whose removal was announced too early.
 func TestManifestWrongAnnouncements(t *testing.T) {
-	f := newFleet(t)
-	for _, id := range f.ids(20) {
-		f.put(id)
-	}
-	c, r := f.member("c"), f.member("")
-	c.begin()
-	f.check(r.look())
+	f, c, r := newReadFleet(t, 20)
 
 	never := testID(100)
 	f.announce(block.Change{Block: never, Meta: f.meta(never)})
@@ -531,13 +537,7 @@ func TestManifestUnknownMarks(t *testing.T) {
 // TestManifestShrunken: a manifest that lacks more than a fifth of what is known
 // is doubted as a listing is (RELIABILITY rule 6).
 func TestManifestShrunken(t *testing.T) {
-	f := newFleet(t)
-	for _, id := range f.ids(10) {
-		f.put(id)
-	}
-	c, r := f.member("c"), f.member("")
-	c.begin()
-	f.check(r.look())
+	f, c, r := newReadFleet(t, 10)
 
 	// Somebody writes a manifest of only a few blocks: another bucket's, say.
 	other := newFleet(t)
