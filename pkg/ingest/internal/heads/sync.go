@@ -195,20 +195,31 @@ func (l *logSync) newest() (int, error) {
 		return newest, err
 	}
 	// In this order: the next one may have been added and removed, but then this one was removed before it.
-	for _, c := range []struct {
-		segment int
-		exists  bool
-	}{{l.synced + 1, false}, {l.synced, true}} {
-		_, err := os.Stat(l.path(c.segment))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return -1, fmt.Errorf("sync log: %w", err)
-		}
-		if exists := err == nil; exists != c.exists {
-			_, newest, err := segmentsOf(l.dir)
-			return newest, err
-		}
+	next, err := there(l.path(l.synced + 1))
+	if err != nil {
+		return -1, err
+	}
+	last, err := there(l.path(l.synced))
+	if err != nil {
+		return -1, err
+	}
+	if next || !last {
+		_, newest, err := segmentsOf(l.dir)
+		return newest, err
 	}
 	return l.synced, nil
+}
+
+// there tells whether a file or folder is, without a descriptor.
+func there(path string) (bool, error) {
+	_, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("sync log: %w", err)
+	}
+	return true, nil
 }
 
 func (l *logSync) path(segment int) string { return filepath.Join(l.dir, fmt.Sprintf("%08d", segment)) }
@@ -247,8 +258,8 @@ func (l *logSync) close() {
 // segmentsOf are the lowest and highest number of a segment, -1 if there is none. A
 // listing is made while segments are added and the oldest removed, so it may have gaps.
 func segmentsOf(dir string) (oldest, newest int, err error) {
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) { // without a descriptor
-		return -1, -1, nil
+	if ok, err := there(dir); err != nil || !ok {
+		return -1, -1, err
 	}
 	d, err := os.Open(dir)
 	if err != nil {
